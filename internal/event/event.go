@@ -1,0 +1,186 @@
+// Package event is the one vocabulary of what happens: sign-ins, factors,
+// offline data, machines, administrators' actions. It also computes the hash
+// chain that makes a missing or edited event visible. Pure: no I/O, no clock.
+// Rows V1, V4, O11.
+package event
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+)
+
+// Event is one thing that happened. Times are unix microseconds.
+type Event struct {
+	ID         string          `json:"id"`
+	Type       Type            `json:"type"`
+	Actor      string          `json:"actor,omitempty"`      // who did it: a user's name, "root@local", "agent", "server"
+	Subject    string          `json:"subject,omitempty"`    // whom or what it was about, as typed or named
+	UserID     string          `json:"user_id,omitempty"`    // the account, if it is known
+	MachineID  string          `json:"machine_id,omitempty"` // the machine, if one is involved
+	Machine    string          `json:"machine,omitempty"`    // its name at the time
+	Address    string          `json:"address,omitempty"`    // remote host as the machine saw it, or of the machine's connection
+	Scope      string          `json:"scope,omitempty"`
+	Service    string          `json:"service,omitempty"`
+	Link       string          `json:"link,omitempty"` // up, down or refused at the time
+	Outcome    string          `json:"outcome,omitempty"`
+	Reason     string          `json:"reason,omitempty"`
+	Factor     string          `json:"factor,omitempty"`
+	At         int64           `json:"at"`          // at the source
+	ReceivedAt int64           `json:"received_at"` // at the server
+	Data       json.RawMessage `json:"data,omitempty"`
+}
+
+// Type is a word of the vocabulary.
+type Type string
+
+// The vocabulary. The words are stored for years: they never change meaning.
+const (
+	SigninAllowed   Type = "signin.allowed"
+	SigninDenied    Type = "signin.denied"
+	SigninIgnored   Type = "signin.left_to_machine"
+	SigninAbandoned Type = "signin.abandoned"
+	SigninReplayed  Type = "signin.replayed"
+	FactorAccepted  Type = "factor.accepted"
+	FactorRejected  Type = "factor.rejected"
+	LockoutBegan    Type = "lockout.began"
+	LockoutLifted   Type = "lockout.lifted"
+	BreakGlass      Type = "breakglass.used"
+	PasswordChanged Type = "password.changed"
+	WindowOpened    Type = "window.opened"
+	WindowEnded     Type = "window.ended"
+
+	VaultEnrolled   Type = "offline.enrolled"
+	VaultRefused    Type = "offline.enrol_refused"
+	VaultSynced     Type = "offline.synced"
+	VaultLifted     Type = "offline.lifted"
+	VaultDisenroled Type = "offline.disenrolled"
+	VaultWiped      Type = "offline.wiped"
+	VaultRolledBack Type = "offline.state_restored"
+	VaultDamaged    Type = "offline.state_damaged"
+	TPMProblem      Type = "tpm.problem"
+	JournalGap      Type = "journal.gap"
+	JournalForged   Type = "journal.forged"
+	CodeCollision   Type = "totp.collision"
+	BackupCollision Type = "backup.double_spend"
+	ClockJump       Type = "clock.jump"
+
+	MachineJoined   Type = "machine.joined"
+	MachineApproved Type = "machine.approved"
+	MachineChanged  Type = "machine.changed"
+	MachineRevoked  Type = "machine.revoked"
+	MachineLost     Type = "machine.lost"
+	MachineRefused  Type = "machine.refused"
+	MachineRenewed  Type = "machine.certificate_renewed"
+	TokenIssued     Type = "token.issued"
+	TokenRefused    Type = "token.refused"
+
+	UserAdded       Type = "user.added"
+	UserChanged     Type = "user.changed"
+	UserDisabled    Type = "user.disabled"
+	UserRemoved     Type = "user.removed"
+	GroupAdded      Type = "group.added"
+	GroupChanged    Type = "group.changed"
+	GroupRemoved    Type = "group.removed"
+	PolicyChanged   Type = "policy.changed"
+	FactorAdded     Type = "factor.added"
+	FactorRemoved   Type = "factor.removed"
+	CodeIssued      Type = "code.issued"
+	CodeSpent       Type = "code.spent"
+	ServerStarted   Type = "server.started"
+	ServerStopped   Type = "server.stopped"
+	BackupMade      Type = "server.backup"
+	ChainCheckpoint Type = "chain.checkpoint"
+)
+
+// Meaning explains every type of the vocabulary in one sentence.
+var Meaning = map[Type]string{
+	SigninAllowed:   "A sign-in was allowed; data.trace says why.",
+	SigninDenied:    "A sign-in was denied; reason and data.trace say why.",
+	SigninIgnored:   "The decision was left to the machine's own sign-in: a bypass, an exemption or an unknown user.",
+	SigninAbandoned: "A sign-in was begun and given up or timed out.",
+	SigninReplayed:  "A step of a conversation was sent again with another body.",
+	FactorAccepted:  "A second factor was accepted.",
+	FactorRejected:  "A second factor was rejected.",
+	LockoutBegan:    "Too many failures: a user was locked out for a time.",
+	LockoutLifted:   "An administrator lifted a lock-out.",
+	BreakGlass:      "A break-glass account signed in at a local seat.",
+	PasswordChanged: "A password was changed.",
+	WindowOpened:    "A completed MFA opened a window.",
+	WindowEnded:     "A window was ended before its time.",
+	VaultEnrolled:   "A machine was enrolled for a user's offline sign-in.",
+	VaultRefused:    "A machine could not be enrolled for offline sign-in; reason says why.",
+	VaultSynced:     "Offline data was extended or corrected.",
+	VaultLifted:     "Counters of a machine's TPM were lifted.",
+	VaultDisenroled: "An administrator or the user disenrolled offline sign-in.",
+	VaultWiped:      "A machine wiped offline data.",
+	VaultRolledBack: "A machine found an older state of its offline data put back.",
+	VaultDamaged:    "A machine found its offline data damaged.",
+	TPMProblem:      "A machine's TPM is cleared, replaced, locked, gone or out of room; reason says which.",
+	JournalGap:      "Entries are missing in a machine's offline journal.",
+	JournalForged:   "A machine's offline journal names what the machine could not know, or its chain is broken.",
+	CodeCollision:   "One TOTP code was accepted on two machines that could not meet.",
+	BackupCollision: "One backup code was accepted on two machines that could not meet.",
+	ClockJump:       "A machine's clock went far back or forward.",
+	MachineJoined:   "A machine joined.",
+	MachineApproved: "A pending machine was approved.",
+	MachineChanged:  "A machine's settings were changed.",
+	MachineRevoked:  "A machine was revoked.",
+	MachineLost:     "A machine was reported lost; data.reseed names the authenticators to renew.",
+	MachineRefused:  "A revoked or foreign machine was refused.",
+	MachineRenewed:  "A machine's certificate was renewed.",
+	TokenIssued:     "A join token was issued.",
+	TokenRefused:    "A join token was refused.",
+	UserAdded:       "A user was added.",
+	UserChanged:     "A user was changed.",
+	UserDisabled:    "A user was disabled or enabled.",
+	UserRemoved:     "A user was removed.",
+	GroupAdded:      "A group was added.",
+	GroupChanged:    "A group or its members were changed.",
+	GroupRemoved:    "A group was removed.",
+	PolicyChanged:   "A policy was changed; data holds version and difference.",
+	FactorAdded:     "A factor was enrolled.",
+	FactorRemoved:   "A factor was removed.",
+	CodeIssued:      "A bypass or enrolment code was issued.",
+	CodeSpent:       "A backup, bypass or enrolment code was spent.",
+	ServerStarted:   "A server process started.",
+	ServerStopped:   "A server process stopped.",
+	BackupMade:      "A backup was made.",
+	ChainCheckpoint: "The head of the event chain was recorded.",
+}
+
+// Hash is the hash of an event in its chain.
+type Hash [sha256.Size]byte
+
+// Next computes the hash of the event at place seq (from 1) of the named chain,
+// behind prev (all zero before the first). It covers every field: each is
+// preceded by its length, so that no two events have the same preimage.
+func Next(chain string, seq uint64, prev Hash, e Event) Hash {
+	h := sha256.New()
+	var n [8]byte
+	str := func(s string) {
+		binary.BigEndian.PutUint64(n[:], uint64(len(s)))
+		h.Write(n[:])
+		h.Write([]byte(s))
+	}
+	num := func(v uint64) {
+		binary.BigEndian.PutUint64(n[:], v)
+		h.Write(n[:])
+	}
+	str("latchkey/event/1")
+	str(chain)
+	num(seq)
+	h.Write(prev[:])
+	for _, s := range []string{
+		e.ID, string(e.Type), e.Actor, e.Subject, e.UserID, e.MachineID, e.Machine, e.Address,
+		e.Scope, e.Service, e.Link, e.Outcome, e.Reason, e.Factor,
+	} {
+		str(s)
+	}
+	num(uint64(e.At))
+	num(uint64(e.ReceivedAt))
+	str(string(e.Data))
+	var out Hash
+	h.Sum(out[:0])
+	return out
+}
