@@ -1,0 +1,173 @@
+// Package store is the server's database: its tables, one set of queries for
+// SQLite and PostgreSQL, the migrations, the hash-chained event log, the dump for
+// backups, and the word between replicas that something has changed.
+//
+// It promises:
+//
+//   - A change is a closure given to Update. Closures that wait at the same time
+//     share one database transaction and one fsync, each behind its own savepoint;
+//     nobody is answered before that commit is on the disk (group commit).
+//   - An event is written in the transaction of what it speaks of, with its place in
+//     the chain of this replica (rows V1, V4).
+//   - The store never sees a key: what is secret comes sealed and goes sealed.
+//   - A schema newer than the program is refused; an older one is migrated forward
+//     after a backup (K3).
+//
+// To add a query write it into queries/, run ./gen, and call it in the test that
+// runs every query on both engines. The conventions of the tables stand at the head
+// of the first migration. Queries use neither casts with two colons nor row values,
+// arrays or sqlc.slice, because SQLite or the generator gets them wrong.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/google/uuid"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/server/store/db"
+)
+
+// Config says which database to open. Database and Clock are required.
+type Config struct {
+	// Database is "sqlite:PATH", or a PostgreSQL URL ("postgres://…").
+	Database string
+	// Replica names this server's event chain; two servers that share a database
+	// must have different names. Empty means "main".
+	Replica string
+	// Backups is the folder for the copy that a migration of SQLite makes first;
+	// empty means "backup" beside the database file.
+	Backups string
+	Clock   clock.Clock
+	// Logger may be nil.
+	Logger *slog.Logger
+}
+
+// Queries are the generated queries. They are given to the closures of Read and Update.
+type Queries = db.Queries
+
+// Errors of this package. A missing row is sql.ErrNoRows, as the generated code returns it.
+var (
+	// ErrClosed: the store was closed.
+	ErrClosed = errors.New("the database is closed")
+	// ErrNewer: the database was written by a newer program.
+	ErrNewer = errors.New("the database has a newer schema than this program knows: update latchkeyd")
+	// ErrNested: Update was called inside the closure of an Update.
+	ErrNested = errors.New("a transaction was begun inside a transaction")
+)
+
+// Store is an open database. It is safe for concurrent use.
+type Store struct {
+	conf   Config
+	log    *slog.Logger
+	engine engine
+	write  *sql.DB
+	read   *sql.DB
+	hub    hub
+
+	mu     sync.RWMutex // closed, and sending on jobs
+	closed bool
+	jobs   chan *job
+
+	life context.Context // ends when the store is closed and the writer is done
+	stop context.CancelFunc
+	work sync.WaitGroup
+}
+
+// Open opens the database, migrates it, and starts the writer. The context bounds
+// opening only.
+func Open(ctx context.Context, conf Config) (*Store, error) {
+	if conf.Clock == nil {
+		return nil, errors.New("store: no clock given")
+	}
+	if conf.Replica == "" {
+		conf.Replica = "main"
+	}
+	if conf.Logger == nil {
+		conf.Logger = slog.New(slog.DiscardHandler)
+	}
+	e, err := engineOf(conf)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{conf: conf, log: conf.Logger, engine: e, jobs: make(chan *job, queueLength)}
+	if s.write, s.read, err = e.open(ctx); err != nil {
+		return nil, fmt.Errorf("open the database %s: %w", e.describe(), err)
+	}
+	fail := func(err error) (*Store, error) {
+		_ = s.write.Close()
+		_ = s.read.Close()
+		return nil, err
+	}
+	if err := s.migrate(ctx); err != nil {
+		return fail(fmt.Errorf("database %s: %w", e.describe(), err))
+	}
+	if err := s.startChain(ctx); err != nil {
+		return fail(fmt.Errorf("database %s: start the event chain %q: %w", e.describe(), conf.Replica, err))
+	}
+	s.life, s.stop = context.WithCancel(context.Background())
+	s.work.Go(s.writeLoop)
+	s.engine.listen(s)
+	return s, nil
+}
+
+// Close waits for the changes that are under way, refuses later ones, and closes
+// the database.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.jobs)
+	s.mu.Unlock()
+	<-s.life.Done()
+	s.work.Wait()
+	s.hub.close()
+	return errors.Join(s.read.Close(), s.write.Close())
+}
+
+// Engine is "sqlite" or "postgresql".
+func (s *Store) Engine() string { return s.engine.name() }
+
+// Replica is the name of this server's event chain.
+func (s *Store) Replica() string { return s.conf.Replica }
+
+// Ping asks the database for a sign of life, for health checks.
+func (s *Store) Ping(ctx context.Context) error {
+	var one int
+	if err := s.read.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		return fmt.Errorf("the database %s does not answer: %w", s.engine.describe(), err)
+	}
+	return nil
+}
+
+// Read runs fn over one consistent snapshot. fn must not change anything; it is
+// run once.
+func (s *Store) Read(ctx context.Context, fn func(q *Queries) error) error {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.engine.snapshot()})
+	if err != nil {
+		return fmt.Errorf("read the database: %w", err)
+	}
+	defer tx.Rollback() //nolint:errcheck // a read has nothing to lose
+	return fn(db.New(tx))
+}
+
+// NewID makes an id: UUIDv7, in order of time.
+func NewID() string { return uuid.Must(uuid.NewV7()).String() }
+
+// IsNotFound tells whether err means that a row does not exist.
+func IsNotFound(err error) bool { return errors.Is(err, sql.ErrNoRows) }
+
+// IsDuplicate tells whether err is a UNIQUE or PRIMARY KEY that stands already.
+func IsDuplicate(err error) bool { return classify(err) == duplicate }
+
+// IsReferenced tells whether err is a foreign key: a row that is named does not
+// exist, or one to be deleted is still named.
+func IsReferenced(err error) bool { return classify(err) == referenced }

@@ -1,0 +1,216 @@
+// Package storetest gives tests real databases: a fresh SQLite file, and a fresh
+// database of a real PostgreSQL that is started once per test binary and goes when
+// the binary ends. It needs the Debian package "postgresql" and says so.
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	_ "github.com/jackc/pgx/v5/stdlib" // driver "pgx"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/server/store"
+)
+
+// Engines runs fn as a subtest on every engine, each time on an empty, migrated
+// store with the real clock.
+func Engines(t *testing.T, fn func(t *testing.T, s *store.Store)) {
+	t.Helper()
+	EnginesAt(t, clock.Real, fn)
+}
+
+// EnginesAt is Engines with a clock of the test's own.
+func EnginesAt(t *testing.T, c clock.Clock, fn func(t *testing.T, s *store.Store)) {
+	t.Helper()
+	Databases(t, func(t *testing.T, database string) {
+		fn(t, Open(t, store.Config{Database: database, Clock: c}))
+	})
+}
+
+// Databases runs fn as a subtest on every engine with the address of a fresh
+// database that nobody has opened yet.
+func Databases(t *testing.T, fn func(t *testing.T, database string)) {
+	t.Helper()
+	t.Run("sqlite", func(t *testing.T) { fn(t, SQLite(t)) })
+	t.Run("postgresql", func(t *testing.T) { fn(t, PostgreSQL(t)) })
+}
+
+// Open opens a store that is closed when the test ends. Clock may be left out.
+func Open(t testing.TB, conf store.Config) *store.Store {
+	t.Helper()
+	if conf.Clock == nil {
+		conf.Clock = clock.Real
+	}
+	if conf.Logger == nil {
+		conf.Logger = slog.New(slog.NewTextHandler(logWriter{t}, nil))
+	}
+	s, err := store.Open(context.Background(), conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close the store: %v", err)
+		}
+	})
+	return s
+}
+
+type logWriter struct{ t testing.TB }
+
+func (w logWriter) Write(p []byte) (int, error) {
+	w.t.Helper()
+	w.t.Logf("%s", bytes.TrimRight(p, "\n"))
+	return len(p), nil
+}
+
+// SQLite is the address of a database file that does not exist yet.
+func SQLite(t testing.TB) string {
+	t.Helper()
+	return "sqlite:" + filepath.Join(t.TempDir(), "latchkey.db")
+}
+
+var (
+	once    sync.Once
+	server  postgres
+	failure error
+	number  atomic.Int64
+)
+
+// PostgreSQL is the address of a new, empty database. The server is started by the
+// first call of the test binary.
+func PostgreSQL(t testing.TB) string {
+	t.Helper()
+	once.Do(func() { server, failure = start() })
+	if failure != nil {
+		t.Fatalf("these tests need a real PostgreSQL (Debian package \"postgresql\"): %v", failure)
+	}
+	name := fmt.Sprintf("t%d", number.Add(1))
+	admin, err := sql.Open("pgx", server.url("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+		t.Fatalf("make a database: %v", err)
+	}
+	return server.url(name)
+}
+
+type postgres struct{ dir string }
+
+func (p postgres) url(name string) string {
+	return fmt.Sprintf("postgres://latchkey@/%s?host=%s", name, p.dir)
+}
+
+// start makes a cluster in a temporary folder and runs it without network. A shell
+// stands guard: when this process ends, however it ends, the guard's standard input
+// ends, and it stops the server and removes the folder.
+func start() (postgres, error) {
+	bin, err := binaries()
+	if err != nil {
+		return postgres{}, err
+	}
+	dir, err := os.MkdirTemp("/tmp", "latchkey-pg-") // a socket's path is short
+	if err != nil {
+		return postgres{}, err
+	}
+	attr := &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the guard's input, not for the server
+	if os.Getuid() == 0 {                       // initdb refuses root
+		u, err := user.Lookup("postgres")
+		if err != nil {
+			return postgres{}, err
+		}
+		uid, err1 := strconv.Atoi(u.Uid)
+		gid, err2 := strconv.Atoi(u.Gid)
+		if err := errors.Join(err1, err2, os.Chown(dir, uid, gid)); err != nil {
+			return postgres{}, err
+		}
+		attr.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	}
+	const script = `
+cd "$2" || exit 1
+"$1/initdb" -D data -U latchkey -A trust -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en --no-sync --no-instructions >log 2>&1 || { cat log >&2; exit 1; }
+"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
+    -c max_connections=200 -c shared_buffers=64MB -c deadlock_timeout=200ms </dev/null >>log 2>&1 &
+pg=$!
+read -r _
+kill -QUIT "$pg"
+wait "$pg"
+cd / && rm -rf "$2"
+`
+	cmd := exec.Command("/bin/sh", "-c", script, "sh", bin, dir)
+	cmd.SysProcAttr = attr
+	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return postgres{}, err
+	}
+	keep = stdin
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		return postgres{}, err
+	}
+	dead := make(chan error, 1)
+	go func() { dead <- cmd.Wait() }()
+	p := postgres{dir}
+	conn, err := sql.Open("pgx", p.url("postgres"))
+	if err != nil {
+		return postgres{}, err
+	}
+	defer conn.Close()
+	for end := time.Now().Add(60 * time.Second); ; {
+		err := conn.Ping()
+		if err == nil {
+			return p, nil
+		}
+		select {
+		case <-dead:
+			return postgres{}, fmt.Errorf("it did not start: %s", stderr.String())
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			log, _ := os.ReadFile(filepath.Join(dir, "log"))
+			return postgres{}, fmt.Errorf("it does not answer: %w\n%s", err, log)
+		}
+	}
+}
+
+// keep holds the guard's input open as long as this process lives.
+var keep any
+
+// binaries finds the newest installed server; Debian keeps it out of PATH.
+func binaries() (string, error) {
+	found, _ := filepath.Glob("/usr/lib/postgresql/*/bin/postgres")
+	if p, err := exec.LookPath("postgres"); err == nil {
+		found = append(found, p)
+	}
+	slices.SortFunc(found, func(a, b string) int {
+		version := func(p string) int {
+			n, _ := strconv.Atoi(filepath.Base(filepath.Dir(filepath.Dir(p))))
+			return n
+		}
+		return version(b) - version(a)
+	})
+	if len(found) == 0 {
+		return "", errors.New("no postgres in /usr/lib/postgresql/*/bin or PATH")
+	}
+	return filepath.Dir(found[0]), nil
+}

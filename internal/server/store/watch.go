@@ -1,0 +1,121 @@
+package store
+
+import "sync"
+
+// everyone stands for all machines in a list of those to wake.
+const everyone = "*"
+
+// hub wakes those who wait in this process. A wake-up only says "look": the row in
+// the table is the truth, and whoever waits also looks by himself now and then.
+type hub struct {
+	mu       sync.Mutex
+	machines map[string]map[chan struct{}]struct{}
+	events   map[chan struct{}]struct{}
+	closed   bool
+}
+
+// Watch gives a channel that receives after a change that concerns the machine was
+// committed on any replica. Register first, then read the rows, then wait: so
+// nothing is missed. Several wake-ups may come as one. cancel must be called. The
+// channel is closed with the store.
+func (s *Store) Watch(machineID string) (woken <-chan struct{}, cancel func()) {
+	h := &s.hub
+	ch := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		close(ch)
+		return ch, func() {}
+	}
+	if h.machines == nil {
+		h.machines = map[string]map[chan struct{}]struct{}{}
+	}
+	if h.machines[machineID] == nil {
+		h.machines[machineID] = map[chan struct{}]struct{}{}
+	}
+	h.machines[machineID][ch] = struct{}{}
+	return ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.machines[machineID], ch)
+		if len(h.machines[machineID]) == 0 {
+			delete(h.machines, machineID)
+		}
+	}
+}
+
+// WatchEvents gives a channel that receives after events were added on any replica,
+// for EventsAfter. What other replicas add may be told up to a second late.
+func (s *Store) WatchEvents() (woken <-chan struct{}, cancel func()) {
+	h := &s.hub
+	ch := make(chan struct{}, 1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		close(ch)
+		return ch, func() {}
+	}
+	if h.events == nil {
+		h.events = map[chan struct{}]struct{}{}
+	}
+	h.events[ch] = struct{}{}
+	return ch, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.events, ch)
+	}
+}
+
+func poke(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default: // it has not looked since the last one
+	}
+}
+
+func (h *hub) wake(machineIDs []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	for _, id := range machineIDs {
+		if id == everyone {
+			for _, chans := range h.machines {
+				for ch := range chans {
+					poke(ch)
+				}
+			}
+			return
+		}
+		for ch := range h.machines[id] {
+			poke(ch)
+		}
+	}
+}
+
+func (h *hub) noteEvents() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	for ch := range h.events {
+		poke(ch)
+	}
+}
+
+func (h *hub) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	for _, chans := range h.machines {
+		for ch := range chans {
+			close(ch)
+		}
+	}
+	for ch := range h.events {
+		close(ch)
+	}
+	h.machines, h.events = nil, nil
+}
