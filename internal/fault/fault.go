@@ -6,7 +6,6 @@ package fault
 import (
 	"errors"
 	"fmt"
-	"net/http"
 )
 
 // Code names a fault for programs. Codes are stable.
@@ -36,28 +35,28 @@ const (
 
 type row struct {
 	text   string
-	status int
+	status int // of HTTP; a number, because net/http would come along with its names
 }
 
 var table = map[Code]row{
-	Internal:       {"The server has an internal problem. Try again; if it stays, look into the server's log for this code and time.", http.StatusInternalServerError},
-	BadRequest:     {"The request is not of the documented form.", http.StatusBadRequest},
-	Invalid:        {"A value is not allowed.", http.StatusUnprocessableEntity},
-	NotFound:       {"There is no such thing, or you may not know of it.", http.StatusNotFound},
-	Exists:         {"Something with this name exists already. Choose another name.", http.StatusConflict},
-	Conflict:       {"Somebody else changed it in the meantime. Load it again and repeat the change.", http.StatusConflict},
-	Forbidden:      {"You may not do this. Ask an administrator with a higher role.", http.StatusForbidden},
-	Unauthorized:   {"Sign in first.", http.StatusUnauthorized},
-	TokenSpent:     {"The join token is unknown, used or expired. Ask an administrator for a new one (latchkey machine token).", http.StatusForbidden},
-	MachineUnknown: {"The server does not know this machine. Join it again with a new token.", http.StatusForbidden},
-	MachinePending: {"This machine waits for an administrator's approval (latchkey machine set NAME --status active).", http.StatusForbidden},
-	MachineRefused: {"This machine has been revoked. Ask an administrator.", http.StatusForbidden},
-	TooOld:         {"This agent is too old for the server. Update the agent.", http.StatusUpgradeRequired},
-	TooNew:         {"This agent is newer than the server. Update the server.", http.StatusUpgradeRequired},
-	Replayed:       {"This step was sent before with another content. Begin again.", http.StatusConflict},
-	Expired:        {"The sign-in took too long. Begin again.", http.StatusGone},
-	TooMany:        {"Too many requests. Wait a little.", http.StatusTooManyRequests},
-	Unavailable:    {"The server can not answer now. Try again soon.", http.StatusServiceUnavailable},
+	Internal:       {"The server has an internal problem. Try again; if it stays, look into the server's log for this code and time.", 500},
+	BadRequest:     {"The request is not of the documented form.", 400},
+	Invalid:        {"A value is not allowed.", 422},
+	NotFound:       {"There is no such thing, or you may not know of it.", 404},
+	Exists:         {"Something with this name exists already. Choose another name.", 409},
+	Conflict:       {"Somebody else changed it in the meantime. Load it again and repeat the change.", 409},
+	Forbidden:      {"You may not do this. Ask an administrator with a higher role.", 403},
+	Unauthorized:   {"Sign in first.", 401},
+	TokenSpent:     {"The join token is unknown, used or expired. Ask an administrator for a new one (latchkey machine token).", 403},
+	MachineUnknown: {"The server does not know this machine. Join it again with a new token.", 403},
+	MachinePending: {"This machine waits for an administrator's approval (latchkey machine set NAME --status active).", 403},
+	MachineRefused: {"This machine has been revoked. Ask an administrator.", 403},
+	TooOld:         {"This agent is too old for the server. Update the agent.", 426},
+	TooNew:         {"This agent is newer than the server. Update the server.", 426},
+	Replayed:       {"This step was sent before with another content. Begin again.", 409},
+	Expired:        {"The sign-in took too long. Begin again.", 410},
+	TooMany:        {"Too many requests. Wait a little.", 429},
+	Unavailable:    {"The server can not answer now. Try again soon.", 503},
 }
 
 // Fault is an error with a public side.
@@ -108,7 +107,7 @@ func (f *Fault) Status() int {
 	if r, ok := table[f.Code]; ok {
 		return r.status
 	}
-	return http.StatusInternalServerError
+	return 500
 }
 
 // Error is for logs: it holds the cause.
