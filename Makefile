@@ -1,0 +1,42 @@
+# Latchkey: the two commands are `make demo` and `make test`; `make help` lists the rest.
+
+PART     ?= all
+FUZZTIME ?= 5s
+
+.PHONY: help build demo test fmt tools deps golden clean
+
+help:
+	@echo 'make build            bin/latchkeyd, bin/latchkey-agent, bin/latchkey, bin/pam_latchkey.so'
+	@echo 'make demo             the main job on this machine, in a folder and namespace of its own'
+	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|demo runs one part,'
+	@echo '                      FUZZTIME=60s fuzzes longer'
+	@echo 'make fmt              format the Go code'
+	@echo 'make golden           write the lists of linked packages anew (then read the diff)'
+	@echo 'make clean            remove what was built'
+
+build:
+	@scripts/deps build
+	@scripts/build
+
+demo:
+	@scripts/deps demo
+	@scripts/build
+	@scripts/demo
+
+test:
+	@scripts/deps test $(PART)
+	@scripts/tools gofumpt staticcheck
+	@scripts/go run ./scripts/check -part '$(PART)' -fuzztime '$(FUZZTIME)'
+
+fmt:
+	@scripts/tools gofumpt
+	@git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 .cache/tools/gofumpt -w
+
+tools:
+	@scripts/tools gofumpt staticcheck sqlc
+
+golden:
+	@scripts/go test ./internal/housetest -run 'Golden|Licence' -update
+
+clean:
+	rm -rf bin artifacts .cache/bin-test

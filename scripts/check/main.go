@@ -1,0 +1,568 @@
+// Command check is what `make test` runs: every check of this repository, part by part, with one summary at the end
+// that says what ran, what failed, and what was skipped and why. Its last line has the plain form
+// "N passed, N failed, N skipped"; a count is one test, one fuzz target or one command.
+//
+// The full output of each check is kept in artifacts/test/NAME.log; the tail of a failing one is shown.
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// part is a group of checks that can be run alone: `make test PART=name`.
+type part struct {
+	name string
+	what string
+	run  func(*runner)
+}
+
+// parts stand in the order in which they run: what fails fast comes first.
+var parts = []part{
+	{"lint", "formatting, vet, staticcheck, who may import whom", lint},
+	{"generated", "generated code and module files are fresh", generated},
+	{"unit", "tests of every package, on SQLite and PostgreSQL", unit},
+	{"race", "the same under the race detector, where it is cheap", race},
+	{"native", "the PAM module with gcc and clang, sanitizers, fuzzing", native},
+	{"cross", "linux, windows, darwin on amd64 and arm64", cross},
+	{"fuzz", "every parser of bytes from outside", fuzz},
+	{"e2e", "real programs in namespaces", endToEnd},
+	{"demo", "the story of make demo, played by itself", demo},
+}
+
+func main() {
+	which := flag.String("part", "all", "part to run")
+	fuzztime := flag.String("fuzztime", "5s", "how long each fuzz target runs")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	r := &runner{ctx: ctx, fuzztime: *fuzztime, logs: filepath.Join("artifacts", "test")}
+	if err := os.MkdirAll(r.logs, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	found := false
+	for _, p := range parts {
+		if *which != "all" && *which != "" && *which != p.name {
+			continue
+		}
+		found = true
+		if ctx.Err() != nil {
+			break
+		}
+		r.begin(p)
+		p.run(r)
+		r.end()
+	}
+	if !found {
+		var names []string
+		for _, p := range parts {
+			names = append(names, p.name)
+		}
+		fmt.Fprintf(os.Stderr, "PART=%s is not known; allowed are all, %s\n", *which, strings.Join(names, ", "))
+		os.Exit(2)
+	}
+	os.Exit(r.summary())
+}
+
+// tally counts checks.
+type tally struct{ passed, failed, skipped int }
+
+func (t *tally) add(o tally) {
+	t.passed += o.passed
+	t.failed += o.failed
+	t.skipped += o.skipped
+}
+
+// result is what came of one part.
+type result struct {
+	name string
+	tally
+	took time.Duration
+}
+
+type runner struct {
+	ctx      context.Context
+	fuzztime string
+	logs     string
+
+	began   time.Time
+	results []result
+	failed  []string // "part/check: where to read on"
+	skipped []string // "part/check: reason"
+}
+
+func (r *runner) begin(p part) {
+	if r.began.IsZero() {
+		r.began = time.Now()
+	}
+	fmt.Printf("== %s: %s\n", p.name, p.what)
+	r.results = append(r.results, result{name: p.name, took: -time.Since(r.began)})
+}
+
+func (r *runner) end() { r.here().took += time.Since(r.began) }
+
+func (r *runner) here() *result { return &r.results[len(r.results)-1] }
+
+// skip records a check that was not run.
+func (r *runner) skip(name, reason string) {
+	fmt.Printf("   skip  %-34s %s\n", name, reason)
+	r.here().skipped++
+	r.skipped = append(r.skipped, r.here().name+"/"+name+": "+reason)
+}
+
+// opt changes how a command is run.
+type opt func(*exec.Cmd)
+
+func env(kv ...string) opt { return func(c *exec.Cmd) { c.Env = append(c.Env, kv...) } }
+
+// outcome is what a reader of a command's output makes of it.
+type outcome struct {
+	tally
+	skips []string
+	tail  []string // what to show when it failed; the last lines of the log if empty
+}
+
+// command runs one command as one check. It passes if it exits with 0.
+func (r *runner) command(name string, argv []string, opts ...opt) bool {
+	return r.run(name, argv, nil, opts...)
+}
+
+// silent runs a command that passes only if it exits with 0 and prints nothing, as formatters do.
+func (r *runner) silent(name string, argv []string, opts ...opt) bool {
+	return r.run(name, argv, func(out io.Reader) outcome {
+		b, _ := io.ReadAll(out)
+		if len(bytes.TrimSpace(b)) > 0 {
+			return outcome{tally: tally{failed: 1}}
+		}
+		return outcome{tally: tally{passed: 1}}
+	}, opts...)
+}
+
+// tests runs `go test -json` with the arguments and counts every test and subtest.
+func (r *runner) tests(name string, args []string, opts ...opt) bool {
+	return r.run(name, slices.Concat([]string{"scripts/go", "test", "-json"}, args), readTests, opts...)
+}
+
+func (r *runner) run(name string, argv []string, read func(io.Reader) outcome, opts ...opt) bool {
+	if r.ctx.Err() != nil {
+		return false
+	}
+	start := time.Now()
+	file := filepath.Join(r.logs, strings.NewReplacer("/", "-", " ", "-").Replace(r.here().name+"-"+name)+".log")
+	log, err := os.Create(file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	defer log.Close()
+	fmt.Fprintf(log, "$ %s\n", strings.Join(argv, " "))
+
+	cmd := exec.CommandContext(r.ctx, argv[0], argv[1:]...)
+	cmd.Env = os.Environ()
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 20 * time.Second
+	for _, o := range opts {
+		o(cmd)
+	}
+	var got outcome
+	if read == nil {
+		cmd.Stdout, cmd.Stderr = log, log
+		err = r.alive(name, start, cmd.Run)
+		if err == nil {
+			got.passed = 1
+		}
+	} else {
+		pr, pw := io.Pipe()
+		shared := &lockedWriter{w: io.MultiWriter(log, pw)}
+		cmd.Stdout, cmd.Stderr = shared, shared
+		done := make(chan outcome)
+		go func() {
+			o := read(pr)
+			_, _ = io.Copy(io.Discard, pr)
+			done <- o
+		}()
+		err = r.alive(name, start, cmd.Run)
+		pw.Close()
+		got = <-done
+	}
+	if err != nil && got.failed == 0 {
+		got.failed = 1
+	}
+	if err != nil {
+		fmt.Fprintf(log, "\n%v\n", err)
+	}
+	r.here().add(got.tally)
+	for _, s := range got.skips {
+		r.skipped = append(r.skipped, r.here().name+"/"+name+": "+s)
+	}
+	took := time.Since(start).Round(time.Second / 10)
+	count := ""
+	if n := got.passed + got.failed + got.skipped; n != 1 {
+		count = fmt.Sprintf("  %d passed", got.passed)
+		if got.failed > 0 {
+			count += fmt.Sprintf(", %d failed", got.failed)
+		}
+		if got.skipped > 0 {
+			count += fmt.Sprintf(", %d skipped", got.skipped)
+		}
+	}
+	if got.failed == 0 {
+		fmt.Printf("   ok    %-34s %7s%s\n", name, took, count)
+		return true
+	}
+	fmt.Printf("   FAIL  %-34s %7s%s\n", name, took, count)
+	r.failed = append(r.failed, r.here().name+"/"+name+": see "+file)
+	show := got.tail
+	if len(show) == 0 {
+		show = tail(file, 40)
+	}
+	for _, l := range show {
+		fmt.Println("         | " + l)
+	}
+	fmt.Println("         all of it: " + file)
+	return false
+}
+
+// lockedWriter lets standard output and error share one log.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(b)
+}
+
+// alive runs f and says every half minute that it is still at work.
+func (r *runner) alive(name string, start time.Time, f func() error) error {
+	stop := make(chan struct{})
+	defer close(stop)
+	go func() {
+		t := time.NewTicker(30 * time.Second)
+		defer t.Stop()
+		for {
+			select {
+			case <-t.C:
+				fmt.Printf("   ...   %-34s %7s\n", name, time.Since(start).Round(time.Second))
+			case <-stop:
+				return
+			}
+		}
+	}()
+	return f()
+}
+
+func tail(file string, n int) []string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	lines := strings.Split(strings.TrimRight(string(b), "\n"), "\n")
+	return lines[max(0, len(lines)-n):]
+}
+
+// testEvent is a line of `go test -json`.
+type testEvent struct {
+	Action, Package, Test, Output, ImportPath string
+}
+
+var sourceLine = regexp.MustCompile(`^\s+\w+\.go:\d+: (.*)`)
+
+// readTests counts the tests in a stream of `go test -json`. A package that fails without a failing test (it did not
+// build, it crashed) counts as one failure.
+func readTests(in io.Reader) outcome {
+	var got outcome
+	output := map[string][]string{} // of each test
+	build := map[string][]string{}
+	failedIn := map[string]bool{}
+	sc := bufio.NewScanner(in)
+	sc.Buffer(nil, 16<<20)
+	for sc.Scan() {
+		var e testEvent
+		if json.Unmarshal(sc.Bytes(), &e) != nil {
+			got.tail = append(got.tail, sc.Text())
+			continue
+		}
+		key := e.Package + "\x00" + e.Test
+		switch e.Action {
+		case "build-output":
+			build[e.ImportPath] = append(build[e.ImportPath], strings.TrimRight(e.Output, "\n"))
+		case "build-fail":
+			got.tail = append(got.tail, build[e.ImportPath]...)
+		case "output":
+			if o := output[key]; len(o) < 400 {
+				output[key] = append(o, strings.TrimRight(e.Output, "\n"))
+			}
+		case "pass":
+			if e.Test != "" {
+				got.passed++
+			}
+			delete(output, key)
+		case "skip":
+			if e.Test == "" { // a package without tests
+				continue
+			}
+			got.skipped++
+			reason := "no reason given"
+			for _, l := range output[key] {
+				if m := sourceLine.FindStringSubmatch(l); m != nil {
+					reason = m[1]
+				}
+			}
+			got.skips = append(got.skips, strings.TrimPrefix(e.Package, "latchkey/")+"."+e.Test+": "+reason)
+		case "fail":
+			if e.Test == "" && failedIn[e.Package] {
+				continue
+			}
+			failedIn[e.Package] = true
+			got.failed++
+			got.tail = append(got.tail, "--- "+e.Package+" "+e.Test)
+			got.tail = append(got.tail, last(output[key], 30)...)
+		}
+	}
+	if err := sc.Err(); err != nil {
+		got.failed++
+		got.tail = append(got.tail, err.Error())
+	}
+	if got.failed == 0 {
+		got.tail = nil
+	} else if len(got.tail) > 120 {
+		got.tail = append(got.tail[:120], "…")
+	}
+	return got
+}
+
+func last(s []string, n int) []string { return s[max(0, len(s)-n):] }
+
+func (r *runner) summary() int {
+	var all tally
+	fmt.Printf("== summary, after %s\n", time.Since(r.began).Round(time.Second))
+	fmt.Printf("   %-12s %7s %7s %7s %9s\n", "part", "passed", "failed", "skipped", "time")
+	for _, p := range r.results {
+		fmt.Printf("   %-12s %7d %7d %7d %9s\n", p.name, p.passed, p.failed, p.skipped, p.took.Round(time.Second))
+		all.add(p.tally)
+	}
+	for _, s := range r.failed {
+		fmt.Println("   failed:  " + s)
+	}
+	for _, s := range r.skipped {
+		fmt.Println("   skipped: " + s)
+	}
+	if r.ctx.Err() != nil {
+		fmt.Println("   interrupted: the rest did not run")
+		all.failed++
+	}
+	fmt.Printf("%d passed, %d failed, %d skipped\n", all.passed, all.failed, all.skipped)
+	if all.failed > 0 || all.passed == 0 {
+		return 1
+	}
+	return 0
+}
+
+// goList prints the packages that match, one per line of the template.
+func goList(args ...string) ([]string, error) {
+	out, err := exec.Command("scripts/go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		var ee *exec.ExitError
+		if errors.As(err, &ee) {
+			err = fmt.Errorf("go list: %s", ee.Stderr)
+		}
+		return nil, err
+	}
+	return strings.Fields(string(out)), nil
+}
+
+// tagged is every build tag of the tests; what only exists under them is vetted and checked too.
+const tagged = "latchkey_test,e2e"
+
+func lint(r *runner) {
+	files, err := exec.Command("git", "ls-files", "--cached", "--others", "--exclude-standard", "*.go").Output()
+	if err != nil {
+		r.run("gofumpt", []string{"git", "ls-files"}, nil)
+	} else {
+		list := slices.DeleteFunc(strings.Fields(string(files)), func(f string) bool {
+			_, err := os.Stat(f)
+			return err != nil
+		})
+		r.silent("gofumpt", append([]string{".cache/tools/gofumpt", "-l"}, list...))
+	}
+	r.command("go vet", []string{"scripts/go", "vet", "./..."})
+	r.command("go vet -tags "+tagged, []string{"scripts/go", "vet", "-tags", tagged, "./..."})
+	r.command("staticcheck", []string{".cache/tools/staticcheck", "./..."}, goEnv)
+	r.command("staticcheck -tags "+tagged, []string{".cache/tools/staticcheck", "-tags", tagged, "./..."}, goEnv)
+	r.tests("house", []string{"-count=1", "./internal/housetest"})
+	r.command("shell syntax", []string{"sh", "-c", `for f in scripts/* .ci/run; do
+		case $(head -n 1 "$f" 2>/dev/null) in
+		"#!/bin/bash") bash -n "$f" || exit 1 ;;
+		"#!/bin/sh") sh -n "$f" || exit 1 ;;
+		esac; done`})
+}
+
+// goEnv gives a tool that calls the go command by itself the settings of scripts/go.
+func goEnv(c *exec.Cmd) {
+	c.Env = append(c.Env, "CGO_ENABLED=0", "GOFLAGS="+os.Getenv("GOFLAGS")+" -trimpath -buildvcs=false")
+}
+
+func generated(r *runner) {
+	r.silent("go mod tidy -diff", []string{"scripts/go", "mod", "tidy", "-diff"})
+	r.tests("generated code", []string{"-count=1", "-run", "Fresh|Generated", "./..."})
+}
+
+func unit(r *runner) {
+	pkgs, err := goList("./...")
+	if err != nil {
+		r.command("go list", []string{"scripts/go", "list", "./..."})
+		return
+	}
+	pkgs = slices.DeleteFunc(pkgs, func(p string) bool { return p == "latchkey/internal/housetest" }) // ran as lint
+	r.tests("go test", append([]string{"-timeout", "15m"}, pkgs...))
+}
+
+// race leaves out what links SQLite: the translated C takes minutes to build under the race detector, and its own
+// locks are not what is to be found. The server's packages that hold shared state run there on their own.
+func race(r *runner) {
+	lines, err := goList("-test", "-f", `{{$p := .ImportPath}}{{if .ForTest}}{{$p = .ForTest}}{{end}}{{range .Deps}}{{if eq . "modernc.org/sqlite"}}{{$p}}{{"\n"}}{{end}}{{end}}`, "./...")
+	if err != nil {
+		r.command("go list", []string{"scripts/go", "list", "-test", "./..."})
+		return
+	}
+	heavy := map[string]bool{"latchkey/internal/housetest": true}
+	for _, l := range lines {
+		heavy[strings.TrimSuffix(l, ".test")] = true
+	}
+	pkgs, err := goList("-f", "{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}", "./...")
+	if err != nil {
+		r.command("go list", []string{"scripts/go", "list", "./..."})
+		return
+	}
+	light := slices.DeleteFunc(pkgs, func(p string) bool { return heavy[p] })
+	r.tests("go test -race", append([]string{"-race", "-timeout", "15m"}, light...), env("CGO_ENABLED=1"))
+}
+
+func native(r *runner) {
+	for _, cc := range []string{"gcc", "clang"} {
+		if _, err := exec.LookPath(cc); err != nil {
+			r.skip("make test CC="+cc, cc+" is not installed")
+			continue
+		}
+		r.command("clean for "+cc, []string{"make", "-C", "native/pam", "clean"})
+		r.command("make test CC="+cc, []string{"make", "-C", "native/pam", "CC=" + cc, "all", "test"})
+	}
+	if _, err := exec.LookPath("clang"); err != nil {
+		r.skip("make fuzz", "clang is not installed")
+		return
+	}
+	r.command("make fuzz", []string{"make", "-C", "native/pam", "fuzz", "FUZZTIME=" + strings.TrimSuffix(r.fuzztime, "s")})
+}
+
+func cross(r *runner) {
+	for _, goos := range []string{"linux", "windows", "darwin"} {
+		for _, arch := range []string{"amd64", "arm64"} {
+			target := env("CGO_ENABLED=0", "GOOS="+goos, "GOARCH="+arch)
+			cmds := []string{"./cmd/latchkey-agent", "./cmd/latchkey"}
+			if goos == "linux" && arch == "arm64" { // the server is big: one other target stands for all
+				cmds = append(cmds, "./cmd/latchkeyd")
+			}
+			out := filepath.Join(".cache", "cross", goos+"-"+arch) + string(filepath.Separator)
+			if err := os.MkdirAll(out, 0o755); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			r.command(goos+"/"+arch, append([]string{"scripts/go", "build", "-o", out}, cmds...), target)
+		}
+	}
+	for _, goos := range []string{"windows", "darwin"} {
+		r.command("go vet for "+goos, []string{"scripts/go", "vet", "./cmd/latchkey-agent", "./cmd/latchkey", "./internal/agent/...", "./internal/tpm/..."},
+			env("GOOS="+goos, "GOARCH=amd64"))
+	}
+	// Two builds of one commit are the same bytes.
+	r.command("reproducible", []string{"sh", "-c", `set -e
+		scripts/build >/dev/null; a=$(cd bin && sha256sum latchkey latchkeyd latchkey-agent)
+		rm -f bin/latchkey bin/latchkeyd bin/latchkey-agent
+		scripts/build >/dev/null; b=$(cd bin && sha256sum latchkey latchkeyd latchkey-agent)
+		echo "$a"; test "$a" = "$b"`})
+}
+
+var fuzzFunc = regexp.MustCompile(`(?m)^func (Fuzz\w+)\(\w+ \*testing\.F\)`)
+
+func fuzz(r *runner) {
+	found := 0
+	err := filepath.WalkDir(".", func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && (d.Name() == "testdata" || strings.HasPrefix(d.Name(), ".") && path != "."):
+			return filepath.SkipDir
+		case d.IsDir() || !strings.HasSuffix(path, "_test.go"):
+			return nil
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for _, m := range fuzzFunc.FindAllSubmatch(b, -1) {
+			found++
+			pkg, name := "./"+filepath.Dir(path), string(m[1])
+			r.command(strings.TrimPrefix(pkg, "./internal/")+" "+name, []string{
+				"scripts/go", "test", "-run", "^$", "-fuzz", "^" + name + "$", "-fuzztime", r.fuzztime,
+				"-parallel", fmt.Sprint(max(2, runtime.NumCPU())), pkg,
+			})
+		}
+		return nil
+	})
+	if err != nil || found == 0 {
+		fmt.Println("   FAIL  no fuzz target was found", err)
+		r.here().failed++
+	}
+}
+
+// privileged tells whether namespaces and mounts can be made here, and if not, why.
+func privileged() (ok bool, why string) {
+	if os.Geteuid() != 0 {
+		return false, "needs root: it makes namespaces, users and mounts of its own"
+	}
+	if out, err := exec.Command("unshare", "-m", "-n", "--propagation", "private", "mount", "-t", "tmpfs", "tmpfs", "/mnt").CombinedOutput(); err != nil {
+		return false, "needs CAP_SYS_ADMIN: " + strings.TrimSpace(string(out))
+	}
+	return true, ""
+}
+
+func endToEnd(r *runner) {
+	if ok, why := privileged(); !ok {
+		r.skip("everything", why)
+		return
+	}
+	if !r.command("release programs", []string{"scripts/build"}) ||
+		!r.command("test programs", []string{"scripts/build", "--test"}) {
+		return
+	}
+	r.tests("go test", []string{"-tags", tagged, "-count=1", "-timeout", "25m", "./test/e2e/..."})
+}
+
+func demo(r *runner) {
+	if ok, why := privileged(); !ok {
+		r.skip("make demo", why)
+		return
+	}
+	r.command("make demo", []string{"make", "--no-print-directory", "demo"})
+}
