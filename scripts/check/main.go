@@ -51,6 +51,10 @@ func main() {
 	which := flag.String("part", "all", "part to run")
 	fuzztime := flag.String("fuzztime", "5s", "how long each fuzz target runs")
 	flag.Parse()
+	if _, err := time.ParseDuration(*fuzztime); err != nil {
+		fmt.Fprintf(os.Stderr, "FUZZTIME=%s is no duration; allowed are texts such as 5s or 10m\n", *fuzztime)
+		os.Exit(2)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r := &runner{ctx: ctx, fuzztime: *fuzztime, logs: filepath.Join("artifacts", "test")}
@@ -465,14 +469,22 @@ func native(r *runner) {
 			r.skip("make test CC="+cc, cc+" is not installed")
 			continue
 		}
-		r.command("clean for "+cc, []string{"make", "-C", "native/pam", "clean"})
-		r.command("make test CC="+cc, []string{"make", "-C", "native/pam", "CC=" + cc, "all", "test"})
+		r.command("make test CC="+cc, []string{"make", "-C", "native/pam", "CC=" + cc, "BIN=../../.cache/native-" + cc, "all", "test"})
 	}
 	if _, err := exec.LookPath("clang"); err != nil {
 		r.skip("make fuzz", "clang is not installed")
 		return
 	}
-	r.command("make fuzz", []string{"make", "-C", "native/pam", "fuzz", "FUZZTIME=" + strings.TrimSuffix(r.fuzztime, "s")})
+	r.command("make fuzz", []string{"make", "-C", "native/pam", "BIN=../../.cache/native-clang", "FUZZTIME=" + seconds(r.fuzztime), "fuzz"})
+}
+
+// seconds turns a Go duration into the whole seconds that libFuzzer wants.
+func seconds(d string) string {
+	v, err := time.ParseDuration(d)
+	if err != nil || v < time.Second {
+		return "5"
+	}
+	return fmt.Sprint(int(v.Seconds()))
 }
 
 func cross(r *runner) {
