@@ -1,0 +1,285 @@
+// Package tpmtest starts TPM emulators (swtpm) for tests and stands between
+// them and the code under test. It is for tests alone and must not be linked
+// into a binary.
+package tpmtest
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"latchkey/internal/clock"
+)
+
+// Emulator is a software TPM with a state folder of its own. It ends with the
+// test.
+type Emulator struct {
+	t     testing.TB
+	dir   string
+	flags string
+	cmd   *exec.Cmd
+}
+
+// Start starts an emulator that is ready for use. Without swtpm the test fails:
+// a suite that skips its TPM proves nothing.
+func Start(t testing.TB) *Emulator {
+	t.Helper()
+	return start(t, "not-need-init,startup-clear")
+}
+
+// StartRaw starts an emulator to which nobody has said TPM2_Startup yet, as after
+// power-on.
+func StartRaw(t testing.TB) *Emulator {
+	t.Helper()
+	return start(t, "not-need-init")
+}
+
+func start(t testing.TB, flags string) *Emulator {
+	t.Helper()
+	if _, err := exec.LookPath("swtpm"); err != nil {
+		t.Fatal("swtpm is not installed, and these tests are about a TPM: apt-get install swtpm")
+	}
+	dir, err := os.MkdirTemp("", "tpm") // short: a socket's path has about 100 octets
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &Emulator{t: t, dir: dir, flags: flags}
+	t.Cleanup(func() { e.Kill(); _ = os.RemoveAll(dir) })
+	e.Start()
+	return e
+}
+
+// Socket is where the emulator listens, one connection at a time.
+func (e *Emulator) Socket() string { return filepath.Join(e.dir, "s") }
+
+// Spec names the emulator as tpm.OpenDevice and --tpm take it.
+func (e *Emulator) Spec() string { return "socket:" + e.Socket() }
+
+// Start starts a killed emulator on the state that it had.
+func (e *Emulator) Start() {
+	e.t.Helper()
+	_ = os.Remove(e.Socket())
+	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+e.dir,
+		"--server", "type=unixio,path="+e.Socket(), "--flags", e.flags)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		e.t.Fatal(err)
+	}
+	e.cmd = cmd
+	for range 500 {
+		if c, err := net.Dial("unix", e.Socket()); err == nil {
+			_ = c.Close()
+			return
+		}
+		sleep(10 * time.Millisecond)
+	}
+	e.t.Fatal("swtpm did not start within 5 s")
+}
+
+// Kill ends the emulator with SIGKILL: the power is cut.
+func (e *Emulator) Kill() {
+	if e.cmd != nil {
+		_ = e.cmd.Process.Kill()
+		_ = e.cmd.Wait() // its error is that it was killed
+		e.cmd = nil
+	}
+}
+
+// Restart cuts the power and gives it back.
+func (e *Emulator) Restart() {
+	e.t.Helper()
+	e.Kill()
+	e.Start()
+}
+
+// Clear does TPM2_Clear, as firmware or an owner would.
+func (e *Emulator) Clear() {
+	e.t.Helper()
+	if _, err := (tpm2.Clear{AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHLockout, Auth: tpm2.PasswordAuth(nil)}}).Execute(e); err != nil {
+		e.t.Fatalf("clearing the TPM: %v", err)
+	}
+}
+
+// SetOwnerAuth gives the owner hierarchy a password.
+func (e *Emulator) SetOwnerAuth(auth []byte) {
+	e.t.Helper()
+	if _, err := (tpm2.HierarchyChangeAuth{
+		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)}, NewAuth: tpm2.TPM2BAuth{Buffer: auth},
+	}).Execute(e); err != nil {
+		e.t.Fatalf("setting the owner's password: %v", err)
+	}
+}
+
+// Undefine deletes an NV index, as root could.
+func (e *Emulator) Undefine(handle uint32) {
+	e.t.Helper()
+	h := tpm2.TPMHandle(handle)
+	r, err := tpm2.NVReadPublic{NVIndex: h}.Execute(e)
+	if err != nil {
+		e.t.Fatalf("deleting index %#08x: %v", handle, err)
+	}
+	if _, err := (tpm2.NVUndefineSpace{
+		AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+		NVIndex:    tpm2.NamedHandle{Handle: h, Name: r.NVName},
+	}).Execute(e); err != nil {
+		e.t.Fatalf("deleting index %#08x: %v", handle, err)
+	}
+}
+
+// Loaded is how many sessions and objects lie in the TPM.
+func (e *Emulator) Loaded() int {
+	e.t.Helper()
+	n := 0
+	for _, first := range []uint32{0x02000000, 0x03000000, 0x80000000} {
+		r, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: first, PropertyCount: 254}.Execute(e)
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		l, err := r.CapabilityData.Data.Handles()
+		if err != nil {
+			e.t.Fatal(err)
+		}
+		n += len(l.Handle)
+	}
+	return n
+}
+
+// Send implements go-tpm's transport.TPM, with a connection for each command.
+func (e *Emulator) Send(command []byte) ([]byte, error) {
+	c, err := net.Dial("unix", e.Socket())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = c.Close() }()
+	if err := c.SetDeadline(clock.Deadline(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := c.Write(command); err != nil {
+		return nil, err
+	}
+	return readMessage(c)
+}
+
+// readMessage reads a command or an answer: both have their size in the header.
+func readMessage(r io.Reader) ([]byte, error) {
+	h := make([]byte, 10)
+	if _, err := io.ReadFull(r, h); err != nil {
+		return nil, err
+	}
+	n := binary.BigEndian.Uint32(h[2:])
+	if n < 10 || n > 4096 {
+		return nil, fmt.Errorf("a message of %d octets", n)
+	}
+	m := append(h, make([]byte, n-10)...)
+	_, err := io.ReadFull(r, m[10:])
+	return m, err
+}
+
+func sleep(d time.Duration) { _ = clock.Real.Sleep(context.Background(), d) }
+
+// Answer is a TPM's answer that consists of a return code.
+func Answer(code uint32) []byte {
+	return binary.BigEndian.AppendUint32([]byte{0x80, 0x01, 0, 0, 0, 10}, code)
+}
+
+// Command is the command code of a command.
+func Command(c []byte) uint32 { return binary.BigEndian.Uint32(c[6:]) }
+
+// Proxy stands between the code under test and an emulator.
+type Proxy struct {
+	socket string
+
+	mu   sync.Mutex
+	hook func(command []byte) (answer []byte)
+	seen [][]byte
+}
+
+// NewProxy starts a proxy in front of e that lets everything through.
+func NewProxy(t testing.TB, e *Emulator) *Proxy {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "tpm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{socket: filepath.Join(dir, "p")}
+	l, err := net.Listen("unix", p.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close(); _ = os.RemoveAll(dir) })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			p.serve(c, e)
+		}
+	}()
+	return p
+}
+
+// Spec names the proxy as tpm.OpenDevice and --tpm take it.
+func (p *Proxy) Spec() string { return "socket:" + p.socket }
+
+// Hook sees every command before the emulator does. What it returns, unless it
+// is nil, is the answer, and the emulator never sees the command; an empty one
+// hangs up. It may wait. A nil hook lets everything through.
+func (p *Proxy) Hook(hook func(command []byte) (answer []byte)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hook = hook
+}
+
+// Slow makes every command take d longer.
+func (p *Proxy) Slow(d time.Duration) {
+	p.Hook(func([]byte) []byte { sleep(d); return nil })
+}
+
+// Seen is all that has crossed so far, commands and answers in turn.
+func (p *Proxy) Seen() [][]byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([][]byte(nil), p.seen...)
+}
+
+func (p *Proxy) serve(c net.Conn, e *Emulator) {
+	defer func() { _ = c.Close() }()
+	for {
+		command, err := readMessage(c)
+		if err != nil {
+			return
+		}
+		p.mu.Lock()
+		hook := p.hook
+		p.mu.Unlock()
+		var answer []byte
+		if hook != nil {
+			answer = hook(command)
+		}
+		if answer == nil {
+			if answer, err = e.Send(command); err != nil {
+				return
+			}
+		}
+		p.mu.Lock()
+		p.seen = append(p.seen, command, answer)
+		p.mu.Unlock()
+		if len(answer) == 0 {
+			return
+		}
+		if _, err := c.Write(answer); err != nil {
+			return
+		}
+	}
+}
