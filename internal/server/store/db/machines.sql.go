@@ -179,7 +179,7 @@ func (q *Queries) GetJoinToken(ctx context.Context, secretHash []byte) (JoinToke
 }
 
 const getMachine = `-- name: GetMachine :one
-SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev FROM machines WHERE id = $1
+SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev, hostname, key_in_tpm, tpm_problem, vault_problem FROM machines WHERE id = $1
 `
 
 func (q *Queries) GetMachine(ctx context.Context, id string) (Machine, error) {
@@ -210,12 +210,16 @@ func (q *Queries) GetMachine(ctx context.Context, id string) (Machine, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.Rev,
+		&i.Hostname,
+		&i.KeyInTPM,
+		&i.TPMProblem,
+		&i.VaultProblem,
 	)
 	return i, err
 }
 
 const getMachineByNumber = `-- name: GetMachineByNumber :one
-SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev FROM machines WHERE number = $1
+SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev, hostname, key_in_tpm, tpm_problem, vault_problem FROM machines WHERE number = $1
 `
 
 func (q *Queries) GetMachineByNumber(ctx context.Context, number int64) (Machine, error) {
@@ -246,6 +250,10 @@ func (q *Queries) GetMachineByNumber(ctx context.Context, number int64) (Machine
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.Rev,
+		&i.Hostname,
+		&i.KeyInTPM,
+		&i.TPMProblem,
+		&i.VaultProblem,
 	)
 	return i, err
 }
@@ -499,7 +507,7 @@ func (q *Queries) ListMachineUsers(ctx context.Context, machineID string) ([]Use
 }
 
 const listMachines = `-- name: ListMachines :many
-SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev FROM machines
+SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev, hostname, key_in_tpm, tpm_problem, vault_problem FROM machines
 WHERE id > $1 AND (CAST($2 AS TEXT) = '' OR status = CAST($2 AS TEXT))
 ORDER BY id LIMIT CAST($3 AS BIGINT)
 `
@@ -545,6 +553,10 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]M
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.Hostname,
+			&i.KeyInTPM,
+			&i.TPMProblem,
+			&i.VaultProblem,
 		); err != nil {
 			return nil, err
 		}
@@ -560,7 +572,7 @@ func (q *Queries) ListMachines(ctx context.Context, arg ListMachinesParams) ([]M
 }
 
 const listMachinesByName = `-- name: ListMachinesByName :many
-SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev FROM machines WHERE name = $1 ORDER BY id
+SELECT id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, attest_key, parent_public, boot, address, last_seen_at, joined_at, serial, refusal, created_at, updated_at, rev, hostname, key_in_tpm, tpm_problem, vault_problem FROM machines WHERE name = $1 ORDER BY id
 `
 
 // Names need not be unique: the caller asks for the id when there are several.
@@ -598,6 +610,10 @@ func (q *Queries) ListMachinesByName(ctx context.Context, name string) ([]Machin
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.Hostname,
+			&i.KeyInTPM,
+			&i.TPMProblem,
+			&i.VaultProblem,
 		); err != nil {
 			return nil, err
 		}

@@ -37,6 +37,7 @@ type BackupCode struct {
 	CreatedAt   int64
 	UsedAt      int64
 	UsedMachine string
+	Sealed      []byte
 }
 
 type BypassCode struct {
@@ -194,6 +195,10 @@ type Machine struct {
 	CreatedAt    int64
 	UpdatedAt    int64
 	Rev          int64
+	Hostname     string
+	KeyInTPM     bool
+	TPMProblem   string
+	VaultProblem string
 }
 
 type MachineCertificate struct {
@@ -203,6 +208,12 @@ type MachineCertificate struct {
 	NotAfter    int64
 	RevokedAt   int64
 	Fingerprint string
+}
+
+type MachineKnown struct {
+	MachineID string
+	UserID    string
+	Since     int64
 }
 
 type MachineUser struct {
@@ -294,6 +305,10 @@ type Vault struct {
 	DisenrolWanted     bool
 	CreatedAt          int64
 	UpdatedAt          int64
+	Conversation       string
+	FailLifted         string
+	PassLifted         string
+	ParentDigest       string
 }
 
 type Window struct {

@@ -465,7 +465,7 @@ func (q *Queries) GetAuthenticator(ctx context.Context, id string) (Authenticato
 }
 
 const getBackupCode = `-- name: GetBackupCode :one
-SELECT id, user_id, set_id, hash, created_at, used_at, used_machine FROM backup_codes WHERE id = $1
+SELECT id, user_id, set_id, hash, created_at, used_at, used_machine, sealed FROM backup_codes WHERE id = $1
 `
 
 func (q *Queries) GetBackupCode(ctx context.Context, id string) (BackupCode, error) {
@@ -479,6 +479,7 @@ func (q *Queries) GetBackupCode(ctx context.Context, id string) (BackupCode, err
 		&i.CreatedAt,
 		&i.UsedAt,
 		&i.UsedMachine,
+		&i.Sealed,
 	)
 	return i, err
 }
@@ -853,7 +854,7 @@ func (q *Queries) ListLocked(ctx context.Context, arg ListLockedParams) ([]ListL
 }
 
 const listUnusedBackupCodes = `-- name: ListUnusedBackupCodes :many
-SELECT id, user_id, set_id, hash, created_at, used_at, used_machine FROM backup_codes WHERE user_id = $1 AND used_at = 0 ORDER BY id
+SELECT id, user_id, set_id, hash, created_at, used_at, used_machine, sealed FROM backup_codes WHERE user_id = $1 AND used_at = 0 ORDER BY id
 `
 
 func (q *Queries) ListUnusedBackupCodes(ctx context.Context, userID string) ([]BackupCode, error) {
@@ -873,6 +874,7 @@ func (q *Queries) ListUnusedBackupCodes(ctx context.Context, userID string) ([]B
 			&i.CreatedAt,
 			&i.UsedAt,
 			&i.UsedMachine,
+			&i.Sealed,
 		); err != nil {
 			return nil, err
 		}

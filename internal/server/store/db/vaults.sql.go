@@ -72,7 +72,7 @@ func (q *Queries) ExtendVault(ctx context.Context, arg ExtendVaultParams) (int64
 }
 
 const getActiveVault = `-- name: GetActiveVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE user_id = $1 AND machine_id = $2 AND state = 'active' ORDER BY generation DESC LIMIT 1
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 AND state = 'active' ORDER BY generation DESC LIMIT 1
 `
 
 type GetActiveVaultParams struct {
@@ -110,6 +110,10 @@ func (q *Queries) GetActiveVault(ctx context.Context, arg GetActiveVaultParams) 
 		&i.DisenrolWanted,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Conversation,
+		&i.FailLifted,
+		&i.PassLifted,
+		&i.ParentDigest,
 	)
 	return i, err
 }
@@ -132,7 +136,7 @@ func (q *Queries) GetJournalHead(ctx context.Context, machineID string) (Journal
 }
 
 const getLatestVault = `-- name: GetLatestVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1
 `
 
 type GetLatestVaultParams struct {
@@ -170,12 +174,16 @@ func (q *Queries) GetLatestVault(ctx context.Context, arg GetLatestVaultParams) 
 		&i.DisenrolWanted,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Conversation,
+		&i.FailLifted,
+		&i.PassLifted,
+		&i.ParentDigest,
 	)
 	return i, err
 }
 
 const getVault = `-- name: GetVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3
 `
 
 type GetVaultParams struct {
@@ -214,6 +222,10 @@ func (q *Queries) GetVault(ctx context.Context, arg GetVaultParams) (Vault, erro
 		&i.DisenrolWanted,
 		&i.CreatedAt,
 		&i.UpdatedAt,
+		&i.Conversation,
+		&i.FailLifted,
+		&i.PassLifted,
+		&i.ParentDigest,
 	)
 	return i, err
 }
@@ -280,7 +292,7 @@ func (q *Queries) InsertVault(ctx context.Context, arg InsertVaultParams) error 
 }
 
 const listVaultReport = `-- name: ListVaultReport :many
-SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
+SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
 WHERE v.state <> 'wiped'
   AND (v.user_id > $1 OR (v.user_id = $1 AND v.machine_id > $2))
@@ -347,6 +359,10 @@ func (q *Queries) ListVaultReport(ctx context.Context, arg ListVaultReportParams
 			&i.Vault.DisenrolWanted,
 			&i.Vault.CreatedAt,
 			&i.Vault.UpdatedAt,
+			&i.Vault.Conversation,
+			&i.Vault.FailLifted,
+			&i.Vault.PassLifted,
+			&i.Vault.ParentDigest,
 			&i.UserName,
 			&i.MachineName,
 			&i.MachineSeenAt,
@@ -365,7 +381,7 @@ func (q *Queries) ListVaultReport(ctx context.Context, arg ListVaultReportParams
 }
 
 const listVaultsOfMachine = `-- name: ListVaultsOfMachine :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY user_id, generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY user_id, generation
 `
 
 // What the machine holds or must still wipe.
@@ -405,6 +421,10 @@ func (q *Queries) ListVaultsOfMachine(ctx context.Context, machineID string) ([]
 			&i.DisenrolWanted,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Conversation,
+			&i.FailLifted,
+			&i.PassLifted,
+			&i.ParentDigest,
 		); err != nil {
 			return nil, err
 		}
@@ -420,7 +440,7 @@ func (q *Queries) ListVaultsOfMachine(ctx context.Context, machineID string) ([]
 }
 
 const listVaultsOfPair = `-- name: ListVaultsOfPair :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation
 `
 
 type ListVaultsOfPairParams struct {
@@ -464,6 +484,10 @@ func (q *Queries) ListVaultsOfPair(ctx context.Context, arg ListVaultsOfPairPara
 			&i.DisenrolWanted,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Conversation,
+			&i.FailLifted,
+			&i.PassLifted,
+			&i.ParentDigest,
 		); err != nil {
 			return nil, err
 		}
@@ -479,7 +503,7 @@ func (q *Queries) ListVaultsOfPair(ctx context.Context, arg ListVaultsOfPairPara
 }
 
 const listVaultsOfUser = `-- name: ListVaultsOfUser :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at FROM vaults WHERE user_id = $1 AND state <> 'wiped' ORDER BY machine_id, generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND state <> 'wiped' ORDER BY machine_id, generation
 `
 
 func (q *Queries) ListVaultsOfUser(ctx context.Context, userID string) ([]Vault, error) {
@@ -518,6 +542,10 @@ func (q *Queries) ListVaultsOfUser(ctx context.Context, userID string) ([]Vault,
 			&i.DisenrolWanted,
 			&i.CreatedAt,
 			&i.UpdatedAt,
+			&i.Conversation,
+			&i.FailLifted,
+			&i.PassLifted,
+			&i.ParentDigest,
 		); err != nil {
 			return nil, err
 		}

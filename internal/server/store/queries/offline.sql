@@ -1,0 +1,75 @@
+-- What the machines' door needs beside machines.sql and vaults.sql (O2, O4-O8, O11, O14).
+
+-- name: KnowUser :execrows
+-- The user's first factor was accepted on the machine; 1 row = for the first time.
+INSERT INTO machine_known (machine_id, user_id, since) VALUES ($1, $2, $3) ON CONFLICT (machine_id, user_id) DO NOTHING;
+
+-- name: ListUsersForMachine :many
+-- Whom the signed policy file of the machine names.
+SELECT u.* FROM users u
+WHERE u.id IN (SELECT a.user_id FROM machine_users a WHERE a.machine_id = sqlc.arg(machine_id))
+   OR u.id IN (SELECT k.user_id FROM machine_known k WHERE k.machine_id = sqlc.arg(machine_id))
+ORDER BY u.id;
+
+-- name: BumpMachinesKnowing :many
+-- The machines that have, or had, anything to do with the user.
+UPDATE machines SET serial = serial + 1
+WHERE id IN (SELECT a.machine_id FROM machine_users a WHERE a.user_id = sqlc.arg(user_id))
+   OR id IN (SELECT k.machine_id FROM machine_known k WHERE k.user_id = sqlc.arg(user_id))
+   OR id IN (SELECT v.machine_id FROM vaults v WHERE v.user_id = sqlc.arg(user_id) AND v.state <> 'wiped')
+   OR id IN (SELECT w.machine_id FROM windows w WHERE w.user_id = sqlc.arg(user_id) AND w.ended_at = 0)
+RETURNING id;
+
+-- name: SealBackupCode :execrows
+UPDATE backup_codes SET sealed = sqlc.arg(sealed) WHERE id = sqlc.arg(id);
+
+-- name: SetMachineFacts :execrows
+-- What the agent says of itself; no rev: an administrator's edit is not disturbed.
+UPDATE machines SET hostname = sqlc.arg(hostname), os = sqlc.arg(os), agent_version = sqlc.arg(agent_version), wire_version = sqlc.arg(wire_version),
+    tpm_class = sqlc.arg(tpm_class), tpm_info = sqlc.arg(tpm_info), attest_key = sqlc.arg(attest_key), parent_public = sqlc.arg(parent_public),
+    key_in_tpm = sqlc.arg(key_in_tpm), tpm_problem = sqlc.arg(tpm_problem), vault_problem = sqlc.arg(vault_problem),
+    boot = sqlc.arg(boot), address = sqlc.arg(address), last_seen_at = sqlc.arg(at)
+WHERE id = sqlc.arg(id);
+
+-- name: CountSeenMachines :one
+-- Active machines that were heard of since.
+SELECT COUNT(*) FROM machines WHERE status = 'active' AND last_seen_at >= sqlc.arg(since);
+
+-- name: MachineNameTaken :one
+SELECT COUNT(*) FROM machines WHERE name = $1;
+
+-- name: AllocateVault :exec
+INSERT INTO vaults (user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_limit, use_limit,
+    last_mfa_at, expires_at, uses_left, password_generation, factors_digest, parent_digest, conversation, created_at, updated_at)
+VALUES ($1, $2, $3, 'activating', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
+
+-- name: LiftVaultFail :execrows
+-- One permit per conversation (or 'admin'): 0 rows = it was given before.
+UPDATE vaults SET fail_lifted = sqlc.arg(cause), updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active' AND fail_lifted <> sqlc.arg(cause);
+
+-- name: LiftVaultPass :execrows
+UPDATE vaults SET pass_lifted = sqlc.arg(cause), updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active' AND pass_lifted <> sqlc.arg(cause);
+
+-- name: EndLift :execrows
+-- Both counters were lifted for the administrator: the wish is fulfilled.
+UPDATE vaults SET lift_wanted = FALSE, fail_lifted = '', pass_lifted = '', updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation)
+  AND lift_wanted = TRUE AND fail_lifted = 'admin' AND pass_lifted = 'admin';
+
+-- name: SetVaultSteps :execrows
+-- Which steps the machine's bundles cover, for the report (O14).
+UPDATE vaults SET first_step = sqlc.arg(first_step), last_step = sqlc.arg(last_step), period = sqlc.arg(period), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
+
+-- name: CountVaultUse :execrows
+-- An offline sign-in was reported.
+UPDATE vaults SET uses_left = CASE WHEN uses_left > 0 THEN uses_left - 1 ELSE 0 END, updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
+
+-- name: DeleteOldJoinTokens :execrows
+DELETE FROM join_tokens WHERE expires_at < sqlc.arg(before);
+
+-- name: DeleteOldWindows :execrows
+DELETE FROM windows WHERE expires_at < sqlc.arg(before);
