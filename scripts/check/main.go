@@ -428,7 +428,7 @@ func goEnv(c *exec.Cmd) {
 }
 
 func generated(r *runner) {
-	r.silent("go mod tidy -diff", []string{"scripts/go", "mod", "tidy", "-diff"})
+	r.command("go mod tidy -diff", []string{"scripts/go", "mod", "tidy", "-diff"})
 	r.tests("generated code", []string{"-count=1", "-run", "Fresh|Generated", "./..."})
 }
 
