@@ -123,16 +123,7 @@ func (d *decider) policyFile(rule string) bool {
 }
 
 func (d *decider) choose(rule string) bool {
-	var best *Policy
-	var through string
-	for i := range d.f.Policies {
-		p := &d.f.Policies[i]
-		group, ok := d.appliesThrough(p)
-		if !ok || best != nil && !before(p, best) {
-			continue
-		}
-		best, through = p, group
-	}
+	best, through := Choose(d.f.User, d.f.Policies)
 	if best == nil {
 		return d.end(rule, Deny, ReasonNoPolicy, "no policy applies and there is no default policy")
 	}
@@ -141,6 +132,20 @@ func (d *decider) choose(rule string) bool {
 		return d.pass(rule, "%q, the default", best.Name)
 	}
 	return d.pass(rule, "%q (priority %d) through group %q", best.Name, best.Priority, through)
+}
+
+// Choose finds the policy that applies to a user, and the name of the group
+// through which it does. A nil user gets the default policy.
+func Choose(u *User, ps []Policy) (best *Policy, through string) {
+	for i := range ps {
+		p := &ps[i]
+		group, ok := appliesThrough(u, p)
+		if !ok || best != nil && !before(p, best) {
+			continue
+		}
+		best, through = p, group
+	}
+	return best, through
 }
 
 // before orders policies: the default last, then by priority, then by name.
@@ -154,14 +159,14 @@ func before(a, b *Policy) bool {
 	return a.Name < b.Name
 }
 
-func (d *decider) appliesThrough(p *Policy) (group string, ok bool) {
+func appliesThrough(u *User, p *Policy) (group string, ok bool) {
 	if p.Default {
 		return "", true
 	}
-	if d.f.User == nil {
+	if u == nil {
 		return "", false
 	}
-	for _, g := range d.f.User.Groups {
+	for _, g := range u.Groups {
 		if slices.Contains(p.Groups, g.ID) {
 			return g.Name, true
 		}
