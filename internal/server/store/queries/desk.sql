@@ -1,0 +1,118 @@
+-- What administrators see in lists, and what they remove (internal/server/desk).
+
+-- name: ListUsersForDesk :many
+-- A page of users in order of names with what a list shows of them. after empty = the first; prefix empty = all.
+SELECT sqlc.embed(u),
+    CAST((SELECT COUNT(*) FROM authenticators a WHERE a.user_id = u.id AND a.kind = 'totp' AND a.confirmed_at > 0 AND a.lost = FALSE) AS BIGINT) AS totps,
+    CAST((SELECT COUNT(*) FROM backup_codes b WHERE b.user_id = u.id AND b.used_at = 0) AS BIGINT) AS backups,
+    CAST((SELECT COUNT(*) FROM bypass_codes c WHERE c.user_id = u.id AND c.used_at = 0 AND c.expires_at > sqlc.arg(at)) AS BIGINT) AS bypasses,
+    CAST((SELECT COUNT(*) FROM attempts t WHERE t.user_id = u.id AND (t.locked_until > sqlc.arg(at) OR t.blocked_until > sqlc.arg(at))) AS BIGINT) AS locks
+FROM users u
+WHERE u.name > sqlc.arg(after) AND substr(u.name_fold, 1, length(CAST(sqlc.arg(prefix) AS TEXT))) = CAST(sqlc.arg(prefix) AS TEXT)
+ORDER BY u.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: ListGroupNamesOfUsers :many
+-- The groups of the users whose names lie behind "after" up to "last".
+SELECT gm.user_id, g.name FROM group_members gm JOIN groups g ON g.id = gm.group_id JOIN users u ON u.id = gm.user_id
+WHERE u.name > sqlc.arg(after) AND u.name <= sqlc.arg(last) ORDER BY gm.user_id, g.name;
+
+-- name: ListGroupsForDesk :many
+SELECT sqlc.embed(g), CAST((SELECT COUNT(*) FROM group_members m WHERE m.group_id = g.id) AS BIGINT) AS members
+FROM groups g WHERE g.name > sqlc.arg(after) ORDER BY g.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: CountGroupMembers :one
+SELECT COUNT(*) FROM group_members WHERE group_id = $1;
+
+-- name: ListMachinesForDesk :many
+-- A page of machines in order of ids (which is that of joining); status and name empty = any.
+SELECT sqlc.embed(m),
+    CAST(COALESCE((SELECT u.name FROM users u WHERE u.id = m.owner_user), '') AS TEXT) AS owner_name,
+    CAST((SELECT COUNT(DISTINCT v.user_id) FROM vaults v WHERE v.machine_id = m.id AND v.state = 'active') AS BIGINT) AS vaults,
+    CAST(COALESCE((SELECT MAX(c.not_after) FROM machine_certificates c WHERE c.machine_id = m.id AND c.revoked_at = 0), 0) AS BIGINT) AS certificate_until
+FROM machines m
+WHERE m.id > sqlc.arg(after)
+  AND (CAST(sqlc.arg(status) AS TEXT) = '' OR m.status = CAST(sqlc.arg(status) AS TEXT))
+  AND (CAST(sqlc.arg(only_id) AS TEXT) = '' OR m.id = CAST(sqlc.arg(only_id) AS TEXT))
+ORDER BY m.id LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: ListUserNamesOfMachines :many
+-- The assigned users of the machines whose ids lie behind "after" up to "last".
+SELECT x.machine_id, u.name FROM machine_users x JOIN users u ON u.id = x.user_id
+WHERE x.machine_id > sqlc.arg(after) AND x.machine_id <= sqlc.arg(last) ORDER BY x.machine_id, u.name;
+
+-- name: ListEnrolledOnMachine :many
+-- Whose offline data the machine holds or held, with every authenticator that is in it (O14, "machine lost").
+SELECT DISTINCT v.user_id, u.name AS user_name, v.class, a.id AS authenticator_id, a.kind, a.name AS authenticator_name
+FROM vaults v JOIN users u ON u.id = v.user_id JOIN authenticators a ON a.user_id = v.user_id
+WHERE v.machine_id = $1 AND v.state <> 'wiped' AND a.created_at <= v.updated_at
+ORDER BY u.name, a.id;
+
+-- name: ListBackupSetsOnMachine :many
+-- The sets of backup codes that lie on the machine as tags.
+SELECT DISTINCT v.user_id, u.name AS user_name, v.class, b.set_id
+FROM vaults v JOIN users u ON u.id = v.user_id JOIN backup_codes b ON b.user_id = v.user_id
+WHERE v.machine_id = $1 AND v.state <> 'wiped' AND b.used_at = 0
+ORDER BY u.name, b.set_id;
+
+-- name: SetVaultLost :execrows
+-- The machine is lost: its keys are forgotten here, so that nothing is made for it any more.
+UPDATE vaults SET state = 'retired', lift_wanted = FALSE, updated_at = sqlc.arg(at)
+WHERE machine_id = sqlc.arg(machine_id) AND state <> 'wiped' AND state <> 'retired';
+
+-- name: WantLifts :many
+-- An administrator wants the counters lifted: user and machine empty = any. The machines must be told.
+UPDATE vaults SET lift_wanted = TRUE, fail_lifted = '', pass_lifted = '', updated_at = sqlc.arg(at)
+WHERE state = 'active' AND disenrol_wanted = FALSE
+  AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR user_id = CAST(sqlc.arg(user_id) AS TEXT))
+  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
+RETURNING user_id, machine_id, generation;
+
+-- name: ListVaultsForDesk :many
+-- The offline enrolment report (O14), a page behind (user, machine, generation); user and machine empty = any.
+SELECT sqlc.embed(v), u.name AS user_name, u.password_generation AS user_generation, m.name AS machine_name, m.status AS machine_status, m.last_seen_at AS machine_seen_at
+FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
+WHERE v.state <> 'wiped'
+  AND (v.user_id > sqlc.arg(after_user)
+    OR (v.user_id = sqlc.arg(after_user) AND v.machine_id > sqlc.arg(after_machine))
+    OR (v.user_id = sqlc.arg(after_user) AND v.machine_id = sqlc.arg(after_machine) AND v.generation > sqlc.arg(after_generation)))
+  AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR v.user_id = CAST(sqlc.arg(user_id) AS TEXT))
+  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR v.machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
+ORDER BY v.user_id, v.machine_id, v.generation LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: DeleteVaultsOfUser :execrows
+-- The user goes: machines wipe what the policy file does not name.
+DELETE FROM vaults WHERE user_id = $1;
+
+-- name: DeleteVaultsOfMachine :execrows
+DELETE FROM vaults WHERE machine_id = $1;
+
+-- name: DeleteMachine :execrows
+-- Only what is no longer trusted, or never was.
+DELETE FROM machines WHERE id = $1 AND status <> 'active';
+
+-- name: SetAuthenticatorLost :execrows
+UPDATE authenticators SET lost = TRUE WHERE id = $1 AND lost = FALSE;
+
+-- name: DeleteBypassCode :execrows
+DELETE FROM bypass_codes WHERE id = $1;
+
+-- name: DeleteEnrolCode :execrows
+DELETE FROM enrol_codes WHERE id = $1;
+
+-- name: ListBackupCodes :many
+SELECT * FROM backup_codes WHERE user_id = $1 ORDER BY id;
+
+-- name: RaiseUserGeneration :execrows
+-- Password or authenticators changed: machines refuse older vaults (O5).
+UPDATE users SET password_generation = password_generation + 1 WHERE id = $1;
+
+-- name: ListLocks :many
+-- Who is locked out or must wait now; user empty = any. The machine's name is empty for the count across machines.
+SELECT sqlc.embed(a), u.name AS user_name, CAST(COALESCE((SELECT m.name FROM machines m WHERE m.id = a.machine_id), '') AS TEXT) AS machine_name
+FROM attempts a JOIN users u ON u.id = a.user_id
+WHERE (a.locked_until > sqlc.arg(at) OR a.blocked_until > sqlc.arg(at))
+  AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR a.user_id = CAST(sqlc.arg(user_id) AS TEXT))
+ORDER BY u.name, a.machine_id LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: CountLocked :one
+SELECT COUNT(DISTINCT user_id) FROM attempts WHERE locked_until > sqlc.arg(at) OR blocked_until > sqlc.arg(at);
