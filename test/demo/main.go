@@ -100,7 +100,7 @@ func namespaces() error {
 	}
 	out, err := exec.Command("unshare", "--mount", "--net", "--uts", "--pid", "--fork", "--mount-proc", "--propagation", "private", "sh", "-c",
 		`mount -t tmpfs tmpfs /mnt && mkdir /mnt/u /mnt/w && mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/u,workdir=/mnt/w /etc &&
-		 echo 'table inet t { chain c { type filter hook input priority 0; tcp dport 1 drop; } }' | nft -f -`).CombinedOutput()
+		 nft add table inet t && nft add chain inet t c '{ type filter hook input priority 0; }' && nft add rule inet t c tcp dport 1 drop`).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("namespaces are not allowed here (%s)", strings.TrimSpace(string(out)))
 	}

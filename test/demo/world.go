@@ -51,7 +51,7 @@ func (w *world) enter() error {
 		{"mkdir", w.path("up"), w.path("work"), w.path("home")},
 		{"mount", "-t", "overlay", "overlay", "-o", "lowerdir=/etc,upperdir=" + w.path("up") + ",workdir=" + w.path("work"), "/etc"},
 		{"mount", "--bind", w.path("home"), "/home"},
-		{"mount", "-t", "tmpfs", "tmpfs", "/run"},
+		{"mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", "/run"},
 		{"mount", "-t", "tmpfs", "tmpfs", "/var/log"},
 		{"hostname", machineName},
 		{"ip", "link", "set", "lo", "up"},
@@ -151,6 +151,9 @@ func (p *process) tail(n int) string {
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
+// errEnded ends a wait at once: what is waited for can not come any more.
+var errEnded = errors.New("the program has ended by itself")
+
 // until waits for cond, looking ten times a second.
 func (w *world) until(what string, limit time.Duration, cond func() error) error {
 	deadline := time.Now().Add(limit)
@@ -161,6 +164,9 @@ func (w *world) until(what string, limit time.Duration, cond func() error) error
 		}
 		if w.ctx.Err() != nil {
 			return w.ctx.Err()
+		}
+		if errors.Is(err, errEnded) {
+			return fmt.Errorf("%s: %w", what, err)
 		}
 		if time.Now().After(deadline) {
 			return fmt.Errorf("%s: not within %s: %w", what, limit, err)
@@ -197,7 +203,7 @@ func (w *world) startServer() error {
 	}
 	return w.until("the server starts", 30*time.Second, func() error {
 		if !w.server.running() {
-			return errors.New("the server has ended:\n" + w.server.tail(5))
+			return errEnded
 		}
 		_, err := w.cli("user", "list", "--output", "json")
 		return err
@@ -265,7 +271,7 @@ func (w *world) startAgent() error {
 func (w *world) waitLink(state string, limit time.Duration) error {
 	return w.until("the link is "+state, limit, func() error {
 		if !w.agent.running() {
-			return errors.New("the agent has ended:\n" + w.agent.tail(5))
+			return errEnded
 		}
 		st, err := w.status()
 		if err != nil {
@@ -333,7 +339,7 @@ func (w *world) cut() error {
 	if err != nil {
 		return err
 	}
-	rules := "table inet demo { chain cut { type filter hook input priority 0; tcp dport " + port + " drop; tcp sport " + port + " drop; } }"
+	rules := "table inet demo {\nchain cut {\ntype filter hook input priority 0\ntcp dport " + port + " drop\ntcp sport " + port + " drop\n}\n}\n"
 	cmd := exec.CommandContext(w.ctx, "nft", "-f", "-")
 	cmd.Stdin = strings.NewReader(rules)
 	if out, err := cmd.CombinedOutput(); err != nil {
