@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
@@ -280,6 +281,9 @@ type Name struct {
 // Resolve finds the user who has exactly this name (S6). If there is none, near
 // tells whether a user matches by case folding, account number or alias (S5).
 func Resolve(ctx context.Context, q *db.Queries, n Name) (u *db.User, near bool, err error) {
+	if !storable(n.User) {
+		return nil, false, nil
+	}
 	row, err := q.GetUserByName(ctx, n.User)
 	switch {
 	case err == nil:
@@ -288,6 +292,9 @@ func Resolve(ctx context.Context, q *db.Queries, n Name) (u *db.User, near bool,
 		return nil, false, fmt.Errorf("find the user: %w", err)
 	}
 	for _, name := range append([]string{n.User}, n.Aliases...) {
+		if !storable(name) {
+			continue
+		}
 		like, err := q.ListUsersByFold(ctx, Fold(name))
 		if err != nil {
 			return nil, false, fmt.Errorf("find users with a like name: %w", err)
@@ -304,4 +311,10 @@ func Resolve(ctx context.Context, q *db.Queries, n Name) (u *db.User, near bool,
 		return nil, false, fmt.Errorf("find users by account number: %w", err)
 	}
 	return nil, len(same) > 0, nil
+}
+
+// storable tells whether a database can be asked for the name at all; nobody who
+// is in one has another.
+func storable(name string) bool {
+	return name != "" && len(name) <= 256 && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
 }
