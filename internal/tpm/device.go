@@ -157,11 +157,13 @@ func (g *gate) soil() {
 	g.dirty = true
 }
 
-// cleaning tells whether to clean up, and beside what.
+// cleaning tells whether to clean up, and beside what. What fails at it soils
+// the gate again.
 func (g *gate) cleaning() (dirty bool, but map[tpm2.TPMHandle]struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.dirty, maps.Clone(g.held)
+	dirty, g.dirty = g.dirty, false
+	return dirty, maps.Clone(g.held)
 }
 
 func (g *gate) hold(h tpm2.TPMHandle) {
@@ -211,7 +213,12 @@ func (d *Device) do(ctx context.Context, limit time.Duration, f func(l *line) er
 		return err
 	}
 	defer l.leave()
-	return classify(f(l))
+	err = classify(f(l))
+	if err != nil {
+		// An answer that could not be read may have been about something loaded.
+		d.gate.soil()
+	}
+	return err
 }
 
 // line is one opening of the TPM. It implements transport.TPM. After the first
@@ -285,17 +292,13 @@ func (d *Device) open(ctx context.Context, limit time.Duration) (*line, error) {
 		return nil, err
 	}
 	l.conn = c
-	if dirty, but := d.gate.cleaning(); dirty {
-		if d.addr.alone() {
-			if err := flushLoaded(l, but); err != nil {
-				err = classify(fmt.Errorf("cleaning up: %w", err))
-				l.hangUp()
-				return nil, err
-			}
+	if dirty, but := d.gate.cleaning(); dirty && d.addr.alone() {
+		if err := flushLoaded(l, but); err != nil {
+			err = classify(fmt.Errorf("cleaning up: %w", err))
+			l.hangUp()
+			d.gate.soil()
+			return nil, err
 		}
-		d.gate.mu.Lock()
-		d.gate.dirty = false
-		d.gate.mu.Unlock()
 	}
 	return l, nil
 }
@@ -370,13 +373,19 @@ const (
 // Send implements transport.TPM. A command to which the TPM says "not now" is
 // sent again while there is time: the TPM has not begun it.
 func (l *line) Send(command []byte) ([]byte, error) {
+	if len(command) < headerSize {
+		return nil, fmt.Errorf("a command of %d octets", len(command))
+	}
 	pause := 20 * time.Millisecond
 	for {
 		rsp, err := l.once(command)
 		if err != nil {
 			return nil, err
 		}
-		switch rc := responseCode(rsp); rc {
+		if tpm2.TPMCC(be32(command[6:])) == tpm2.TPMCCFlushContext && responseCode(rsp) != tpm2.TPMRCSuccess {
+			l.d.gate.soil()
+		}
+		switch responseCode(rsp) {
 		case tpm2.TPMRCInitialize:
 			// A TPM that was powered on and told nothing.
 			if !l.d.addr.alone() || l.started {

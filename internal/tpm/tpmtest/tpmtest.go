@@ -71,7 +71,13 @@ func (e *Emulator) Start() {
 	_ = os.Remove(e.Socket())
 	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+e.dir,
 		"--server", "type=unixio,path="+e.Socket(), "--flags", e.flags)
-	cmd.Stderr = os.Stderr
+	// It speaks of every client that leaves: of interest only when it fails.
+	log, err := os.Create(filepath.Join(e.dir, "log"))
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	defer func() { _ = log.Close() }()
+	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		e.t.Fatal(err)
 	}
@@ -83,7 +89,8 @@ func (e *Emulator) Start() {
 		}
 		sleep(10 * time.Millisecond)
 	}
-	e.t.Fatal("swtpm did not start within 5 s")
+	said, _ := os.ReadFile(log.Name())
+	e.t.Fatalf("swtpm did not start within 5 s: %s", said)
 }
 
 // Kill ends the emulator with SIGKILL: the power is cut.
