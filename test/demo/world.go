@@ -73,14 +73,13 @@ func (w *world) addUser() error {
 	return nil
 }
 
-// stacks writes the PAM services of the namespace: the shipped stack for mode=full, for a logon and for sudo.
+// stacks writes the PAM services of the namespace out of the stack that is shipped, with the module and socket of the demo.
 func (w *world) stacks() error {
-	module := filepath.Join(w.bin, "pam_latchkey.so") + " socket=" + w.agentSocket()
-	body := "auth     [success=done ignore=ignore default=die] " + module + " mode=full\n" +
-		"auth     required pam_unix.so try_first_pass\n" +
-		"account  [success=ok ignore=ignore default=die] " + module + "\n" +
-		"account  required pam_unix.so\n" +
-		"session  optional " + module + "\n"
+	b, err := os.ReadFile(filepath.Join(w.bin, "..", "packaging", "pam", "latchkey-full"))
+	if err != nil {
+		return err
+	}
+	body := strings.ReplaceAll(string(b), " pam_latchkey.so", " "+filepath.Join(w.bin, "pam_latchkey.so")+" socket="+w.agentSocket())
 	for _, service := range []string{"login", "sudo"} {
 		if err := os.WriteFile(filepath.Join("/etc/pam.d", service), []byte(body), 0o644); err != nil {
 			return err
