@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"net/url"
 	"strings"
@@ -20,6 +21,10 @@ type engine interface {
 	gooseDialect() goose.Dialect
 	gooseOptions() []goose.ProviderOption
 	copyBefore(ctx context.Context, s *Store, version int64) error
+	// tables reads the catalogue: all but goose's own.
+	tables(ctx context.Context, tx *sql.Tx) ([]table, error)
+	// columns names a table's columns in order, and their types as in a backup.
+	columns(ctx context.Context, tx *sql.Tx, table string) (names, types []string, err error)
 	// listen starts to hear other replicas, until s.life ends.
 	listen(s *Store)
 	tellReplicas(ctx context.Context, tx *sql.Tx, machineIDs []string) error
@@ -63,4 +68,46 @@ func classify(err error) class {
 		return c
 	}
 	return classifySQLite(err)
+}
+
+// readColumns reads rows of name and declared type.
+func readColumns(rows *sql.Rows, err error) (names, types []string, _ error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var name, declared string
+		if err := rows.Scan(&name, &declared); err != nil {
+			return nil, nil, err
+		}
+		t, err := typeOf(declared)
+		if err != nil {
+			return nil, nil, fmt.Errorf("column %s: %w", name, err)
+		}
+		names, types = append(names, name), append(types, t)
+	}
+	return names, types, errors.Join(rows.Err(), rows.Close())
+}
+
+// readTables reads rows of a table's name, the columns of its key, and the tables
+// that it refers to, both as lists with commas.
+func readTables(rows *sql.Rows, err error) ([]table, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []table
+	for rows.Next() {
+		var t table
+		var refs string
+		if err := rows.Scan(&t.name, &t.key, &refs); err != nil {
+			return nil, err
+		}
+		if refs != "" {
+			t.refs = strings.Split(refs, ",")
+		}
+		out = append(out, t)
+	}
+	return out, errors.Join(rows.Err(), rows.Close())
 }

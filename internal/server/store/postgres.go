@@ -81,6 +81,23 @@ func (e *elephant) gooseOptions() []goose.ProviderOption {
 	return []goose.ProviderOption{goose.WithSessionLocker(locker)}
 }
 
+func (e *elephant) tables(ctx context.Context, tx *sql.Tx) ([]table, error) {
+	return readTables(tx.QueryContext(ctx, `SELECT CAST(c.relname AS TEXT),
+		(SELECT string_agg(a.attname, ', ' ORDER BY k.place) FROM pg_constraint p
+			CROSS JOIN LATERAL unnest(p.conkey) WITH ORDINALITY AS k (attnum, place)
+			JOIN pg_attribute a ON a.attrelid = p.conrelid AND a.attnum = k.attnum
+			WHERE p.conrelid = c.oid AND p.contype = 'p'),
+		COALESCE((SELECT string_agg(DISTINCT CAST(r.relname AS TEXT), ',') FROM pg_constraint f
+			JOIN pg_class r ON r.oid = f.confrelid WHERE f.conrelid = c.oid AND f.contype = 'f'), '')
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+		WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p') AND c.relname <> 'goose_db_version'`))
+}
+
+func (e *elephant) columns(ctx context.Context, tx *sql.Tx, table string) (names, types []string, err error) {
+	return readColumns(tx.QueryContext(ctx, `SELECT CAST(column_name AS TEXT), CAST(data_type AS TEXT) FROM information_schema.columns
+		WHERE table_schema = current_schema() AND table_name = $1 ORDER BY ordinal_position`, table))
+}
+
 func (e *elephant) copyBefore(_ context.Context, s *Store, version int64) error {
 	s.log.Info("PostgreSQL: the migration runs in a transaction; the backup is pg_dump's", "version", version)
 	return nil

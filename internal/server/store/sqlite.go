@@ -77,6 +77,17 @@ func (e *lite) ddl(text string) string               { return strings.ReplaceAll
 func (e *lite) gooseDialect() goose.Dialect          { return goose.DialectSQLite3 }
 func (e *lite) gooseOptions() []goose.ProviderOption { return nil }
 
+func (e *lite) tables(ctx context.Context, tx *sql.Tx) ([]table, error) {
+	return readTables(tx.QueryContext(ctx, `SELECT m.name,
+		(SELECT group_concat(name, ', ') FROM (SELECT name FROM pragma_table_info(m.name) WHERE pk > 0 ORDER BY pk)),
+		COALESCE((SELECT group_concat(DISTINCT "table") FROM pragma_foreign_key_list(m.name)), '')
+		FROM sqlite_schema m WHERE m.type = 'table' AND m.name NOT LIKE 'sqlite%' AND m.name <> 'goose_db_version'`))
+}
+
+func (e *lite) columns(ctx context.Context, tx *sql.Tx, table string) (names, types []string, err error) {
+	return readColumns(tx.QueryContext(ctx, "SELECT name, type FROM pragma_table_info($1) ORDER BY cid", table))
+}
+
 // copyBefore leaves a copy of the whole database beside it. An older copy of the
 // same version comes from a migration that failed and is replaced.
 func (e *lite) copyBefore(ctx context.Context, s *Store, version int64) error {
@@ -141,9 +152,7 @@ func classifySQLite(err error) class {
 	case sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
 		return referenced
 	}
-	switch e.Code() & 0xff {
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED:
-		return conflict
-	}
+	// BUSY is no conflict that a second try would mend: BEGIN IMMEDIATE has waited
+	// for ten seconds already, and later statements do not meet it.
 	return other
 }

@@ -43,9 +43,25 @@ type Config struct {
 	// Backups is the folder for the copy that a migration of SQLite makes first;
 	// empty means "backup" beside the database file.
 	Backups string
-	Clock   clock.Clock
+	// NoMigration refuses a database whose schema is older instead of migrating it:
+	// for commands that run beside a server.
+	NoMigration bool
+	Clock       clock.Clock
 	// Logger may be nil.
 	Logger *slog.Logger
+}
+
+func (c Config) complete() (Config, error) {
+	if c.Clock == nil {
+		return c, errors.New("store: no clock given")
+	}
+	if c.Replica == "" {
+		c.Replica = "main"
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
 }
 
 // Queries are the generated queries. They are given to the closures of Read and Update.
@@ -57,6 +73,8 @@ var (
 	ErrClosed = errors.New("the database is closed")
 	// ErrNewer: the database was written by a newer program.
 	ErrNewer = errors.New("the database has a newer schema than this program knows: update latchkeyd")
+	// ErrOlder: the schema is older, and Config.NoMigration is set.
+	ErrOlder = errors.New("the database has an older schema than this program: start latchkeyd serve of this version first, it migrates")
 	// ErrNested: Update was called inside the closure of an Update.
 	ErrNested = errors.New("a transaction was begun inside a transaction")
 )
@@ -82,15 +100,31 @@ type Store struct {
 // Open opens the database, migrates it, and starts the writer. The context bounds
 // opening only.
 func Open(ctx context.Context, conf Config) (*Store, error) {
-	if conf.Clock == nil {
-		return nil, errors.New("store: no clock given")
+	conf, err := conf.complete()
+	if err != nil {
+		return nil, err
 	}
-	if conf.Replica == "" {
-		conf.Replica = "main"
+	s, err := connect(ctx, conf)
+	if err != nil {
+		return nil, err
 	}
-	if conf.Logger == nil {
-		conf.Logger = slog.New(slog.DiscardHandler)
+	fail := func(err error) (*Store, error) {
+		return nil, errors.Join(fmt.Errorf("database %s: %w", s.engine.describe(), err), s.disconnect())
 	}
+	if err := s.migrate(ctx, shipped(), latest); err != nil {
+		return fail(err)
+	}
+	if err := s.startChain(ctx); err != nil {
+		return fail(fmt.Errorf("start the event chain %q: %w", conf.Replica, err))
+	}
+	s.life, s.stop = context.WithCancel(context.Background())
+	s.work.Go(s.writeLoop)
+	s.engine.listen(s)
+	return s, nil
+}
+
+// connect opens the database without touching what is in it.
+func connect(ctx context.Context, conf Config) (*Store, error) {
 	e, err := engineOf(conf)
 	if err != nil {
 		return nil, err
@@ -99,22 +133,10 @@ func Open(ctx context.Context, conf Config) (*Store, error) {
 	if s.write, s.read, err = e.open(ctx); err != nil {
 		return nil, fmt.Errorf("open the database %s: %w", e.describe(), err)
 	}
-	fail := func(err error) (*Store, error) {
-		_ = s.write.Close()
-		_ = s.read.Close()
-		return nil, err
-	}
-	if err := s.migrate(ctx); err != nil {
-		return fail(fmt.Errorf("database %s: %w", e.describe(), err))
-	}
-	if err := s.startChain(ctx); err != nil {
-		return fail(fmt.Errorf("database %s: start the event chain %q: %w", e.describe(), conf.Replica, err))
-	}
-	s.life, s.stop = context.WithCancel(context.Background())
-	s.work.Go(s.writeLoop)
-	s.engine.listen(s)
 	return s, nil
 }
+
+func (s *Store) disconnect() error { return errors.Join(s.read.Close(), s.write.Close()) }
 
 // Close waits for the changes that are under way, refuses later ones, and closes
 // the database.
@@ -130,7 +152,7 @@ func (s *Store) Close() error {
 	<-s.life.Done()
 	s.work.Wait()
 	s.hub.close()
-	return errors.Join(s.read.Close(), s.write.Close())
+	return s.disconnect()
 }
 
 // Engine is "sqlite" or "postgresql".

@@ -208,7 +208,7 @@ func (b *batch) run(jobs []*job) (err error) {
 			b.errs[i] = fmt.Errorf("the change took too long: %w", b.ctx.Err())
 			return b.errs[i]
 		}
-		if tx.spoilt != nil && outcome == nil {
+		if tx.spoilt != nil && (outcome == nil || classify(tx.spoilt) == conflict) {
 			outcome = tx.spoilt
 		}
 		b.errs[i] = outcome

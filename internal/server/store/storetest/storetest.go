@@ -93,24 +93,73 @@ var (
 	number  atomic.Int64
 )
 
-// PostgreSQL is the address of a new, empty database. The server is started by the
-// first call of the test binary.
+// PostgreSQL is the address of a new database with the newest schema and nothing in
+// it. The server is started by the first call of the test binary.
 func PostgreSQL(t testing.TB) string {
 	t.Helper()
-	once.Do(func() { server, failure = start() })
+	return create(t, " TEMPLATE "+template)
+}
+
+// BarePostgreSQL is the address of a database that was never migrated.
+func BarePostgreSQL(t testing.TB) string {
+	t.Helper()
+	return create(t, "")
+}
+
+// template is a migrated database that the others are copied from: that is faster.
+const template = "latchkey_template"
+
+func create(t testing.TB, from string) string {
+	t.Helper()
+	once.Do(func() {
+		if server, failure = start(); failure == nil {
+			failure = server.makeTemplate()
+		}
+	})
 	if failure != nil {
 		t.Fatalf("these tests need a real PostgreSQL (Debian package \"postgresql\"): %v", failure)
 	}
 	name := fmt.Sprintf("t%d", number.Add(1))
-	admin, err := sql.Open("pgx", server.url("postgres"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer admin.Close()
-	if _, err := admin.Exec("CREATE DATABASE " + name); err != nil {
+	if err := server.exec("CREATE DATABASE " + name + from); err != nil {
 		t.Fatalf("make a database: %v", err)
 	}
 	return server.url(name)
+}
+
+func (p postgres) exec(q string) error {
+	admin, err := sql.Open("pgx", p.url("postgres"))
+	if err != nil {
+		return err
+	}
+	_, err = admin.Exec(q)
+	return errors.Join(err, admin.Close())
+}
+
+func (p postgres) makeTemplate() error {
+	if err := p.exec("CREATE DATABASE " + template); err != nil {
+		return err
+	}
+	s, err := store.Open(context.Background(), store.Config{Database: p.url(template), Clock: clock.Real})
+	if err != nil {
+		return err
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	// Its sessions end a moment after the connections were closed.
+	for range 100 {
+		var n int
+		admin, err := sql.Open("pgx", p.url("postgres"))
+		if err != nil {
+			return err
+		}
+		err = admin.QueryRow("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = $1", template).Scan(&n)
+		if err = errors.Join(err, admin.Close()); err != nil || n == 0 {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("sessions on the template do not end")
 }
 
 type postgres struct{ dir string }
