@@ -1,0 +1,133 @@
+// Package factor is the server's side of second factors: what a plug-in per kind
+// must be able to do, and the form in which seeds and codes lie in the tables.
+//
+// It promises: a code is accepted at most once, because accepting spends it in the
+// caller's transaction and a row that was spent meanwhile is a rejection; which row
+// of several matched can not be told from the time it took; what can be tried out
+// (codes) is stored under a keyed hash, what must be read again (seeds, and codes
+// that machines hold tags of) is sealed; and a new or removed authenticator raises
+// the user's generation and tells the machines.
+//
+// The kinds are plug-ins in the folders below. They register themselves and
+// cmd/latchkeyd chooses them by importing them; nobody else names them.
+//
+// Rows: S2, S10 (a code once), M1 (TOTP), M5 (backup codes), E1 (enrolment), E3
+// (bypass codes).
+package factor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"latchkey/internal/policy"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/wire"
+)
+
+// Reasons of rejections, stored with the event.
+const (
+	ReasonWrong        = "wrong-code"
+	ReasonReplayed     = "totp-replayed"
+	ReasonBackupUsed   = "backup-used"
+	ReasonWrongScope   = "bypass-other-scope"
+	ReasonNothingThere = "not-enrolled"
+)
+
+// Try is one answer to be judged.
+type Try struct {
+	User    db.User
+	Machine string // id
+	Scope   policy.Scope
+	Typed   secret.Bytes
+	Now     time.Time
+}
+
+// Verdict is what became of a Try. The zero value is a rejection.
+type Verdict struct {
+	OK     bool
+	Reason string         // of a rejection
+	Text   string         // for people, with a rejection
+	Tell   string         // for people, with an acceptance; may be empty
+	ID     string         // of the authenticator or code
+	Spent  *wire.Spent    // what the machine must write down before it answers
+	Own    bool           // something the user holds, not an administrator's word: opens windows and offline data
+	Data   map[string]any // for the event; nothing secret
+}
+
+// Factor judges one kind. Judge runs in the transaction in which the outcome is
+// stored and changes something only when it accepts.
+type Factor interface {
+	Kind() policy.Factor
+	// Option is how a menu names it, Prompt what is asked, and Echo whether the
+	// answer may be seen.
+	Option() string
+	Prompt() string
+	Echo() bool
+	Judge(ctx context.Context, tx *store.Tx, t Try) (Verdict, error)
+}
+
+// Enroller is a Factor that a person can set up within a sign-in (E1).
+type Enroller interface {
+	Factor
+	// Begin makes what is to be enrolled: pending is secret and is kept, sealed, by
+	// the caller; show is for the person.
+	Begin(u db.User) (pending secret.Bytes, show []string, err error)
+	// Confirm judges the first code. If it is right the authenticator exists from
+	// now on and the code is spent.
+	Confirm(ctx context.Context, tx *store.Tx, pending secret.Bytes, t Try) (Verdict, error)
+}
+
+// New makes a plug-in; each gets the same Keeper.
+type New func(*Keeper) Factor
+
+var (
+	mu         sync.Mutex
+	registered = map[policy.Factor]New{}
+)
+
+// Register makes a kind known. It is called by the plug-ins' init functions; a kind
+// that is registered twice is a mistake of the program.
+func Register(kind policy.Factor, plug New) {
+	mu.Lock()
+	defer mu.Unlock()
+	if _, ok := registered[kind]; ok {
+		panic(fmt.Sprintf("factor %s is registered twice", kind))
+	}
+	registered[kind] = plug
+}
+
+// Set holds the kinds of this program.
+type Set struct {
+	*Keeper
+	kinds map[policy.Factor]Factor
+}
+
+// All makes a Set of everything that is registered.
+func All(k *Keeper) *Set {
+	mu.Lock()
+	defer mu.Unlock()
+	s := &Set{Keeper: k, kinds: map[policy.Factor]Factor{}}
+	for kind, plug := range registered {
+		s.kinds[kind] = plug(k)
+	}
+	return s
+}
+
+// Get gives the plug-in of a kind.
+func (s *Set) Get(kind policy.Factor) (Factor, bool) {
+	f, ok := s.kinds[kind]
+	return f, ok
+}
+
+// Known keeps the kinds that this program can judge, in the given order.
+func (s *Set) Known(kinds []policy.Factor) []policy.Factor {
+	return slices.DeleteFunc(slices.Clone(kinds), func(k policy.Factor) bool {
+		_, ok := s.kinds[k]
+		return !ok
+	})
+}
