@@ -1,0 +1,157 @@
+package vault
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+func cores() int { return runtime.NumCPU() }
+
+// FS is the file system as the vault uses it: names are relative to its folder.
+// Tests record the operations and replay every prefix of them.
+type FS interface {
+	ReadFile(name string) ([]byte, error)
+	// WriteFile replaces a file: temporary file, sync, rename, sync of the folder.
+	WriteFile(name string, data []byte) error
+	// Append opens a file for appending with sync after every write.
+	Append(name string) (Appender, error)
+	Remove(name string) error // a file that is not there is no error
+	List(dir string) ([]string, error)
+	MkdirAll(dir string) error
+	// Lock takes the folder for this process, or says that another has it.
+	Lock(name string) (*os.File, error)
+}
+
+// Appender writes behind the end of a file.
+type Appender interface {
+	// Append writes and syncs.
+	Append(b []byte) error
+	io.Closer
+}
+
+// RealFS is the operating system's, below dir.
+func RealFS(dir string) FS { return realFS{dir} }
+
+type realFS struct{ dir string }
+
+func (r realFS) path(name string) string { return filepath.Join(r.dir, name) }
+
+// maxFile bounds every file that is read.
+const maxFile = 128 << 20
+
+func (r realFS) ReadFile(name string) ([]byte, error) {
+	f, err := os.Open(r.path(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err == nil && len(b) > maxFile {
+		err = fmt.Errorf("%s is larger than %d octets", name, maxFile)
+	}
+	return b, err
+}
+
+func (r realFS) WriteFile(name string, data []byte) (err error) {
+	path := r.path(name)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		_ = os.Remove(path + ".new")
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(dir string) error {
+	if runtime.GOOS == "windows" {
+		return nil // NTFS journals the rename; a folder can not be synced there
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}
+
+func (r realFS) Append(name string) (Appender, error) {
+	_, statErr := os.Stat(r.path(name))
+	f, err := os.OpenFile(r.path(name), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if errors.Is(statErr, fs.ErrNotExist) {
+		if err := syncDir(filepath.Dir(r.path(name))); err != nil {
+			return nil, errors.Join(err, f.Close())
+		}
+	}
+	return appendFile{f}, nil
+}
+
+type appendFile struct{ *os.File }
+
+func (a appendFile) Append(b []byte) error {
+	if _, err := a.Write(b); err != nil {
+		return err
+	}
+	return a.Sync()
+}
+
+func (r realFS) Remove(name string) error {
+	err := os.Remove(r.path(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(r.path(name)))
+}
+
+func (r realFS) List(dir string) ([]string, error) {
+	es, err := os.ReadDir(r.path(dir))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range es {
+		names = append(names, e.Name())
+	}
+	return names, nil
+}
+
+func (r realFS) MkdirAll(dir string) error { return os.MkdirAll(r.path(dir), 0o700) }
+
+func (r realFS) Lock(name string) (*os.File, error) {
+	f, err := os.OpenFile(r.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := lockFile(f); err != nil {
+		return nil, errors.Join(fmt.Errorf("another latchkey-agent uses this state folder: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+func (v *Vault) exclude() (err error) {
+	v.lock, err = v.fs.Lock("lock")
+	return err
+}

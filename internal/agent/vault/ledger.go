@@ -1,0 +1,249 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
+	"latchkey/internal/policy"
+	"latchkey/internal/tpm"
+	"latchkey/internal/wire"
+)
+
+// ledger holds the counters that must not be rolled back.
+type ledger struct {
+	MachineID    string                `json:"machine_id"`
+	Counter      uint64                `json:"counter"` // equals the TPM's NV counter, or is one ahead
+	Handle       uint32                `json:"handle,omitempty"`
+	PolicySerial int64                 `json:"policy_serial"`
+	Highest      int64                 `json:"highest"` // µs, highest time seen
+	Journal      journalHead           `json:"journal"`
+	Pending      []uint32              `json:"pending,omitempty"` // NV handles of an enrolment that may not have ended
+	Users        map[string]*userState `json:"users"`             // by user id
+}
+
+// userState is the part of the ledger about one user.
+type userState struct {
+	Name           string           `json:"name"`
+	Generation     uint64           `json:"generation"` // 0: no offline data
+	Class          string           `json:"class,omitempty"`
+	FailHandle     uint32           `json:"fail_handle,omitempty"`
+	PassHandle     uint32           `json:"pass_handle,omitempty"`
+	Serial         int64            `json:"serial"`          // policies below it do not know this generation
+	UserGeneration int64            `json:"user_generation"` // of the account when the data was made; 0: not known yet
+	Until          int64            `json:"until"`
+	EnrolledAt     int64            `json:"enrolled_at"`
+	Tries          int              `json:"tries"`        // wrong answers since the last success
+	RemoteTries    int              `json:"remote_tries"` // of these, from remote and unprivileged callers
+	Signins        int              `json:"signins"`      // offline since the last online MFA
+	Checks         int              `json:"checks"`       // uses of the key since the last lift
+	CheckLimit     int              `json:"check_limit"`
+	Steps          map[string]int64 `json:"steps,omitempty"` // authenticator → highest accepted step
+	Drift          map[int]int64    `json:"drift,omitempty"` // period → learnt drift in steps
+	Backup         []string         `json:"backup,omitempty"`
+	Lifted         int64            `json:"lifted,omitempty"` // policy serial of the last lift that an administrator wanted
+	Problem        policy.Reason    `json:"problem,omitempty"`
+}
+
+func (v *Vault) user(id string) *userState {
+	us := v.led.Users[id]
+	if us == nil {
+		us = &userState{}
+		v.led.Users[id] = us
+	}
+	if us.Steps == nil {
+		us.Steps = map[string]int64{}
+	}
+	if us.Drift == nil {
+		us.Drift = map[int]int64{}
+	}
+	return us
+}
+
+// spend marks steps and backup codes as used.
+func (us *userState) spend(s wire.Spent) {
+	if s.Authenticator != "" && s.Step > us.Steps[s.Authenticator] {
+		us.Steps[s.Authenticator] = s.Step
+	}
+	if s.Backup != "" && !us.backupUsed(s.Backup) {
+		us.Backup = append(us.Backup, s.Backup)
+	}
+}
+
+func (us *userState) backupUsed(id string) bool {
+	for _, b := range us.Backup {
+		if b == id {
+			return true
+		}
+	}
+	return false
+}
+
+// loadLedger reads the ledger and compares its number with the TPM's counter.
+func (v *Vault) loadLedger(ctx context.Context) error {
+	raw, err := v.fs.ReadFile("ledger")
+	if errors.Is(err, fs.ErrNotExist) {
+		return because(policy.ReasonVaultRolledBack, "the ledger is missing")
+	}
+	if err != nil {
+		return because(policy.ReasonVaultDamaged, "ledger: %w", err)
+	}
+	body, err := openSigned(v.key, ledgerMagic, raw)
+	if err != nil {
+		return fmt.Errorf("ledger: %w", err)
+	}
+	var l ledger
+	if err := json.Unmarshal(body, &l); err != nil {
+		return because(policy.ReasonVaultDamaged, "ledger: %w", err)
+	}
+	if l.MachineID != v.cfg.MachineID || l.Handle != v.st.Counter {
+		return because(policy.ReasonVaultDamaged, "the ledger is of another machine or state")
+	}
+	if l.Users == nil {
+		l.Users = map[string]*userState{}
+	}
+	for _, us := range l.Users {
+		if us == nil {
+			return because(policy.ReasonVaultDamaged, "the ledger has an empty user")
+		}
+	}
+	v.led = &l
+	return v.fresh(ctx)
+}
+
+// fresh compares the ledger's number with the TPM's counter: equal, or one ahead
+// after a crash between write and count, which is counted first. Anything else
+// is a restored state. A missing counter is one too.
+func (v *Vault) fresh(ctx context.Context) error {
+	if v.st.Class != ClassTPM {
+		return nil
+	}
+	nv, err := v.cfg.Device.ReadCounter(ctx, v.st.Counter)
+	if errors.Is(err, tpm.ErrRemoved) || errors.Is(err, tpm.ErrReplaced) {
+		return because(policy.ReasonVaultRolledBack, "the TPM's counter is not the one that the ledger goes with: %w", err)
+	}
+	if err != nil {
+		return err
+	}
+	switch v.led.Counter {
+	case nv:
+		return nil
+	case nv + 1:
+		return v.count(ctx)
+	}
+	return because(policy.ReasonVaultRolledBack, "the ledger has number %d, the TPM counts %d: an older state was put back", v.led.Counter, nv)
+}
+
+func (v *Vault) count(ctx context.Context) error {
+	nv, err := v.cfg.Device.Increment(ctx, v.st.Counter)
+	if err != nil {
+		return err
+	}
+	if nv != v.led.Counter {
+		return because(policy.ReasonVaultRolledBack, "the TPM counts %d behind a ledger of number %d", nv, v.led.Counter)
+	}
+	return nil
+}
+
+// save writes the ledger under the next number and counts it in the TPM. No
+// number is ever used for two contents: a count that failed is made up for
+// first.
+func (v *Vault) save(ctx context.Context) error {
+	if v.problem != "" {
+		return because(v.problem, "%s", v.detail)
+	}
+	// A sign-in that hangs up must not leave a write half done.
+	ctx = context.WithoutCancel(ctx)
+	if err := v.fresh(ctx); err != nil {
+		if !passing(reasonOf(err)) {
+			v.fail(err)
+		}
+		return err
+	}
+	v.led.Counter++
+	v.led.Journal = v.jour.head()
+	body, err := json.Marshal(v.led)
+	if err == nil {
+		err = v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body))
+	}
+	if err != nil {
+		v.led.Counter--
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	failpoint.Hit("vault.ledger.written")
+	if v.st.Class != ClassTPM {
+		return nil
+	}
+	if err := v.count(ctx); err != nil {
+		return err
+	}
+	failpoint.Hit("vault.ledger.counted")
+	return nil
+}
+
+// seen moves the highest time seen; on success and contact only.
+func (v *Vault) seen(now time.Time) {
+	if us := clock.Micros(now); us > v.led.Highest {
+		v.led.Highest = us
+	}
+}
+
+// NoteOnline writes what was accepted online, so that it is spent offline too.
+// It is called before the shim is answered; an error denies the sign-in.
+func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spent) error {
+	if len(spent) == 0 {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.led == nil || v.problem != "" {
+		// There is nothing on this machine that could accept it again.
+		return nil
+	}
+	us := v.user(userID)
+	for _, s := range spent {
+		us.spend(s)
+	}
+	v.seen(v.now())
+	return v.save(ctx)
+}
+
+// reclaim removes NV indices that an enrolment or a wipe left behind.
+func (v *Vault) reclaim(ctx context.Context) {
+	if len(v.led.Pending) == 0 || v.cfg.Device == nil {
+		return
+	}
+	inUse := map[uint32]bool{v.st.Counter: true}
+	for _, us := range v.led.Users {
+		if us.Generation != 0 {
+			inUse[us.FailHandle], inUse[us.PassHandle] = true, true
+		}
+	}
+	for _, h := range v.led.Pending {
+		if inUse[h] {
+			continue
+		}
+		if err := v.cfg.Device.Reclaim(ctx, h); err != nil && !errors.Is(err, tpm.ErrReplaced) {
+			v.log.Warn("an index left behind can not be removed", "err", err)
+			return
+		}
+	}
+	v.led.Pending = nil // kept with the next write
+}
+
+// problemEvent is the event that a reason is told as.
+func problemEvent(r policy.Reason) event.Type {
+	switch r {
+	case policy.ReasonVaultRolledBack:
+		return event.VaultRolledBack
+	case policy.ReasonTPMCleared, policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced, policy.ReasonTPMBusy:
+		return event.TPMProblem
+	}
+	return event.VaultDamaged
+}

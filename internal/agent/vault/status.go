@@ -1,0 +1,122 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/policy"
+	"latchkey/internal/wire"
+)
+
+// Status is what `latchkey status` shows of offline sign-in.
+type Status struct {
+	Class         string        `json:"class"`
+	Problem       policy.Reason `json:"problem,omitempty"`
+	Detail        string        `json:"detail,omitempty"`
+	PolicySerial  int64         `json:"policy_serial"`
+	PolicyIssued  int64         `json:"policy_issued,omitempty"`
+	PolicyProblem policy.Reason `json:"policy_problem,omitempty"`
+	Undelivered   int           `json:"undelivered"` // journal entries
+	ClockBehind   bool          `json:"clock_behind,omitempty"`
+	Refused       string        `json:"refused,omitempty"`
+	Users         []UserStatus  `json:"users"`
+}
+
+// UserStatus is one user's part of it.
+type UserStatus struct {
+	User       string        `json:"user"`
+	Enrolled   bool          `json:"enrolled"`
+	Class      string        `json:"class,omitempty"`
+	Generation uint64        `json:"generation,omitempty"`
+	EnrolledAt int64         `json:"enrolled_at,omitempty"`
+	Until      int64         `json:"until,omitempty"`
+	Left       Left          `json:"left,omitzero"`
+	Problem    policy.Reason `json:"problem,omitempty"`
+}
+
+// Status tells the state; with a name only that user's part.
+func (v *Vault) Status(ctx context.Context, only string) Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if passing(v.problem) {
+		v.load(ctx)
+	}
+	s := Status{Problem: v.problem, Detail: v.detail, PolicyProblem: v.policyProblem(), Undelivered: len(v.jour.entries), Users: []UserStatus{}}
+	if v.st != nil {
+		s.Class = v.st.Class
+	}
+	if v.pol != nil {
+		s.PolicySerial, s.PolicyIssued = v.pol.Serial, v.pol.IssuedAt
+	}
+	if v.refusal != nil {
+		s.Refused = v.refusal.Text
+		if s.Refused == "" {
+			s.Refused = "the server has revoked this machine"
+		}
+	}
+	if v.led == nil {
+		return s
+	}
+	s.ClockBehind = v.clockBehind()
+	for id, us := range v.led.Users {
+		if us.Name == "" || only != "" && us.Name != only {
+			continue
+		}
+		u := UserStatus{User: us.Name, Enrolled: us.Generation != 0, Class: us.Class, Generation: us.Generation, EnrolledAt: us.EnrolledAt, Until: us.Until, Problem: us.Problem}
+		if v.pol != nil && us.Generation != 0 {
+			for i := range v.pol.Users {
+				if v.pol.Users[i].ID == id {
+					u.Left = v.left(&v.pol.Users[i], us)
+				}
+			}
+		}
+		s.Users = append(s.Users, u)
+	}
+	slices.SortFunc(s.Users, func(a, b UserStatus) int { return strings.Compare(a.User, b.User) })
+	return s
+}
+
+// Boot names the present boot: that of the operating system, and the TPM's count
+// of starts, so that neither alone can be turned back.
+func (v *Vault) Boot(ctx context.Context) string {
+	if v.cfg.Device == nil {
+		return v.cfg.BootID
+	}
+	n, err := v.cfg.Device.ResetCount(ctx)
+	if err != nil {
+		// Without an answer this boot is like no other: no window silences (W5).
+		return fmt.Sprintf("%s:unknown-%d", v.cfg.BootID, clock.Micros(v.now()))
+	}
+	return fmt.Sprintf("%s:%d", v.cfg.BootID, n)
+}
+
+// MachineFacts is what the vault knows of the machine for the server; the caller
+// fills in the rest.
+func (v *Vault) MachineFacts(ctx context.Context) wire.MachineFacts {
+	f := wire.MachineFacts{Boot: v.Boot(ctx), Class: ClassSoftware}
+	v.mu.Lock()
+	st, problem := v.st, v.problem
+	v.mu.Unlock()
+	if v.cfg.Device != nil {
+		f.Class = ClassTPM
+		info, err := v.cfg.Device.Info(ctx)
+		if err != nil {
+			f.TPMProblem = string(reasonOf(err))
+		}
+		if st != nil {
+			info.Counter, f.Parent, f.AttestKey = st.Counter, st.Parent, st.AttestPub
+		}
+		if raw, err := json.Marshal(info); err == nil {
+			f.TPM = raw
+		}
+	}
+	if st != nil && st.Class == ClassTPM && v.cfg.Device == nil {
+		f.TPMProblem = string(policy.ReasonTPMGone)
+	}
+	f.VaultProblem = string(problem)
+	return f
+}

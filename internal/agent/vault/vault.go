@@ -1,0 +1,354 @@
+// Package vault keeps, on the machine, what an offline sign-in is judged with:
+// the signed policy, the bundles of tags, the ledger of counters and the journal
+// of offline events. It can check a code but not compute one, and every check is
+// written down before it is made and counted by the TPM where there is one.
+//
+// It may not touch the network: what it needs of the server it asks through the
+// Server interface that Enrol and Lift are given, and Attempt has none.
+//
+// Files in its folder (0700), each written to a temporary name, synced, renamed,
+// and the folder synced:
+//
+//	state     class, sealed state key, counter handle, names of the TPM's keys
+//	policy    object signed by the server (wire.PolicyFile)
+//	ledger    counters of all users, under an HMAC by the state key; its number
+//	          equals the TPM's NV counter, or is one ahead after a crash
+//	journal   offline events not yet delivered, hash-chained
+//	vaults/U  what opens the verifier key of user U, sealed under the state key
+//	bundles/U.G.N  signed tags of user U, generation G, segment N
+//	refusal   the server's signed refusal, once there was one
+//
+// Rows O5-O12, O16, O17, W7 (what it keeps of it); offline.md in the design.
+package vault
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/seal"
+	"latchkey/internal/secret"
+	"latchkey/internal/tpm"
+	"latchkey/internal/wire"
+)
+
+// The classes of protection.
+const (
+	ClassTPM      = "tpm"
+	ClassSoftware = "software"
+)
+
+// Config is what a Vault is opened with.
+type Config struct {
+	Dir       string
+	MachineID string
+	Device    *tpm.Device       // nil: software class
+	GrantKey  ed25519.PublicKey // signs policies, bundles, refusals
+	PermitKey crypto.PublicKey  // P-256: the server's TPM-policy key
+	Clock     clock.Clock
+	Log       *slog.Logger
+	FS        FS     // nil: the real file system
+	BootID    string // of the operating system; the TPM's reset count is added
+	Cost      Cost   // of the password derivation; zero: the defaults
+}
+
+// Cost is that of Argon2id.
+type Cost struct {
+	Time   uint32 `json:"time"`
+	Memory uint32 `json:"memory"` // KiB
+}
+
+// DefaultCost is 64 MiB, three passes.
+var DefaultCost = Cost{Time: 3, Memory: 64 << 10}
+
+// ErrState says that the machine's own state can not be written; the sign-in
+// must be denied, and it is neither a wrong code nor a network fault (O17).
+var ErrState = errors.New("the state folder can not be written")
+
+// Vault is a machine's offline data. Its methods may be called from any
+// goroutine.
+type Vault struct {
+	cfg Config
+	fs  FS
+	log *slog.Logger
+
+	turn chan struct{} // at most one password derivation per core at a time
+
+	// enrolling keeps Enrol, Lift and the wiping of ApplyPolicy apart.
+	enrolling sync.Mutex
+
+	mu      sync.Mutex // guards all below
+	st      *state     // nil until the state was made or read
+	key     secret.Bytes
+	boxes   *seal.Box
+	led     *ledger
+	problem policy.Reason // why the ledger can not be used; empty if it can
+	detail  string
+	pol     *wire.PolicyFile
+	polBad  policy.Reason
+	jour    *journal
+	bundles map[string]*userBundle
+	refusal *wire.RefusalNote
+	told    map[string]bool // problems that were journalled already
+	quiet   quieter
+	lock    *os.File
+}
+
+// Open reads the folder, which is made if it is not there. Damaged, restored or
+// foreign data is no error: it becomes a problem that Facts and Status tell. The
+// error is about the folder itself.
+func Open(ctx context.Context, cfg Config) (*Vault, error) {
+	if cfg.FS == nil {
+		cfg.FS = RealFS(cfg.Dir)
+	}
+	if cfg.Cost == (Cost{}) {
+		cfg.Cost = DefaultCost
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	v := &Vault{
+		cfg: cfg, fs: cfg.FS, log: cfg.Log, bundles: map[string]*userBundle{}, told: map[string]bool{},
+		turn: make(chan struct{}, max(1, cores())),
+	}
+	for _, dir := range []string{"", "vaults", "bundles"} {
+		if err := v.fs.MkdirAll(dir); err != nil {
+			return nil, fmt.Errorf("the agent's state folder can not be made: %w", err)
+		}
+	}
+	if err := v.exclude(); err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.load(ctx)
+	return v, nil
+}
+
+// load reads everything; what can not be used becomes v.problem or v.polBad.
+func (v *Vault) load(ctx context.Context) {
+	v.loadRefusal()
+	if v.jour != nil {
+		v.jour.close()
+	}
+	v.jour = loadJournal(v.fs, v.cfg.MachineID)
+	v.problem, v.detail = "", ""
+	if err := v.loadState(ctx); err != nil {
+		v.fail(err)
+	} else if err := v.loadLedger(ctx); err != nil {
+		v.fail(err)
+	}
+	v.loadPolicy()
+	if v.problem == "" && v.led != nil {
+		v.settleJournal()
+		v.loadBundles()
+		v.reclaim(ctx)
+	}
+}
+
+// fail notes why the state can not be used.
+func (v *Vault) fail(err error) {
+	v.problem, v.detail = reasonOf(err), err.Error()
+	v.log.Error("offline state can not be used", "reason", string(v.problem), "err", err)
+}
+
+// damage is an error with the reason it is told as.
+type damage struct {
+	reason policy.Reason
+	err    error
+}
+
+func (d damage) Error() string { return d.err.Error() }
+func (d damage) Unwrap() error { return d.err }
+
+func because(reason policy.Reason, format string, a ...any) error {
+	return damage{reason, fmt.Errorf(format, a...)}
+}
+
+// reasonOf tells the TPM's troubles apart from each other and from damage.
+func reasonOf(err error) policy.Reason {
+	var d damage
+	switch {
+	case errors.As(err, &d):
+		return d.reason
+	case errors.Is(err, tpm.ErrCleared):
+		return policy.ReasonTPMCleared
+	case errors.Is(err, tpm.ErrGone), errors.Is(err, tpm.ErrNone), errors.Is(err, tpm.ErrUnavailable):
+		return policy.ReasonTPMGone
+	case errors.Is(err, tpm.ErrLocked):
+		return policy.ReasonTPMLocked
+	case errors.Is(err, tpm.ErrRemoved), errors.Is(err, tpm.ErrReplaced):
+		return policy.ReasonTPMReplaced
+	case tpm.Transient(err), errors.Is(err, context.DeadlineExceeded):
+		return policy.ReasonTPMBusy
+	}
+	return policy.ReasonVaultDamaged
+}
+
+// passing tells whether a problem may go away by itself, so that the next use
+// looks again.
+func passing(r policy.Reason) bool { return r == policy.ReasonTPMGone || r == policy.ReasonTPMBusy }
+
+// now is the clock, and judged the clock or the highest time seen, whichever is
+// later: no limit is prolonged by turning the clock back (O9).
+func (v *Vault) now() time.Time { return v.cfg.Clock.Now() }
+
+func (v *Vault) judged() time.Time {
+	now := v.now()
+	if v.led != nil {
+		if h := clock.FromMicros(v.led.Highest); h.After(now) {
+			return h
+		}
+	}
+	return now
+}
+
+// Contacted takes over the server's time: contact may lower the highest time
+// seen. It is kept with the next write of the ledger.
+func (v *Vault) Contacted(server time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.led != nil {
+		v.led.Highest = clock.Micros(server)
+	}
+}
+
+// HighestTime is the highest time seen; zero if there is none.
+func (v *Vault) HighestTime() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.led == nil || v.led.Highest == 0 {
+		return time.Time{}
+	}
+	return clock.FromMicros(v.led.Highest)
+}
+
+// Facts is what policy.Decide needs of this machine while the link is down.
+type Facts struct {
+	Machine       policy.Machine
+	User          *policy.User
+	NearMiss      bool
+	Policies      []policy.Policy
+	Vault         *policy.Vault
+	VaultProblem  policy.Reason
+	PolicyProblem policy.Reason
+	Contact       string
+}
+
+// Facts gathers them for a user name exactly as typed.
+func (v *Vault) Facts(ctx context.Context, user string) Facts {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if passing(v.problem) {
+		v.load(ctx)
+	}
+	f := Facts{Machine: policy.Machine{ID: v.cfg.MachineID, Status: "active", Mode: policy.Normal}, PolicyProblem: v.policyProblem(), VaultProblem: v.problem}
+	if v.pol == nil {
+		return f
+	}
+	f.Machine, f.Policies, f.Contact = v.pol.Machine, v.pol.Policies, v.pol.Contact
+	f.User, f.NearMiss = findUser(v.pol.Users, user)
+	if f.User == nil || v.led == nil || v.problem != "" {
+		return f
+	}
+	f.Vault, f.VaultProblem = v.vaultFacts(f.User)
+	return f
+}
+
+func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
+	us := v.led.Users[u.ID]
+	if us == nil || us.Generation == 0 {
+		return nil, ""
+	}
+	if us.Problem != "" {
+		return nil, us.Problem
+	}
+	b := v.bundles[u.ID]
+	if b == nil || b.generation != us.Generation {
+		return nil, policy.ReasonVaultDamaged
+	}
+	p, _ := policy.Choose(u, v.pol.Policies)
+	if p == nil {
+		return nil, ""
+	}
+	until := us.Until
+	for _, e := range v.pol.Vaults {
+		if e.UserID == u.ID && e.Generation == us.Generation && v.pol.Serial >= us.Serial {
+			until = min(until, e.Until)
+		}
+	}
+	return &policy.Vault{
+		Class: us.Class, Factors: b.factors(us, v.judged()), Until: clock.FromMicros(until),
+		SigninsLeft: p.OfflineSignins - us.Signins, TriesLeft: p.OfflineTries - us.Tries,
+		RemoteTries: remoteShare(p.OfflineTries) - us.RemoteTries,
+		Stale:       us.UserGeneration != 0 && us.UserGeneration != u.Generation && v.pol.Serial >= us.Serial,
+	}, ""
+}
+
+// remoteShare is a quarter of the tries, at least one: what remote and
+// unprivileged callers may spend.
+func remoteShare(tries int) int { return max(1, tries/4) }
+
+// Refuse keeps the server's signed refusal and wipes all offline data. It lasts:
+// nothing but joining again ends it.
+func (v *Vault) Refuse(ctx context.Context, signed []byte) error {
+	payload, err := seal.Verify(v.cfg.GrantKey, seal.Refusal, v.cfg.MachineID, signed)
+	if err != nil {
+		return err
+	}
+	note, err := parseRefusal(payload)
+	if err != nil {
+		return err
+	}
+	v.enrolling.Lock()
+	defer v.enrolling.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.refusal = note
+	err = v.fs.WriteFile("refusal", signed)
+	_, wipeErr := v.wipe(ctx, "", string(policy.ReasonRefused))
+	v.pol = nil
+	return errors.Join(err, wipeErr, v.fs.Remove("policy"))
+}
+
+// Refusal is the server's refusal of this machine, or nil.
+func (v *Vault) Refusal() *wire.RefusalNote {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.refusal
+}
+
+// Close releases the folder.
+func (v *Vault) Close() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.key.Wipe()
+	v.jour.close()
+	if v.lock == nil {
+		return nil
+	}
+	return v.lock.Close()
+}
+
+// tell journals a problem once per kind and start, so that the server learns
+// what was noticed while it was away.
+func (v *Vault) tell(t event.Type, reason policy.Reason, subject string) {
+	key := string(t) + string(reason) + subject
+	if v.told[key] || v.led == nil {
+		return
+	}
+	v.told[key] = true
+	e := event.Event{Type: t, Actor: "agent", Subject: subject, Outcome: "noticed", Reason: string(reason)}
+	if err := v.append(e, nil); err != nil {
+		v.log.Error("event can not be journalled", "type", string(t), "err", err)
+	}
+}
