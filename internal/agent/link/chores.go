@@ -1,0 +1,125 @@
+package link
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"latchkey/internal/policy"
+	"latchkey/internal/wire"
+)
+
+// journalPart is how many entries travel at a time.
+const journalPart = 200
+
+// chores does what may wait a moment while the link is up: it delivers the
+// journal, reports wiped data and occasions, lifts counters, renews the
+// certificate.
+func (l *Link) chores(ctx context.Context) {
+	for ctx.Err() == nil {
+		again := 10 * time.Minute
+		if l.State().Link == policy.LinkUp {
+			if err := l.chore(ctx); err != nil && ctx.Err() == nil {
+				again = 15 * time.Second
+				var down *Down
+				if !errors.As(err, &down) {
+					again = time.Minute
+					l.log.Warn("something is left undone for the server and will be tried again", "err", err)
+				}
+			}
+		}
+		select {
+		case <-l.work:
+		case <-l.clk.After(again):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (l *Link) chore(ctx context.Context) error {
+	// A server that does not welcome the machine takes nothing from it.
+	if _, trouble := l.Server(); trouble != nil {
+		return nil
+	}
+	err := l.upload(ctx)
+	var down *Down
+	if errors.As(err, &down) {
+		return err
+	}
+	return errors.Join(err, l.report(ctx), l.vault.Lift(ctx, l), l.renewIfDue(ctx))
+}
+
+// upload delivers the journal, oldest entries first.
+func (l *Link) upload(ctx context.Context) error {
+	for ctx.Err() == nil {
+		j, err := l.vault.Pending(ctx, journalPart)
+		if err != nil || len(j.Entries) == 0 {
+			return err
+		}
+		var reply wire.JournalReply
+		if err := l.do(ctx, l.timing.Long, "POST", wire.PathJournal, j, &reply); err != nil {
+			return err
+		}
+		last := j.Entries[len(j.Entries)-1].Seq
+		if err := l.vault.Delivered(ctx, reply.Seq, reply.Hash); err != nil {
+			return err
+		}
+		l.log.Info("offline events delivered", "entries", len(j.Entries), "up_to", reply.Seq)
+		if reply.Seq < last {
+			return errors.New("the server did not take the whole journal")
+		}
+	}
+	return ctx.Err()
+}
+
+// report tells what was wiped and what may end windows.
+func (l *Link) report(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		var w *wire.Wiped
+		var o *wire.Occasion
+		switch {
+		case len(l.wiped) > 0:
+			first := l.wiped[0]
+			w = &first
+		case len(l.occasions) > 0:
+			first := l.occasions[0]
+			o = &first
+		}
+		l.mu.Unlock()
+
+		var err error
+		switch {
+		case w != nil:
+			err = l.do(ctx, l.timing.Long, "POST", wire.PathWiped, w, nil)
+		case o != nil:
+			err = l.do(ctx, l.timing.Long, "POST", wire.PathOccasion, o, nil)
+		default:
+			return nil
+		}
+		var p *wire.Problem
+		if err != nil && !errors.As(err, &p) {
+			return err
+		}
+		if p != nil {
+			l.log.Warn("the server does not take a report", "code", p.Code, "detail", p.Detail)
+		}
+		l.mu.Lock()
+		if w != nil {
+			l.wiped = l.wiped[1:]
+		} else {
+			l.occasions = l.occasions[1:]
+		}
+		l.mu.Unlock()
+	}
+}
+
+func (l *Link) renewIfDue(ctx context.Context) error {
+	l.mu.Lock()
+	due := l.due(l.judgeTime())
+	l.mu.Unlock()
+	if due {
+		l.renew(ctx)
+	}
+	return nil
+}

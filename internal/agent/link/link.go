@@ -1,0 +1,642 @@
+// Package link is the machine's connection to its server: one long poll down,
+// POSTs up, all over mutual TLS 1.3 to the CA that was pinned when the machine
+// joined.
+//
+// It promises:
+//
+//   - The state is up, down or refused, and known all the time. Up means that the
+//     pinned server answered; an answer without its identity, silence, a captive
+//     portal and a 5xx are down, each with its own reason; refused is an object
+//     signed by the server for this machine, kept by the vault, and lasts.
+//   - A sign-in that begins while the server can not be reached costs at most
+//     FirstTime, mostly nothing: Step answers *Down at once when a try has just
+//     failed.
+//   - Step with a number above one never says *Down: a conversation that began
+//     online is repeated with the same octets until its time is over.
+//   - No proxy of the environment and no certificate of the system is trusted.
+//
+// The state is computed by Next, a pure function; one place here enters a state
+// and does what has to be done.
+//
+// Rows O1, O5 (the poll), O11 (delivery), O12, O14 (wiping at contact), E4, W6.
+package link
+
+import (
+	"context"
+	"crypto"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"latchkey/internal/agent/identity"
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
+	"latchkey/internal/health"
+	"latchkey/internal/policy"
+	"latchkey/internal/seal"
+	"latchkey/internal/wire"
+)
+
+// Vault is what the link brings to and fetches from the machine's offline data.
+type Vault interface {
+	// ApplyPolicy takes over a signed policy and says what it wiped.
+	ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, error)
+	// Pending gives the oldest entries not yet delivered, none if there are none.
+	Pending(ctx context.Context, max int) (wire.Journal, error)
+	// Delivered says that the server has all entries up to seq.
+	Delivered(ctx context.Context, seq uint64, hash []byte) error
+	// Refuse keeps a signed refusal for ever and wipes.
+	Refuse(ctx context.Context, signed []byte) error
+	// Refusal is the refusal that is kept, or nil.
+	Refusal() *wire.RefusalNote
+	// Contacted tells the server's time.
+	Contacted(t time.Time)
+	// HighestTime is the highest time seen; zero if none.
+	HighestTime() time.Time
+	// Lift lifts counters where the policy says that an administrator wants it.
+	Lift(ctx context.Context, s Server) error
+}
+
+// Server is what the vault may ask of the server; Link implements it.
+type Server interface {
+	Prepare(ctx context.Context, p wire.Prepare) (wire.PrepareReply, error)
+	Permit(ctx context.Context, p wire.PermitRequest) (wire.Permit, error)
+	Ready(ctx context.Context, r wire.Ready) error
+	Bundle(ctx context.Context, r wire.BundleRequest) (wire.BundleReply, error)
+}
+
+// Timing holds the link's limits; the zero value of a field is its default.
+type Timing struct {
+	First time.Duration // answer to the first POST of a conversation, and to a probe: 2 s
+	Step  time.Duration // each later try of a POST: 5 s
+	Poll  time.Duration // answer to a poll; the server hangs at most 60 s: 75 s
+	Long  time.Duration // anything else: 20 s
+	Again time.Duration // between two tries of a later step: 400 ms
+	Ping  time.Duration // silence on the connection before it is asked whether it lives: 8 s
+}
+
+func (t Timing) withDefaults() Timing {
+	set := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	set(&t.First, 2*time.Second)
+	set(&t.Step, 5*time.Second)
+	set(&t.Poll, 75*time.Second)
+	set(&t.Long, 20*time.Second)
+	set(&t.Again, 400*time.Millisecond)
+	set(&t.Ping, 8*time.Second)
+	return t
+}
+
+// Config is what a Link is made from.
+type Config struct {
+	Dir      string // state folder, for renewed certificates
+	Identity *identity.Identity
+	Key      crypto.Signer
+	Vault    Vault
+	Facts    func(ctx context.Context) wire.MachineFacts
+	Clock    clock.Clock
+	Log      *slog.Logger
+	Health   *health.Register
+	Built    time.Time // of this program: certificates are never judged at an earlier time
+	Timing   Timing
+}
+
+// Link is the connection. Its methods may be called from any goroutine.
+type Link struct {
+	cfg    Config
+	clk    clock.Clock
+	log    *slog.Logger
+	vault  Vault
+	timing Timing
+	nudge  chan struct{} // ends the loop's pause
+	work   chan struct{} // wakes the chores
+
+	down, refused, standing, renewing *health.Item
+
+	mu        sync.Mutex
+	state     State
+	id        *identity.Identity
+	client    *client
+	cut       context.CancelFunc // ends the present poll
+	trouble   *wire.Problem      // what the server answers to hello, if it is no welcome
+	server    string             // its version
+	serial    int64              // of the policy that was applied last
+	fetched   time.Time          // when a whole policy was asked for last
+	renewAt   time.Time
+	wiped     []wire.Wiped
+	occasions []wire.Occasion
+	network   string // through which the server was reached last
+	noted     string // last policy trouble that was logged
+}
+
+// New makes a link that is down until Run connects it.
+func New(cfg Config) *Link {
+	l := &Link{
+		cfg: cfg, clk: cfg.Clock, log: cfg.Log, vault: cfg.Vault, timing: cfg.Timing.withDefaults(),
+		nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), id: cfg.Identity,
+	}
+	h := cfg.Health
+	l.down = h.Define(health.Problem{
+		Code: "link-down", Severity: health.Warning, Text: "The server can not be reached.",
+		Next: "Check the network and the server; people sign in offline meanwhile.",
+	})
+	l.refused = h.Define(health.Problem{
+		Code: "machine-refused", Severity: health.Failure, Text: "The server has revoked this machine.",
+		Next: "Ask an administrator; to use the machine again, join it anew (latchkey-agent join --again TOKEN).",
+	})
+	l.standing = h.Define(health.Problem{
+		Code: "server-says-no", Severity: health.Failure, Text: "The server answers, but not as it does to a machine in good standing.",
+		Next: "Do what the detail says.",
+	})
+	l.renewing = h.Define(health.Problem{
+		Code: "certificate-renewal", Severity: health.Warning, Text: "The machine's certificate is due and could not be renewed.",
+		Next: "Look into the server's log; an expired certificate can still be renewed.",
+	})
+	l.state = Start(l.clk.Now())
+	l.client = l.newClient()
+	if cfg.Vault.Refusal() != nil {
+		l.enter(Refusal{At: l.clk.Now()})
+	}
+	return l
+}
+
+func (l *Link) newClient() *client {
+	id := l.id
+	return newClient(clientConfig{
+		server: id.Server, proxy: id.Proxy, timing: l.timing,
+		trust: trust{ca: id.CACertificate(), now: l.judgeTime},
+		key:   l.cfg.Key, certificate: [][]byte{id.Certificate},
+	})
+}
+
+// judgeTime is at what time certificates are judged: a dead battery must not cut
+// the machine off.
+func (l *Link) judgeTime() time.Time {
+	return latest(l.clk.Now(), l.vault.HighestTime(), l.cfg.Built)
+}
+
+func latest(ts ...time.Time) time.Time {
+	var out time.Time
+	for _, t := range ts {
+		if t.After(out) {
+			out = t
+		}
+	}
+	return out
+}
+
+// State tells what is known now.
+func (l *Link) State() State {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.state
+}
+
+// Server tells the version of the server that answered last, and the trouble that
+// it has with this machine, if any.
+func (l *Link) Server() (version string, trouble *wire.Problem) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.server, l.trouble
+}
+
+// enter is the only place where the state changes.
+func (l *Link) enter(e Event) {
+	l.mu.Lock()
+	was := l.state
+	l.state = Next(was, e)
+	now := l.state
+	var cut context.CancelFunc
+	var old *client
+	if now.Link != policy.LinkUp {
+		// Whatever connection there was is not used again: packets that vanish would
+		// otherwise take one sign-in after the other with them.
+		cut, l.cut = l.cut, nil
+		old, l.client = l.client, l.newClient()
+	}
+	l.mu.Unlock()
+
+	if old != nil {
+		old.close()
+	}
+	if cut != nil {
+		cut()
+	}
+	switch now.Link {
+	case policy.LinkUp:
+		l.down.Clear()
+		if was.Link != policy.LinkUp {
+			l.log.Info("link is up", "server", l.cfg.Identity.Server)
+			l.wake(l.nudge)
+			l.wake(l.work)
+		}
+	case policy.LinkDown:
+		l.down.Set(now.Reason.Text())
+		if was.Link != policy.LinkDown || was.Reason != now.Reason {
+			l.log.Warn("link is down", "server", l.cfg.Identity.Server, "reason", string(now.Reason), "detail", now.Detail)
+		}
+	case policy.LinkRefused:
+		l.down.Clear()
+		note := ""
+		if n := l.vault.Refusal(); n != nil {
+			note = n.Text
+		}
+		l.refused.Set(note)
+		if was.Link != policy.LinkRefused {
+			l.log.Error("the server has revoked this machine; its offline data is wiped", "text", note)
+		}
+	}
+}
+
+func (l *Link) wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Nudge makes a link that is down look for the server at once. A sign-in calls it
+// while the person still types the password.
+func (l *Link) Nudge() {
+	if l.State().Link == policy.LinkDown {
+		l.wake(l.nudge)
+	}
+}
+
+// Deliver says that the journal has something new.
+func (l *Link) Deliver() { l.wake(l.work) }
+
+// Occasion reports something that may end a window (W6). It is kept until the
+// server was told, but not over a restart of the agent: the server learns of
+// reboots and offline sign-ins by other ways.
+func (l *Link) Occasion(o wire.Occasion) {
+	l.mu.Lock()
+	if len(l.occasions) < 256 {
+		l.occasions = append(l.occasions, o)
+	}
+	l.mu.Unlock()
+	l.wake(l.work)
+}
+
+// Run keeps the connection until the context ends.
+func (l *Link) Run(ctx context.Context) {
+	var wg sync.WaitGroup
+	wg.Go(func() { l.chores(ctx) })
+	defer wg.Wait()
+	for ctx.Err() == nil {
+		if l.State().Link == policy.LinkRefused {
+			<-ctx.Done()
+			return
+		}
+		err := l.connection(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		s := l.State()
+		wait := Pause(s.Failures, jitter())
+		var p *wire.Problem
+		if errors.As(err, &p) || s.Link == policy.LinkUp {
+			wait = Pause(maxFailures, jitter()) // it answers, but has no use for us yet
+		}
+		l.pause(ctx, wait)
+	}
+}
+
+// pause waits unless somebody nudges.
+func (l *Link) pause(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	select {
+	case <-l.clk.After(d):
+	case <-l.nudge:
+	case <-ctx.Done():
+	}
+}
+
+// connection greets the server and polls until something goes wrong.
+func (l *Link) connection(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	l.mu.Lock()
+	l.cut = cancel
+	due := l.due(l.judgeTime())
+	l.mu.Unlock()
+
+	if due {
+		l.renew(ctx)
+	}
+	if err := l.hello(ctx); err != nil {
+		return err
+	}
+	for ctx.Err() == nil {
+		if err := l.poll(ctx); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (l *Link) hello(ctx context.Context) error {
+	var reply wire.HelloReply
+	err := l.do(ctx, l.timing.Step, "POST", wire.PathHello, wire.Hello{Facts: l.cfg.Facts(ctx)}, &reply)
+	var p *wire.Problem
+	if errors.As(err, &p) {
+		l.mu.Lock()
+		before := l.trouble
+		l.trouble = p
+		l.mu.Unlock()
+		l.standing.Set(p.Detail)
+		if before == nil || before.Code != p.Code {
+			l.log.Warn("the server does not welcome this machine", "code", p.Code, "detail", p.Detail)
+		}
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	l.standing.Clear()
+	l.vault.Contacted(clock.FromMicros(reply.Time))
+	if reply.JournalSeq > 0 {
+		if err := l.vault.Delivered(ctx, reply.JournalSeq, reply.JournalHash); err != nil {
+			l.log.Error("the journal does not fit what the server has of it", "err", err)
+		}
+	}
+	l.mu.Lock()
+	l.trouble, l.server = nil, reply.ServerVersion
+	if reply.RenewAfter > 0 {
+		l.renewAt = clock.FromMicros(reply.RenewAfter)
+	}
+	network := l.client.network()
+	moved := l.network != "" && network != "" && network != l.network
+	if network != "" {
+		l.network = network
+	}
+	l.mu.Unlock()
+	if moved {
+		l.Occasion(wire.Occasion{Kind: policy.EndNetwork})
+	}
+	l.wake(l.work)
+	return nil
+}
+
+// wholeEvery is how often a whole policy is asked for though nothing changed, so
+// that its end never comes near while the server is there.
+const wholeEvery = 24 * time.Hour
+
+func (l *Link) poll(ctx context.Context) error {
+	l.mu.Lock()
+	since, now := l.serial, l.clk.Now()
+	whole := l.fetched.IsZero() || now.Sub(l.fetched) > wholeEvery
+	l.mu.Unlock()
+	if whole {
+		since = 0
+	}
+	var c wire.Changes
+	if err := l.do(ctx, l.timing.Poll, "GET", wire.PathChanges+"?since="+strconv.FormatInt(since, 10), nil, &c); err != nil {
+		return err
+	}
+	l.vault.Contacted(clock.FromMicros(c.Time))
+	if len(c.Policy) == 0 {
+		if c.Serial != since {
+			// Changed, and yet nothing came: asked again, but not in a tight circle.
+			l.mu.Lock()
+			l.serial = c.Serial
+			l.mu.Unlock()
+			l.pause(ctx, time.Second)
+		}
+		return nil
+	}
+	wiped, err := l.vault.ApplyPolicy(ctx, c.Policy)
+	l.mu.Lock()
+	l.wiped = append(l.wiped, wiped...)
+	noted := ""
+	if err != nil {
+		noted = err.Error()
+	} else {
+		l.serial, l.fetched = c.Serial, now
+	}
+	news := noted != l.noted
+	l.noted = noted
+	l.mu.Unlock()
+	if err != nil {
+		if news {
+			l.log.Error("the server's policy could not be applied", "err", err)
+		}
+		l.pause(ctx, Pause(maxFailures, jitter()))
+		return nil
+	}
+	l.wake(l.work)
+	return nil
+}
+
+// due tells whether the certificate should be renewed: when the server said so, or
+// at two thirds of its life.
+func (l *Link) due(now time.Time) bool {
+	cert := l.id.MachineCertificate()
+	at := cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) * 2 / 3)
+	if !l.renewAt.IsZero() && l.renewAt.Before(at) {
+		at = l.renewAt
+	}
+	return !now.Before(at)
+}
+
+func (l *Link) renew(ctx context.Context) {
+	err := l.renewed(ctx)
+	if l.renewing.Judge(err) != nil {
+		l.log.Warn("the machine's certificate could not be renewed", "err", err)
+	}
+}
+
+func (l *Link) renewed(ctx context.Context) error {
+	csr, err := identity.Request(l.cfg.Key, l.cfg.Identity.Name)
+	if err != nil {
+		return err
+	}
+	var reply wire.RenewReply
+	if err := l.do(ctx, l.timing.Long, "POST", wire.PathRenew, wire.Renew{CSR: csr}, &reply); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	id := l.id
+	l.mu.Unlock()
+	fresh, err := identity.Renew(l.cfg.Dir, id, reply.Certificate)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.id, l.renewAt = fresh, time.Time{}
+	old := l.client
+	l.client = l.newClient()
+	l.mu.Unlock()
+	old.retire()
+	l.log.Info("the machine's certificate was renewed", "until", fresh.MachineCertificate().NotAfter)
+	return nil
+}
+
+// do makes one request and enters the state that its outcome means.
+func (l *Link) do(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = encode(in); err != nil {
+			return err
+		}
+		defer clear(body)
+	}
+	return l.send(ctx, limit, method, path, body, out)
+}
+
+// send is do with octets that are made already.
+func (l *Link) send(ctx context.Context, limit time.Duration, method, path string, body []byte, out any) error {
+	l.mu.Lock()
+	c := l.client
+	l.mu.Unlock()
+	tctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := c.call(tctx, method, path, body, out)
+	var (
+		p    *wire.Problem
+		down *Down
+	)
+	switch {
+	case err == nil:
+		l.enter(Answer{At: l.clk.Now()})
+	case errors.As(err, &p):
+		l.enter(Answer{At: l.clk.Now()})
+		if p.Code == string(fault.MachineRefused) {
+			return l.refuse(ctx, p)
+		}
+	case errors.As(err, &down):
+		if ctx.Err() != nil {
+			return ctx.Err() // the caller gave up: says nothing about the server
+		}
+		l.enter(Failure{At: l.clk.Now(), Reason: down.Reason, Detail: down.Error()})
+	}
+	return err
+}
+
+// refuse takes over a signed refusal. One that is not signed for this machine
+// is the server's word for this request, and nothing more.
+func (l *Link) refuse(ctx context.Context, p *wire.Problem) error {
+	if len(p.Refusal) == 0 {
+		return p
+	}
+	if _, err := seal.Verify(l.cfg.Identity.Grant(), seal.Refusal, l.cfg.Identity.MachineID, p.Refusal); err != nil {
+		l.log.Error("a refusal of this machine is not signed by the server's key", "err", err)
+		return p
+	}
+	// The machine is refused from now on, whatever happens to the disk.
+	if err := l.vault.Refuse(context.WithoutCancel(ctx), p.Refusal); err != nil {
+		l.log.Error("the refusal could not be kept whole", "err", err)
+	}
+	l.enter(Refusal{At: l.clk.Now()})
+	return &Refused{Note: l.vault.Refusal(), Problem: p}
+}
+
+// Step carries one message of a sign-in conversation to the server. The error is
+//
+//   - *Down with seq 1 only: the server did not answer in time, and this
+//     conversation is an offline one. At most Timing.First has passed.
+//   - *Refused: the machine is refused for ever.
+//   - *wire.Problem: the server answered, with a denial of its own.
+//   - ErrLost: the conversation is online, and the server was not reached again
+//     before ctx ended. The caller must deny.
+//   - the context's error.
+func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wire.StepReply, error) {
+	body, err := encode(step)
+	if err != nil {
+		return wire.StepReply{}, err
+	}
+	defer clear(body)
+	path := strings.NewReplacer("{id}", url.PathEscape(id), "{seq}", strconv.Itoa(seq)).Replace(wire.PathStep)
+	if seq == 1 {
+		return l.first(ctx, path, body)
+	}
+	var reply wire.StepReply
+	for {
+		err := l.send(ctx, l.timing.Step, "POST", path, body, &reply)
+		var down *Down
+		switch {
+		case err == nil:
+			return reply, nil
+		case ctx.Err() != nil:
+			return wire.StepReply{}, errors.Join(ErrLost, ctx.Err())
+		case !errors.As(err, &down):
+			return wire.StepReply{}, err
+		}
+		if err := l.clk.Sleep(ctx, l.timing.Again); err != nil {
+			return wire.StepReply{}, errors.Join(ErrLost, err)
+		}
+	}
+}
+
+// first sends the opening of a conversation, or says *Down.
+func (l *Link) first(ctx context.Context, path string, body []byte) (reply wire.StepReply, err error) {
+	switch s := l.State(); s.Choose(l.clk.Now()) {
+	case BeRefused:
+		return reply, &Refused{Note: l.vault.Refusal()}
+	case BeOffline:
+		return reply, &Down{Reason: s.Reason, cause: errors.New("a try failed just now")}
+	}
+	tctx, cancel := context.WithTimeout(ctx, l.timing.First)
+	defer cancel()
+	for range 2 {
+		err = l.send(tctx, l.timing.First, "POST", path, body, &reply)
+		var down *Down
+		if !errors.As(err, &down) || down.Reason != Broken {
+			break
+		}
+		// A connection that the server closed while it lay idle: the same octets once more.
+	}
+	var told *Down
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &told) && ctx.Err() == nil {
+		down := NewDown(Silence, fmt.Errorf("no answer within %s", l.timing.First))
+		l.enter(Failure{At: l.clk.Now(), Reason: down.Reason, Detail: down.Error()})
+		return wire.StepReply{}, down
+	}
+	return reply, err
+}
+
+// Look settles doubt while somebody is typing: if the server has not been heard
+// of for a while, it is asked for a sign of life.
+func (l *Link) Look(ctx context.Context) {
+	s := l.State()
+	switch {
+	case s.Link == policy.LinkDown:
+		l.Nudge()
+	case s.Link == policy.LinkUp && l.clk.Now().Sub(s.LastAnswer) > fresh:
+		_ = l.do(ctx, l.timing.First, "GET", wire.PathProbe, nil, nil)
+	}
+}
+
+// fresh is how long an answer makes a probe needless.
+const fresh = 3 * time.Second
+
+// Prepare asks for offline data after a completed MFA.
+func (l *Link) Prepare(ctx context.Context, p wire.Prepare) (r wire.PrepareReply, err error) {
+	return r, l.do(ctx, l.timing.Long, "POST", wire.PathPrepare, p, &r)
+}
+
+// Permit asks for the server's signature to write a counter of the TPM.
+func (l *Link) Permit(ctx context.Context, p wire.PermitRequest) (r wire.Permit, err error) {
+	return r, l.do(ctx, l.timing.Step, "POST", wire.PathPermit, p, &r)
+}
+
+// Ready says that a generation can be used.
+func (l *Link) Ready(ctx context.Context, r wire.Ready) error {
+	return l.do(ctx, l.timing.Long, "POST", wire.PathReady, r, nil)
+}
+
+// Bundle fetches the tags of the allowed days.
+func (l *Link) Bundle(ctx context.Context, q wire.BundleRequest) (r wire.BundleReply, err error) {
+	return r, l.do(ctx, l.timing.Long, "POST", wire.PathBundle, q, &r)
+}
