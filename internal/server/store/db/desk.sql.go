@@ -132,9 +132,14 @@ func (q *Queries) ListBackupCodes(ctx context.Context, userID string) ([]BackupC
 const listBackupSetsOnMachine = `-- name: ListBackupSetsOnMachine :many
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, b.set_id
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN backup_codes b ON b.user_id = v.user_id
-WHERE v.machine_id = $1 AND v.state <> 'wiped' AND b.used_at = 0
-ORDER BY u.name, b.set_id
+WHERE v.machine_id = $1 AND (v.state <> 'wiped' OR v.updated_at >= $2) AND b.used_at = 0 AND b.created_at <= v.updated_at
+ORDER BY u.name, b.set_id, v.class
 `
+
+type ListBackupSetsOnMachineParams struct {
+	MachineID string
+	Since     int64
+}
 
 type ListBackupSetsOnMachineRow struct {
 	UserID   string
@@ -143,9 +148,9 @@ type ListBackupSetsOnMachineRow struct {
 	SetID    string
 }
 
-// The sets of backup codes that lie on the machine as tags.
-func (q *Queries) ListBackupSetsOnMachine(ctx context.Context, machineID string) ([]ListBackupSetsOnMachineRow, error) {
-	rows, err := q.db.QueryContext(ctx, listBackupSetsOnMachine, machineID)
+// The sets of backup codes that may lie on the machine as tags, as above.
+func (q *Queries) ListBackupSetsOnMachine(ctx context.Context, arg ListBackupSetsOnMachineParams) ([]ListBackupSetsOnMachineRow, error) {
+	rows, err := q.db.QueryContext(ctx, listBackupSetsOnMachine, arg.MachineID, arg.Since)
 	if err != nil {
 		return nil, err
 	}
@@ -175,9 +180,14 @@ func (q *Queries) ListBackupSetsOnMachine(ctx context.Context, machineID string)
 const listEnrolledOnMachine = `-- name: ListEnrolledOnMachine :many
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, a.id AS authenticator_id, a.kind, a.name AS authenticator_name
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN authenticators a ON a.user_id = v.user_id
-WHERE v.machine_id = $1 AND v.state <> 'wiped' AND a.created_at <= v.updated_at
-ORDER BY u.name, a.id
+WHERE v.machine_id = $1 AND (v.state <> 'wiped' OR v.updated_at >= $2) AND a.created_at <= v.updated_at AND a.confirmed_at > 0
+ORDER BY u.name, a.id, v.class
 `
+
+type ListEnrolledOnMachineParams struct {
+	MachineID string
+	Since     int64
+}
 
 type ListEnrolledOnMachineRow struct {
 	UserID            string
@@ -188,9 +198,10 @@ type ListEnrolledOnMachineRow struct {
 	AuthenticatorName string
 }
 
-// Whose offline data the machine holds or held, with every authenticator that is in it (O14, "machine lost").
-func (q *Queries) ListEnrolledOnMachine(ctx context.Context, machineID string) ([]ListEnrolledOnMachineRow, error) {
-	rows, err := q.db.QueryContext(ctx, listEnrolledOnMachine, machineID)
+// Whose offline data the machine holds, with every authenticator that may be in it (O14, "machine lost"); also what counts
+// as wiped since "since", because the machine may never have heard of it.
+func (q *Queries) ListEnrolledOnMachine(ctx context.Context, arg ListEnrolledOnMachineParams) ([]ListEnrolledOnMachineRow, error) {
+	rows, err := q.db.QueryContext(ctx, listEnrolledOnMachine, arg.MachineID, arg.Since)
 	if err != nil {
 		return nil, err
 	}
@@ -681,25 +692,6 @@ UPDATE authenticators SET lost = TRUE WHERE id = $1 AND lost = FALSE
 
 func (q *Queries) SetAuthenticatorLost(ctx context.Context, id string) (int64, error) {
 	result, err := q.db.ExecContext(ctx, setAuthenticatorLost, id)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const setVaultLost = `-- name: SetVaultLost :execrows
-UPDATE vaults SET state = 'retired', lift_wanted = FALSE, updated_at = $1
-WHERE machine_id = $2 AND state <> 'wiped' AND state <> 'retired'
-`
-
-type SetVaultLostParams struct {
-	At        int64
-	MachineID string
-}
-
-// The machine is lost: its keys are forgotten here, so that nothing is made for it any more.
-func (q *Queries) SetVaultLost(ctx context.Context, arg SetVaultLostParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, setVaultLost, arg.At, arg.MachineID)
 	if err != nil {
 		return 0, err
 	}

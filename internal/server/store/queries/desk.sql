@@ -41,23 +41,19 @@ SELECT x.machine_id, u.name FROM machine_users x JOIN users u ON u.id = x.user_i
 WHERE x.machine_id > sqlc.arg(after) AND x.machine_id <= sqlc.arg(last) ORDER BY x.machine_id, u.name;
 
 -- name: ListEnrolledOnMachine :many
--- Whose offline data the machine holds or held, with every authenticator that is in it (O14, "machine lost").
+-- Whose offline data the machine holds, with every authenticator that may be in it (O14, "machine lost"); also what counts
+-- as wiped since "since", because the machine may never have heard of it.
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, a.id AS authenticator_id, a.kind, a.name AS authenticator_name
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN authenticators a ON a.user_id = v.user_id
-WHERE v.machine_id = $1 AND v.state <> 'wiped' AND a.created_at <= v.updated_at
-ORDER BY u.name, a.id;
+WHERE v.machine_id = sqlc.arg(machine_id) AND (v.state <> 'wiped' OR v.updated_at >= sqlc.arg(since)) AND a.created_at <= v.updated_at AND a.confirmed_at > 0
+ORDER BY u.name, a.id, v.class;
 
 -- name: ListBackupSetsOnMachine :many
--- The sets of backup codes that lie on the machine as tags.
+-- The sets of backup codes that may lie on the machine as tags, as above.
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, b.set_id
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN backup_codes b ON b.user_id = v.user_id
-WHERE v.machine_id = $1 AND v.state <> 'wiped' AND b.used_at = 0
-ORDER BY u.name, b.set_id;
-
--- name: SetVaultLost :execrows
--- The machine is lost: its keys are forgotten here, so that nothing is made for it any more.
-UPDATE vaults SET state = 'retired', lift_wanted = FALSE, updated_at = sqlc.arg(at)
-WHERE machine_id = sqlc.arg(machine_id) AND state <> 'wiped' AND state <> 'retired';
+WHERE v.machine_id = sqlc.arg(machine_id) AND (v.state <> 'wiped' OR v.updated_at >= sqlc.arg(since)) AND b.used_at = 0 AND b.created_at <= v.updated_at
+ORDER BY u.name, b.set_id, v.class;
 
 -- name: WantLifts :many
 -- An administrator wants the counters lifted: user and machine empty = any. The machines must be told.
