@@ -1,0 +1,91 @@
+package desk
+
+import (
+	"slices"
+
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+)
+
+// Actor is who asks. The door fills it in from what it has proven: the peer of the
+// admin socket, later a session or an API token.
+type Actor struct {
+	Name    string // as it stands in events: "root@local", or a user's name
+	Role    string // one of rest.Roles
+	UserID  string // of the account, if it is one
+	Local   bool   // root on the server itself
+	Address string
+	// Approver is the second person whose fresh step-up the door has seen (E3); nil
+	// for none. The admin socket can not prove one.
+	Approver *Actor
+}
+
+// Root is whoever may open the admin socket: root on the server, or the account
+// that the server runs as. It has an owner's rights.
+func Root() Actor { return Actor{Name: "root@local", Role: rest.RoleOwner, Local: true} }
+
+// right names what an action needs.
+type right string
+
+// The rights, each with the lowest role that has it.
+const (
+	read     right = "read"     // look at anything but secrets
+	helpDesk right = "helpdesk" // unlock, codes, machine lost, sign out everywhere
+	change   right = "change"   // users, groups, policies, machines, offline data
+	own      right = "own"      // settings of the server as a whole
+)
+
+var lowest = map[right]string{
+	read:     rest.RoleAuditor,
+	helpDesk: rest.RoleHelpDesk,
+	change:   rest.RoleAdministrator,
+	own:      rest.RoleOwner,
+}
+
+// rank orders the roles; a word that is none has no rank.
+func rank(role string) int { return slices.Index(rest.Roles, role) }
+
+// may refuses whoever does not have the right. A role or right that is not known
+// is refused.
+func (a Actor) may(r right) error {
+	need, ok := lowest[r]
+	if !ok || a.Name == "" || rank(a.Role) < rank(need) {
+		return fault.New(fault.Forbidden, nil)
+	}
+	return nil
+}
+
+// over is E3: nobody may reset, bypass, recover, exempt, switch 2FA off or change
+// the role for someone of equal or higher role, except an owner with a second
+// approver who is a third person.
+func (a Actor) over(name, userID, role string) error {
+	if rank(role) < rank(a.Role) {
+		return nil
+	}
+	if a.Role != rest.RoleOwner {
+		return fault.Newf(fault.Forbidden, "%s has the role %s, and you have no higher one. Ask somebody with a higher role.", name, role)
+	}
+	p := a.Approver
+	switch {
+	case p == nil:
+		return fault.Newf(fault.Forbidden, "%s is an owner like you: this needs a second owner's approval, which is given in the console. On the server itself the user can be removed and added anew.", name)
+	case p.Role != rest.RoleOwner || p.Name == a.Name || p.UserID != "" && (p.UserID == a.UserID || p.UserID == userID):
+		return fault.Newf(fault.Forbidden, "Requester, approver and %s must be three people, and the approver an owner.", name)
+	}
+	return nil
+}
+
+// grant says whether the actor may give somebody the role.
+func (a Actor) grant(role string) error {
+	if rank(role) < rank(a.Role) || a.Role == rest.RoleOwner {
+		return nil
+	}
+	return fault.Newf(fault.Forbidden, "You may give roles below your own (%s), not %s.", a.Role, role)
+}
+
+func (a Actor) approver() string {
+	if a.Approver == nil {
+		return ""
+	}
+	return a.Approver.Name
+}

@@ -1,0 +1,54 @@
+package desk
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"unicode/utf8"
+
+	"latchkey/internal/fault"
+)
+
+// maxCursor bounds a cursor in octets.
+const maxCursor = 1024
+
+// cursor makes the opaque text that continues a list of the kind.
+func cursor(kind string, parts ...string) string {
+	b, _ := json.Marshal(append([]string{kind}, parts...)) // strings are always JSON
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+var errCursor = errors.New("no cursor of this list")
+
+// resume reads what cursor made for a list of the same kind with n parts. An empty
+// cursor gives n empty parts: the beginning.
+func resume(kind, s string, n int) ([]string, error) {
+	if s == "" {
+		return make([]string, n), nil
+	}
+	parts, err := parseCursor(kind, s, n)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list; allowed is the \"next\" of an earlier page, or nothing")
+	}
+	return parts, nil
+}
+
+func parseCursor(kind, s string, n int) ([]string, error) {
+	if len(s) > maxCursor {
+		return nil, errCursor
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil || !utf8.Valid(b) {
+		return nil, errCursor
+	}
+	var parts []string
+	if err := json.Unmarshal(b, &parts); err != nil || len(parts) != n+1 || parts[0] != kind {
+		return nil, errCursor
+	}
+	for _, p := range parts {
+		if !askable(p) && p != "" {
+			return nil, errCursor
+		}
+	}
+	return parts[1:], nil
+}

@@ -1,0 +1,554 @@
+package desk
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/facts"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/touch"
+)
+
+// ListUsers gives a page of users in order of their names, of those whose names
+// begin with prefix whatever their case.
+func (d *Desk) ListUsers(ctx context.Context, a Actor, prefix, after string, limit int) (rest.Page[rest.User], error) {
+	out := rest.Page[rest.User]{Items: []rest.User{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("users", after, 1)
+	if err != nil {
+		return out, err
+	}
+	if prefix != "" && !askable(prefix) {
+		return out, nil
+	}
+	ask, show := page(limit)
+	now := d.now()
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		rows, err := q.ListUsersForDesk(ctx, db.ListUsersForDeskParams{At: now, After: from[0], Prefix: facts.Fold(prefix), N: ask})
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			out.Next = cursor("users", rows[show-1].User.Name)
+		}
+		pairs, err := q.ListGroupNamesOfUsers(ctx, db.ListGroupNamesOfUsersParams{After: from[0], Last: rows[len(rows)-1].User.Name})
+		if err != nil {
+			return err
+		}
+		groups := map[string][]string{}
+		for _, p := range pairs {
+			groups[p.UserID] = append(groups[p.UserID], p.Name)
+		}
+		for _, r := range rows {
+			u := userOf(r.User)
+			u.Groups = append(u.Groups, groups[r.User.ID]...)
+			for kind, n := range map[string]int64{"totp": r.Totps, "backup": r.Backups, "bypass": r.Bypasses} {
+				if n > 0 {
+					u.Factors = append(u.Factors, kind)
+				}
+			}
+			slices.Sort(u.Factors)
+			if r.Locks > 0 {
+				if u.Locks, err = locks(ctx, q, now, r.User.ID, rest.MaxPage); err != nil {
+					return err
+				}
+			}
+			out.Items = append(out.Items, u)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// userOf is the part of a user that stands in its row.
+func userOf(u db.User) rest.User {
+	return rest.User{
+		ID: rest.UserPrefix + u.ID, Name: u.Name, DisplayName: u.DisplayName, Mail: u.Mail, Role: u.Role, MFA: u.MFA,
+		Disabled: u.Disabled, Activation: u.Activation, ActivateAt: rest.Time(u.ActivateAt), ActivatedAt: rest.Time(u.ActivatedAt),
+		MustChange: u.MustChange, HasPassword: u.PasswordHash != "", PasswordChangedAt: rest.Time(u.PasswordChangedAt), UID: u.UID,
+		Groups: []string{}, Factors: []string{}, CreatedAt: rest.Time(u.CreatedAt), UpdatedAt: rest.Time(u.UpdatedAt), Rev: u.Rev,
+	}
+}
+
+// show is a whole user.
+func (d *Desk) show(ctx context.Context, q *db.Queries, u db.User) (rest.User, error) {
+	out := userOf(u)
+	groups, err := q.ListGroupsOfUser(ctx, u.ID)
+	if err != nil {
+		return out, err
+	}
+	for _, g := range groups {
+		out.Groups = append(out.Groups, g.Name)
+	}
+	factors, err := d.factors(ctx, q, u)
+	if err != nil {
+		return out, err
+	}
+	for _, f := range factors {
+		if f.State == factorUsable && f.Kind != kindEnrol && !slices.Contains(out.Factors, f.Kind) {
+			out.Factors = append(out.Factors, f.Kind)
+		}
+	}
+	slices.Sort(out.Factors)
+	out.Locks, err = locks(ctx, q, d.now(), u.ID, rest.MaxPage)
+	return out, err
+}
+
+func locks(ctx context.Context, q *db.Queries, now int64, userID string, n int) ([]rest.Lock, error) {
+	rows, err := q.ListLocks(ctx, db.ListLocksParams{At: now, UserID: userID, N: int64(n)})
+	if err != nil {
+		return nil, err
+	}
+	var out []rest.Lock
+	for _, r := range rows {
+		l := rest.Lock{User: r.UserName, Machine: r.MachineName, Failures: r.Attempt.Failures}
+		if r.Attempt.MachineID != "" {
+			l.MachineID = rest.MachinePrefix + r.Attempt.MachineID
+		}
+		if r.Attempt.BlockedUntil > now {
+			l.BlockedUntil = rest.Time(r.Attempt.BlockedUntil)
+		}
+		if r.Attempt.LockedUntil > now {
+			l.LockedUntil = rest.Time(r.Attempt.LockedUntil)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+// ListLocks gives everybody who is locked out or must wait now (S10).
+func (d *Desk) ListLocks(ctx context.Context, a Actor) (rest.Page[rest.Lock], error) {
+	out := rest.Page[rest.Lock]{Items: []rest.Lock{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		l, err := locks(ctx, q, d.now(), "", rest.MaxPage)
+		out.Items = append(out.Items, l...)
+		return err
+	})
+	return out, err
+}
+
+// ShowUser gives one user by name or id.
+func (d *Desk) ShowUser(ctx context.Context, a Actor, ref string) (rest.User, error) {
+	var out rest.User
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		u, err := user(ctx, q, ref)
+		if err != nil {
+			return err
+		}
+		out, err = d.show(ctx, q, u)
+		return err
+	})
+	return out, err
+}
+
+// activation judges the pair of fields (D1).
+func (v *faults) activation(word string, at time.Time) {
+	v.word("activation", word, rest.Activations)
+	switch {
+	case word == rest.ActivateAt && at.IsZero():
+		v.add("activate_at", "it is missing; with activation \"at\" say when, such as 2026-12-01T08:00:00Z")
+	case word != rest.ActivateAt && !at.IsZero():
+		v.add("activate_at", "it only goes with activation \"at\"")
+	case !at.IsZero() && (at.Year() < 2000 || at.Year() > 2200):
+		v.add("activate_at", "the year %d is out of range; allowed are 2000 to 2200", at.Year())
+	}
+}
+
+func (v *faults) uid(uid *int64) {
+	if uid != nil && (*uid < 0 || *uid > 1<<32-2) {
+		v.add("uid", "%d is out of range; allowed are 0 to 4294967294", *uid)
+	}
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+// AddUser makes an account (D1).
+func (d *Desk) AddUser(ctx context.Context, a Actor, in rest.NewUser) (rest.User, error) {
+	var out rest.User
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	in.Role, in.MFA, in.Activation = or(in.Role, rest.RoleNone), or(in.MFA, rest.MFAInherit), or(in.Activation, rest.ActivateNow)
+	var v faults
+	v.name("name", in.Name)
+	v.line("display_name", in.DisplayName, maxLine)
+	v.mail("mail", in.Mail)
+	v.word("role", in.Role, rest.Roles)
+	v.word("mfa", in.MFA, rest.MFASettings)
+	v.activation(in.Activation, in.ActivateAt)
+	v.uid(in.UID)
+	v.count("groups", len(in.Groups))
+	row := db.InsertUserParams{
+		ID: store.NewID(), Name: in.Name, NameFold: facts.Fold(in.Name), DisplayName: in.DisplayName, Mail: in.Mail, Role: in.Role,
+		MustChange: in.MustChange, Activation: in.Activation, MFA: in.MFA, UID: in.UID,
+	}
+	if v.f == nil && !in.Password.Empty() {
+		hash, err := d.Passwords.Hash(ctx, in.Name, in.Password.Bytes)
+		if err != nil && !v.merge(err) {
+			return out, err
+		}
+		row.PasswordHash = hash
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	if err := a.grant(in.Role); err != nil {
+		return out, err
+	}
+	if in.MFA == rest.MFAOff {
+		if err := a.over(in.Name, "", in.Role); err != nil {
+			return out, err
+		}
+	}
+	now := d.now()
+	row.CreatedAt, row.UpdatedAt = now, now
+	if row.PasswordHash != "" {
+		row.PasswordChangedAt = now
+	}
+	switch in.Activation {
+	case rest.ActivateAt:
+		row.ActivateAt = clock.Micros(in.ActivateAt)
+	case rest.ActivateNow:
+		row.ActivatedAt = now
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if _, err := tx.GetUserByName(ctx, in.Name); err == nil {
+			return fault.Newf(fault.Exists, "There is a user %q already. Choose another name.", in.Name)
+		} else if !store.IsNotFound(err) {
+			return err
+		}
+		var groups []string
+		for i, ref := range in.Groups {
+			g, err := group(ctx, tx.Queries, ref)
+			if fault.Is(err, fault.NotFound) {
+				v.add(fmt.Sprintf("groups[%d]", i), "there is no group %q", ref)
+				continue
+			} else if err != nil {
+				return err
+			}
+			groups = append(groups, g.ID)
+		}
+		if err := v.err(); err != nil {
+			return err
+		}
+		if err := tx.InsertUser(ctx, row); err != nil {
+			return err
+		}
+		for _, g := range groups {
+			if _, err := tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: g, UserID: row.ID}); err != nil {
+				return err
+			}
+		}
+		err := note(tx, a, event.Event{Type: event.UserAdded, Subject: in.Name, UserID: row.ID}, map[string]any{
+			"role": in.Role, "mfa": in.MFA, "activation": in.Activation, "groups": in.Groups, "password": row.PasswordHash != "",
+		})
+		if err != nil {
+			return err
+		}
+		u, err := tx.GetUser(ctx, row.ID)
+		if err != nil {
+			return err
+		}
+		out, err = d.show(ctx, tx.Queries, u)
+		return err
+	})
+	return out, err
+}
+
+// change is one setting that was changed, for events.
+type changed struct {
+	Field string `json:"field"`
+	Old   any    `json:"old"`
+	New   any    `json:"new"`
+}
+
+// set writes a new value and notes the difference.
+func set[T comparable](list *[]changed, field string, to *T, value *T) {
+	if value == nil || *to == *value {
+		return
+	}
+	*list = append(*list, changed{field, *to, *value})
+	*to = *value
+}
+
+// ChangeUser changes an account; rev is the revision that was seen, 0 for any.
+func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, in rest.UserChange) (rest.User, error) {
+	var out rest.User
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	var v faults
+	if in.DisplayName != nil {
+		v.line("display_name", *in.DisplayName, maxLine)
+	}
+	if in.Mail != nil {
+		v.mail("mail", *in.Mail)
+	}
+	if in.Role != nil {
+		v.word("role", *in.Role, rest.Roles)
+	}
+	if in.MFA != nil {
+		v.word("mfa", *in.MFA, rest.MFASettings)
+	}
+	if in.UID != nil && *in.UID != -1 {
+		v.uid(in.UID)
+	}
+	if in.Activation != nil {
+		at := time.Time{}
+		if in.ActivateAt != nil {
+			at = *in.ActivateAt
+		}
+		v.activation(*in.Activation, at)
+	} else if in.ActivateAt != nil {
+		v.activation(rest.ActivateAt, *in.ActivateAt)
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := user(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		if err := stale(rev, u.Rev); err != nil {
+			return err
+		}
+		was := u
+		var list []changed
+		set(&list, "display_name", &u.DisplayName, in.DisplayName)
+		set(&list, "mail", &u.Mail, in.Mail)
+		set(&list, "role", &u.Role, in.Role)
+		set(&list, "mfa", &u.MFA, in.MFA)
+		set(&list, "must_change", &u.MustChange, in.MustChange)
+		set(&list, "disabled", &u.Disabled, in.Disabled)
+		if in.UID != nil {
+			old, next := int64(-1), *in.UID
+			if u.UID != nil {
+				old = *u.UID
+			}
+			set(&list, "uid", &old, &next)
+			if u.UID = &next; next == -1 {
+				u.UID = nil
+			}
+		}
+		if in.Activation != nil || in.ActivateAt != nil {
+			word, at := rest.ActivateAt, int64(0)
+			if in.Activation != nil {
+				word = *in.Activation
+			}
+			if in.ActivateAt != nil {
+				at = clock.Micros(*in.ActivateAt)
+			}
+			set(&list, "activation", &u.Activation, &word)
+			set(&list, "activate_at", &u.ActivateAt, &at)
+		}
+		if len(list) == 0 {
+			out, err = d.show(ctx, tx.Queries, u)
+			return err
+		}
+		if was.Role != u.Role {
+			if err := a.over(u.Name, u.ID, was.Role); err != nil {
+				return err
+			}
+			if err := a.grant(u.Role); err != nil {
+				return err
+			}
+		}
+		// "inherit" may switch 2FA off too, through a group.
+		if was.MFA != u.MFA && u.MFA != rest.MFAOn || was.Disabled != u.Disabled && !a.Local {
+			if err := a.over(u.Name, u.ID, was.Role); err != nil {
+				return err
+			}
+		}
+		n, err := tx.UpdateUser(ctx, db.UpdateUserParams{
+			DisplayName: u.DisplayName, Mail: u.Mail, Role: u.Role, MustChange: u.MustChange, Activation: u.Activation,
+			ActivateAt: u.ActivateAt, ActivatedAt: u.ActivatedAt, Disabled: u.Disabled, MFA: u.MFA, UID: u.UID,
+			UpdatedAt: d.now(), ID: u.ID, Rev: was.Rev,
+		})
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fault.New(fault.Conflict, nil)
+		}
+		if was.Disabled != u.Disabled {
+			e := event.Event{Type: event.UserDisabled, Subject: u.Name, UserID: u.ID, Outcome: "enabled"}
+			if u.Disabled {
+				e.Outcome = "disabled"
+				if _, err := d.endWindows(ctx, tx, a, u.ID, "", "user-disabled"); err != nil {
+					return err
+				}
+			}
+			if err := note(tx, a, e, nil); err != nil {
+				return err
+			}
+		}
+		if rest := slices.DeleteFunc(list, func(c changed) bool { return c.Field == "disabled" }); len(rest) > 0 {
+			if err := note(tx, a, event.Event{Type: event.UserChanged, Subject: u.Name, UserID: u.ID}, map[string]any{"changes": rest}); err != nil {
+				return err
+			}
+		}
+		if err := touch.User(ctx, tx, u.ID); err != nil {
+			return err
+		}
+		if u, err = tx.GetUser(ctx, u.ID); err != nil {
+			return err
+		}
+		out, err = d.show(ctx, tx.Queries, u)
+		return err
+	})
+	return out, err
+}
+
+// SetPassword sets a user's password. Vaults made with the old one are refused by
+// machines from their next contact on (O5), and windows end.
+func (d *Desk) SetPassword(ctx context.Context, a Actor, ref string, in rest.NewPassword) error {
+	if err := a.may(change); err != nil {
+		return err
+	}
+	// The name is needed to judge the password, and hashing takes too long for a
+	// transaction.
+	var name string
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		u, err := user(ctx, q, ref)
+		name = u.Name
+		if err != nil {
+			return err
+		}
+		return a.over(u.Name, u.ID, u.Role)
+	})
+	if err != nil {
+		return err
+	}
+	hash, err := d.Passwords.Hash(ctx, name, in.Password.Bytes)
+	if err != nil {
+		return err
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := user(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		if u.Name != name {
+			return fault.New(fault.Conflict, nil)
+		}
+		if err := a.over(u.Name, u.ID, u.Role); err != nil {
+			return err
+		}
+		if _, err := tx.SetUserPassword(ctx, db.SetUserPasswordParams{PasswordHash: hash, At: d.now(), MustChange: in.MustChange, ID: u.ID}); err != nil {
+			return err
+		}
+		if _, err := d.endWindows(ctx, tx, a, u.ID, "", "password-changed"); err != nil {
+			return err
+		}
+		err = note(tx, a, event.Event{Type: event.PasswordChanged, Subject: u.Name, UserID: u.ID}, map[string]any{"must_change": in.MustChange})
+		if err != nil {
+			return err
+		}
+		return touch.User(ctx, tx, u.ID)
+	})
+}
+
+// Unlock lifts every pause and lock-out of a user (S10).
+func (d *Desk) Unlock(ctx context.Context, a Actor, ref string) (rest.Done, error) {
+	var out rest.Done
+	if err := a.may(helpDesk); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := user(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		was, err := locks(ctx, tx.Queries, d.now(), u.ID, rest.MaxPage)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ClearAttemptsOfUser(ctx, u.ID); err != nil {
+			return err
+		}
+		out = rest.Done{Count: len(was)}
+		if len(was) == 0 {
+			return nil
+		}
+		var where []string
+		for _, l := range was {
+			where = append(where, or(l.Machine, "across machines"))
+		}
+		if err := note(tx, a, event.Event{Type: event.LockoutLifted, Subject: u.Name, UserID: u.ID}, map[string]any{"where": where}); err != nil {
+			return err
+		}
+		return touch.User(ctx, tx, u.ID)
+	})
+	return out, err
+}
+
+// RemoveUser removes an account with its factors. Machines wipe its offline data
+// at their next contact, because their policy file no longer names it. Its events
+// stay.
+func (d *Desk) RemoveUser(ctx context.Context, a Actor, ref string, rev int64) error {
+	if err := a.may(change); err != nil {
+		return err
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		u, err := user(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		if err := stale(rev, u.Rev); err != nil {
+			return err
+		}
+		if err := a.over(u.Name, u.ID, u.Role); err != nil && !a.Local {
+			return err
+		}
+		// First the machines that hold something are told: afterwards nobody knows which.
+		if err := touch.User(ctx, tx, u.ID); err != nil {
+			return err
+		}
+		if _, err := d.endWindows(ctx, tx, a, u.ID, "", "user-removed"); err != nil {
+			return err
+		}
+		vaults, err := tx.DeleteVaultsOfUser(ctx, u.ID)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.ClearAttemptsOfUser(ctx, u.ID); err != nil {
+			return err
+		}
+		if _, err := tx.DeleteUser(ctx, u.ID); err != nil {
+			return err
+		}
+		return note(tx, a, event.Event{Type: event.UserRemoved, Subject: u.Name, UserID: u.ID}, map[string]any{"role": u.Role, "offline": vaults})
+	})
+}
+
+// names lists up to a few of many names, for a sentence.
+func names(list []string) string {
+	const most = 5
+	if len(list) <= most {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
+}

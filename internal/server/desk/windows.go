@@ -1,0 +1,189 @@
+package desk
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/touch"
+)
+
+// ListWindows gives the open windows of a user, a machine, both or all.
+func (d *Desk) ListWindows(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.Window], error) {
+	out := rest.Page[rest.Window]{Items: []rest.Window{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("windows", after, 1)
+	if err != nil {
+		return out, err
+	}
+	ask, show := page(limit)
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		userID, machineID, err := pair(ctx, q, userRef, machineRef)
+		if err != nil {
+			return err
+		}
+		rows, err := q.ListWindows(ctx, db.ListWindowsParams{After: from[0], At: d.now(), UserID: userID, MachineID: machineID, N: ask})
+		if err != nil {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			out.Next = cursor("windows", rows[show-1].Window.ID)
+		}
+		for _, r := range rows {
+			w := rest.Window{
+				ID: rest.WindowPrefix + r.Window.ID, User: r.UserName, UserID: rest.UserPrefix + r.Window.UserID,
+				Machine: r.MachineName, MachineID: rest.MachinePrefix + r.Window.MachineID,
+				OpenedAt: rest.Time(r.Window.OpenedAt), ExpiresAt: rest.Time(r.Window.ExpiresAt), Factors: []string{},
+			}
+			if err := json.Unmarshal([]byte(r.Window.Factors), &w.Factors); err != nil {
+				return fmt.Errorf("window %s: factors: %w", r.Window.ID, err)
+			}
+			out.Items = append(out.Items, w)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// pair resolves an optional user and an optional machine.
+func pair(ctx context.Context, q *db.Queries, userRef, machineRef string) (userID, machineID string, err error) {
+	if userRef != "" {
+		u, err := user(ctx, q, userRef)
+		if err != nil {
+			return "", "", err
+		}
+		userID = u.ID
+	}
+	if machineRef != "" {
+		m, err := machine(ctx, q, machineRef)
+		if err != nil {
+			return "", "", err
+		}
+		machineID = m.ID
+	}
+	return userID, machineID, nil
+}
+
+// chosen refuses a choice that says nothing, or two things.
+func chosen(in rest.Pairs) error {
+	var v faults
+	switch {
+	case in.All && (in.User != "" || in.Machine != ""):
+		v.add("all", "it stands beside a user or machine; allowed is one or the other")
+	case !in.All && in.User == "" && in.Machine == "":
+		v.add("user", "nobody is named; allowed are a user, a machine, both, or all")
+	}
+	return v.err()
+}
+
+// RevokeWindows ends windows at once: "sign out everywhere" (W7).
+func (d *Desk) RevokeWindows(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, error) {
+	var out rest.Done
+	if err := a.may(helpDesk); err != nil {
+		return out, err
+	}
+	if err := chosen(in); err != nil {
+		return out, err
+	}
+	if in.All {
+		if err := a.may(change); err != nil {
+			return out, err
+		}
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
+		if err != nil {
+			return err
+		}
+		ended, err := d.endWindows(ctx, tx, a, userID, machineID, "revoked")
+		out = rest.Done{Count: len(ended), Machines: ids(rest.MachinePrefix, machinesOf(ended))}
+		return err
+	})
+	return out, err
+}
+
+// endWindows ends the open windows of a user, a machine, both or (both empty) all,
+// writes their events and tells the machines.
+func (d *Desk) endWindows(ctx context.Context, tx *store.Tx, a Actor, userID, machineID, reason string) ([]db.EndWindowsRow, error) {
+	ended, err := tx.EndWindows(ctx, db.EndWindowsParams{At: d.now(), Reason: reason, UserID: userID, MachineID: machineID})
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range ended {
+		e := event.Event{Type: event.WindowEnded, UserID: w.UserID, MachineID: w.MachineID, Reason: reason}
+		if u, err := tx.GetUser(ctx, w.UserID); err == nil {
+			e.Subject = u.Name
+		} else if !store.IsNotFound(err) {
+			return nil, err
+		}
+		if m, err := tx.GetMachine(ctx, w.MachineID); err == nil {
+			e.Machine = m.Name
+		} else if !store.IsNotFound(err) {
+			return nil, err
+		}
+		if err := note(tx, a, e, map[string]any{"window": rest.WindowPrefix + w.ID}); err != nil {
+			return nil, err
+		}
+	}
+	if len(ended) == 0 {
+		return nil, nil
+	}
+	return ended, touch.Machine(ctx, tx, machinesOf(ended)...)
+}
+
+func machinesOf(rows []db.EndWindowsRow) []string {
+	var out []string
+	for _, r := range rows {
+		out = append(out, r.MachineID)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func ids(prefix string, list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = prefix + s
+	}
+	return out
+}
+
+// RevokeWindow ends one window.
+func (d *Desk) RevokeWindow(ctx context.Context, a Actor, ref string) error {
+	if err := a.may(helpDesk); err != nil {
+		return err
+	}
+	id, ok := cut(rest.WindowPrefix, ref)
+	if !ok {
+		return missing("window", ref)
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		w, err := tx.GetWindow(ctx, id)
+		if store.IsNotFound(err) {
+			return missing("window", ref)
+		} else if err != nil {
+			return err
+		}
+		n, err := tx.EndWindow(ctx, db.EndWindowParams{At: d.now(), Reason: "revoked", ID: id})
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fault.Newf(fault.Conflict, "The window has ended already.")
+		}
+		e := event.Event{Type: event.WindowEnded, UserID: w.UserID, MachineID: w.MachineID, Reason: "revoked"}
+		if err := note(tx, a, e, map[string]any{"window": ref}); err != nil {
+			return err
+		}
+		return touch.Machine(ctx, tx, w.MachineID)
+	})
+}
