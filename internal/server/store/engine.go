@@ -17,6 +17,7 @@ type engine interface {
 	describe() string // for messages: never with a password
 	open(ctx context.Context) (write, read *sql.DB, err error)
 	snapshot() sql.IsolationLevel
+	wantsPrepared() bool
 	ddl(text string) string
 	gooseDialect() goose.Dialect
 	gooseOptions() []goose.ProviderOption

@@ -101,7 +101,7 @@ func (b *batch) moveHead() error {
 	if !h.locked || h.seq == h.was {
 		return nil
 	}
-	n, err := db.New(b.tx).MoveChain(b.ctx, db.MoveChainParams{Chain: b.s.conf.Replica, Seq: h.seq, Hash: h.hash[:], OldSeq: h.was})
+	n, err := db.New(b.db).MoveChain(b.ctx, db.MoveChainParams{Chain: b.s.conf.Replica, Seq: h.seq, Hash: h.hash[:], OldSeq: h.was})
 	if err != nil {
 		return fmt.Errorf("move the event chain %q: %w", b.s.conf.Replica, err)
 	}

@@ -69,6 +69,7 @@ func (e *elephant) open(ctx context.Context) (write, read *sql.DB, err error) {
 }
 
 func (e *elephant) snapshot() sql.IsolationLevel { return sql.LevelRepeatableRead }
+func (e *elephant) wantsPrepared() bool          { return false }
 func (e *elephant) ddl(text string) string       { return text }
 func (e *elephant) gooseDialect() goose.Dialect  { return goose.DialectPostgres }
 

@@ -73,6 +73,7 @@ func (e *lite) open(ctx context.Context) (write, read *sql.DB, err error) {
 // SQLite's transactions are snapshots; the driver knows no levels.
 func (e *lite) snapshot() sql.IsolationLevel { return sql.LevelDefault }
 
+func (e *lite) wantsPrepared() bool                  { return true }
 func (e *lite) ddl(text string) string               { return strings.ReplaceAll(text, ` COLLATE "C"`, "") }
 func (e *lite) gooseDialect() goose.Dialect          { return goose.DialectSQLite3 }
 func (e *lite) gooseOptions() []goose.ProviderOption { return nil }

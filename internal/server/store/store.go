@@ -87,6 +87,8 @@ type Store struct {
 	write  *sql.DB
 	read   *sql.DB
 	hub    hub
+	// What is prepared on the two pools; nil on PostgreSQL.
+	onWrite, onRead *prepared
 
 	mu     sync.RWMutex // closed, and sending on jobs
 	closed bool
@@ -133,6 +135,9 @@ func connect(ctx context.Context, conf Config) (*Store, error) {
 	if s.write, s.read, err = e.open(ctx); err != nil {
 		return nil, fmt.Errorf("open the database %s: %w", e.describe(), err)
 	}
+	if e.wantsPrepared() {
+		s.onWrite, s.onRead = newPrepared(s.write), newPrepared(s.read)
+	}
 	return s, nil
 }
 
@@ -177,8 +182,9 @@ func (s *Store) Read(ctx context.Context, fn func(q *Queries) error) error {
 	if err != nil {
 		return fmt.Errorf("read the database: %w", err)
 	}
+	defer s.onRead.prepare(ctx)
 	defer tx.Rollback() //nolint:errcheck // a read has nothing to lose
-	return fn(db.New(tx))
+	return fn(db.New(session{tx, s.onRead}))
 }
 
 // NewID makes an id: UUIDv7, in order of time.

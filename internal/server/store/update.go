@@ -154,6 +154,7 @@ type batch struct {
 	s     *Store
 	ctx   context.Context
 	tx    *sql.Tx
+	db    session // tx, with what is prepared
 	errs  []error
 	head  head
 	wakes []string
@@ -165,7 +166,9 @@ func (s *Store) runBatch(jobs []*job) *batch {
 	ctx, cancel := context.WithTimeout(s.life, batchTime)
 	defer cancel()
 	b := &batch{s: s, ctx: ctx, errs: make([]error, len(jobs))}
-	if err := b.run(jobs); err != nil {
+	err := b.run(jobs)
+	s.onWrite.prepare(ctx)
+	if err != nil {
 		// Nothing was kept: everybody is told, but for those who know better.
 		for i := range b.errs {
 			if b.errs[i] == nil {
@@ -186,6 +189,7 @@ func (b *batch) run(jobs []*job) (err error) {
 	if b.tx, err = b.s.write.BeginTx(b.ctx, nil); err != nil {
 		return fmt.Errorf("begin a transaction: %w", err)
 	}
+	b.db = session{b.tx, b.s.onWrite}
 	defer b.tx.Rollback() //nolint:errcheck // does nothing after a commit
 	kept := 0
 	for i, j := range jobs {
@@ -194,7 +198,7 @@ func (b *batch) run(jobs []*job) (err error) {
 		tx.Queries = db.New(statements{tx})
 		alone := len(jobs) == 1
 		if !alone {
-			if _, err := b.tx.ExecContext(b.ctx, "SAVEPOINT change"); err != nil {
+			if _, err := b.db.ExecContext(b.ctx, "SAVEPOINT change"); err != nil {
 				return fmt.Errorf("begin a change: %w", err)
 			}
 		}
@@ -222,11 +226,11 @@ func (b *batch) run(jobs []*job) (err error) {
 			continue
 		}
 		if outcome != nil {
-			if _, err := b.tx.ExecContext(b.ctx, "ROLLBACK TO SAVEPOINT change"); err != nil {
+			if _, err := b.db.ExecContext(b.ctx, "ROLLBACK TO SAVEPOINT change"); err != nil {
 				return fmt.Errorf("undo a change: %w", err)
 			}
 		}
-		if _, err := b.tx.ExecContext(b.ctx, "RELEASE SAVEPOINT change"); err != nil {
+		if _, err := b.db.ExecContext(b.ctx, "RELEASE SAVEPOINT change"); err != nil {
 			return fmt.Errorf("end a change: %w", err)
 		}
 	}
@@ -263,7 +267,7 @@ func (c statements) ExecContext(_ context.Context, q string, args ...any) (sql.R
 	if c.tx.spoilt != nil {
 		return nil, c.tx.spoilt
 	}
-	r, err := c.tx.b.tx.ExecContext(c.tx.b.ctx, q, args...)
+	r, err := c.tx.b.db.ExecContext(c.tx.b.ctx, q, args...)
 	return r, c.note(err)
 }
 
@@ -271,7 +275,7 @@ func (c statements) QueryContext(_ context.Context, q string, args ...any) (*sql
 	if c.tx.spoilt != nil {
 		return nil, c.tx.spoilt
 	}
-	r, err := c.tx.b.tx.QueryContext(c.tx.b.ctx, q, args...)
+	r, err := c.tx.b.db.QueryContext(c.tx.b.ctx, q, args...)
 	return r, c.note(err)
 }
 
@@ -283,13 +287,13 @@ func (c statements) QueryRowContext(_ context.Context, q string, args ...any) *s
 		ctx, cancel = context.WithCancelCause(ctx)
 		cancel(c.tx.spoilt)
 	}
-	r := c.tx.b.tx.QueryRowContext(ctx, q, args...)
+	r := c.tx.b.db.QueryRowContext(ctx, q, args...)
 	_ = c.note(r.Err())
 	return r
 }
 
 func (c statements) PrepareContext(_ context.Context, q string) (*sql.Stmt, error) {
-	return c.tx.b.tx.PrepareContext(c.tx.b.ctx, q)
+	return c.tx.b.db.PrepareContext(c.tx.b.ctx, q)
 }
 
 // Wake makes the long polls of these machines look again once the change is on the

@@ -106,6 +106,25 @@ func BarePostgreSQL(t testing.TB) string {
 	return create(t, "")
 }
 
+// Durable makes the PostgreSQL of this test binary write as a real one does, with
+// fsync, until the test ends: for benchmarks.
+func Durable(t testing.TB) {
+	t.Helper()
+	PostgreSQL(t)
+	set := func(value string) {
+		for _, q := range []string{
+			"ALTER SYSTEM SET fsync = " + value, "ALTER SYSTEM SET synchronous_commit = " + value,
+			"ALTER SYSTEM SET full_page_writes = " + value, "SELECT pg_reload_conf()",
+		} {
+			if err := server.exec(q); err != nil {
+				t.Fatalf("%s: %v", q, err)
+			}
+		}
+	}
+	set("on")
+	t.Cleanup(func() { set("off") })
+}
+
 // template is a migrated database that the others are copied from: that is faster.
 const template = "latchkey_template"
 
@@ -196,8 +215,16 @@ func start() (postgres, error) {
 	const script = `
 cd "$2" || exit 1
 "$1/initdb" -D data -U latchkey -A trust -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en --no-sync --no-instructions >log 2>&1 || { cat log >&2; exit 1; }
-"$1/postgres" -D "$2/data" -k "$2" -c listen_addresses= -c fsync=off -c synchronous_commit=off -c full_page_writes=off \
-    -c max_connections=200 -c shared_buffers=64MB -c deadlock_timeout=200ms </dev/null >>log 2>&1 &
+cat >>data/postgresql.conf <<EOF
+listen_addresses = ''
+max_connections = 200
+shared_buffers = 64MB
+deadlock_timeout = 200ms
+fsync = off
+synchronous_commit = off
+full_page_writes = off
+EOF
+"$1/postgres" -D "$2/data" -k "$2" </dev/null >>log 2>&1 &
 pg=$!
 read -r _
 kill -QUIT "$pg"
