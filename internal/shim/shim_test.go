@@ -204,7 +204,7 @@ func (p *typist) next(kind, text string) (secret.Bytes, error) {
 }
 func (p *typist) Secret(text string) (secret.Bytes, error) { return p.next("secret ", text) }
 func (p *typist) Ask(text string) (secret.Bytes, error)    { return p.next("ask ", text) }
-func (p *typist) Tell(text string) { p.shown = append(p.shown, "tell "+text) }
+func (p *typist) Tell(text string)                         { p.shown = append(p.shown, "tell "+text) }
 
 func (p *typist) Warn(text string) { p.shown = append(p.shown, "warn "+text) }
 

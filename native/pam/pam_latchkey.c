@@ -208,7 +208,7 @@ static int without_agent(struct call *c, enum lk_phase phase, const struct lk_op
 	}
 	memset(&caller, 0, sizeof(caller));
 	if (lk_for_caller(service)) {
-		/* sudo runs with real uid 0: the name that it states is the caller's. */
+		/* The name that the program states: it may have changed its real uid by now. */
 		if (!look_up(BY_NAME, ruser, 0, &caller))
 			caller.known = false;
 		subject = &caller;

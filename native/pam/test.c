@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -606,6 +607,46 @@ static void test_talk(void)
 	}
 }
 
+static void nothing(int sig)
+{
+	(void)sig;
+}
+
+/* Every system call is interrupted over and over; no SA_RESTART. */
+static void test_signals(void)
+{
+	static const char *const script[] = { "<hello|1", "<begin|user=alice", "~50", ">secret|1|Password: ", "<answer|1|pw", ".", ">ignore", NULL };
+	const struct sigaction act = { .sa_handler = nothing };
+	const struct itimerval fast = { { 0, 1000 }, { 0, 1000 } }, off = { { 0, 0 }, { 0, 0 } };
+	struct typist p;
+	int fds[2], status, end;
+	const struct lk_person person = { &p, type, look, keep };
+	pid_t pid;
+
+	memset(&p, 0, sizeof(p));
+	p.answers[0] = "pw";
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, fds) != 0)
+		abort();
+	pid = fork();
+	if (pid == 0) {
+		close(fds[0]);
+		play(fds[1], script);
+		_exit(0);
+	}
+	close(fds[1]);
+	sigaction(SIGALRM, &act, NULL);
+	setitimer(ITIMER_REAL, &fast, NULL);
+	lk_out_begin(&talk.out, "begin");
+	lk_out_pair(&talk.out, "user", "alice");
+	end = lk_converse(fds[0], &talk, LK_PHASE_AUTH, 850, &person);
+	setitimer(ITIMER_REAL, &off, NULL);
+	check(end == LK_VERDICT && talk.in.verb == LK_IGNORE, "signals", talk.fault);
+	close(fds[0]);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "signals", "the peer got something else");
+}
+
 static int listen_at(const char *path)
 {
 	struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -687,6 +728,7 @@ int main(int argc, char **argv)
 	test_options();
 	test_seat();
 	test_talk();
+	test_signals();
 	test_connect();
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed > 0;

@@ -26,10 +26,15 @@ import (
 // and /var, fresh /run, /home, /root and /dev), network (only loopback), processes,
 // host name. Its users, its services and its log are its own.
 type Machine struct {
+	*core
+	t testing.TB
+}
+
+// core is what all views of one machine share.
+type core struct {
 	// Name is its host name.
 	Name string
 
-	t    testing.TB
 	init *exec.Cmd // process 1; ends when its standard input does
 	pid  int       // of process 1, as seen from outside
 
@@ -54,13 +59,14 @@ mkdir -p /run/sshd /run/lock /run/latchkey /run/sudo /etc/latchkey
 mount --bind "$1/home" /home
 mount --bind "$1/root" /root
 chmod 700 /root
-for d in null zero full random urandom tty ptmx; do : >dev/$d; mount --bind /dev/$d dev/$d; done
+for d in null zero full random urandom tty; do : >dev/$d; mount --bind /dev/$d dev/$d; done
 mkdir dev/pts dev/shm
 mount --bind /dev/pts dev/pts
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
-mount --move dev /dev 2>/dev/null || mount --rbind dev /dev
+mknod -m 666 dev/ptmx c 5 2 # not bound: it looks for pts beside itself
+mount --rbind dev /dev
 hostname "$2"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$2" >/etc/hosts
 : >/etc/resolv.conf
@@ -116,7 +122,7 @@ func NewMachine(t testing.TB) *Machine {
 	if os.Geteuid() != 0 {
 		t.Fatal("these tests make namespaces, users and mounts: run them as root with CAP_SYS_ADMIN")
 	}
-	m := &Machine{Name: fmt.Sprintf("m%d", machines.Add(1)), t: t, nextUID: 20001, dropped: map[string]bool{}}
+	m := &Machine{&core{Name: fmt.Sprintf("m%d", machines.Add(1)), nextUID: 20001, dropped: map[string]bool{}}, t}
 	dir, err := os.MkdirTemp("", "latchkey-e2e-")
 	if err != nil {
 		t.Fatal(err)
@@ -155,6 +161,10 @@ func NewMachine(t testing.TB) *Machine {
 	m.listenSyslog()
 	return m
 }
+
+// In is the same machine for a subtest: what fails, and what is cleaned up, is the
+// subtest's.
+func (m *Machine) In(t testing.TB) *Machine { return &Machine{m.core, t} }
 
 // Path is where the test finds a file of the machine.
 func (m *Machine) Path(file string) string {
@@ -258,6 +268,7 @@ func (m *Machine) StartEnv(env []string, argv ...string) *Process {
 	full = m.inside("", append(full, argv...))
 	p.cmd = exec.Command(full[0], full[1:]...)
 	p.cmd.Stdout, p.cmd.Stderr = p, p
+	p.cmd.WaitDelay = time.Second // its children may hold its output open
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := p.cmd.Start(); err != nil {
 		m.t.Fatal(err)
@@ -426,15 +437,18 @@ func (m *Machine) Syslog() []string {
 	return append([]string(nil), m.log...)
 }
 
-// Logged tells whether a line of the system log holds all the texts.
+// Logged tells whether a line of the system log holds all the texts; it waits a
+// little for it.
 func (m *Machine) Logged(texts ...string) bool {
-	for _, l := range m.Syslog() {
-		all := true
-		for _, t := range texts {
-			all = all && strings.Contains(l, t)
-		}
-		if all {
-			return true
+	for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		for _, l := range m.Syslog() {
+			all := true
+			for _, t := range texts {
+				all = all && strings.Contains(l, t)
+			}
+			if all {
+				return true
+			}
 		}
 	}
 	return false

@@ -25,7 +25,7 @@ KbdInteractiveAuthentication yes
 PasswordAuthentication no
 PidFile none
 UseDNS no
-LogLevel DEBUG1
+LogLevel VERBOSE
 PrintMotd no
 PrintLastLog no
 `, 0o600)
@@ -60,7 +60,7 @@ func (m *Machine) SSH(user string, turns []Turn, options ...string) Result {
 func (m *Machine) SSHTerminal(user, command string, options ...string) *Terminal {
 	m.t.Helper()
 	argv := []string{
-		"ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR",
+		"ssh", "-F", "none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=INFO",
 		"-o", "IdentitiesOnly=yes", "-o", "PreferredAuthentications=publickey,keyboard-interactive,password",
 	}
 	argv = append(argv, options...)
@@ -87,6 +87,7 @@ func (m *Machine) Su(caller, target string, turns []Turn) Result {
 func (m *Machine) Login(user string, turns []Turn) Result {
 	m.t.Helper()
 	t := m.Terminal("", "login", user)
+	t.refusal = []string{"Login incorrect", "Maximum number of tries"} // it would ask for another name
 	return t.Talk(append(append([]Turn(nil), turns...), Say("$ ", markerCmd+"; exit")...))
 }
 

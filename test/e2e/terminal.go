@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,9 +26,11 @@ type Terminal struct {
 	done    chan struct{}
 
 	mu   sync.Mutex
-	out  []byte
-	read int // what Expect has passed over
+	out  []byte // without carriage returns
+	read int    // what Expect has passed over
 	more chan struct{}
+	// refusal are texts after which no prompt is waited for.
+	refusal []string
 }
 
 // Terminal starts a program as a user ("" is root) on a terminal that belongs to
@@ -66,7 +69,7 @@ func (m *Machine) Terminal(name string, argv ...string) *Terminal {
 				return
 			}
 			t.mu.Lock()
-			t.out = append(t.out, b[:n]...)
+			t.out = append(t.out, bytes.ReplaceAll(b[:n], []byte("\r"), nil)...)
 			t.mu.Unlock()
 			t.wake()
 		}
@@ -124,7 +127,7 @@ func (t *Terminal) wake() {
 func (t *Terminal) Output() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return strings.ReplaceAll(string(t.out), "\r", "")
+	return string(t.out)
 }
 
 // Expect waits for a text after what earlier calls have found, and tells whether
@@ -133,15 +136,19 @@ func (t *Terminal) Expect(text string, within time.Duration) bool {
 	end := time.After(within)
 	for ended := false; ; {
 		t.mu.Lock()
-		i := strings.Index(string(t.out[t.read:]), text)
+		i := bytes.Index(t.out[t.read:], []byte(text))
 		if i >= 0 {
 			t.read += i + len(text)
+		}
+		refused := false
+		for _, no := range t.refusal {
+			refused = refused || bytes.Contains(t.out[t.read:], []byte(no))
 		}
 		t.mu.Unlock()
 		switch {
 		case i >= 0:
 			return true
-		case ended:
+		case ended || refused:
 			return false
 		}
 		select {
@@ -269,4 +276,3 @@ func (t *Terminal) Talk(turns []Turn) Result {
 	r.Opened = strings.Contains(r.Output, marker)
 	return r
 }
-
