@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -317,4 +318,86 @@ func Resolve(ctx context.Context, q *db.Queries, n Name) (u *db.User, near bool,
 // is in one has another.
 func storable(name string) bool {
 	return name != "" && len(name) <= 256 && utf8.ValidString(name) && !strings.ContainsRune(name, 0)
+}
+
+// Ask is a sign-in for which a decision is wanted: a real one, or one that
+// somebody wants explained (S13).
+type Ask struct {
+	Name        Name
+	SID         string
+	Scope       policy.Scope
+	Service     string
+	At          time.Time
+	Link        policy.Link
+	First       policy.First
+	Result      policy.FirstResult
+	Peer        netip.Addr // that sshd saw
+	RemoteSeat  bool
+	MachineAddr netip.Addr // of the machine's own connection
+	Boot        string
+	NoWindow    bool // leave the window out: a change of the password is never silenced
+}
+
+// Peer reads a remote host as a machine reports it. What is no number is no
+// address, and so never a trusted one (P6).
+func Peer(rhost string) netip.Addr {
+	a, err := netip.ParseAddr(rhost)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.WithZone("").Unmap()
+}
+
+// Gather brings everything that policy.Decide wants to know about a sign-in, from
+// one snapshot. It is the one place that does: the event of a sign-in and its
+// explanation can not know different things. u is nil if nobody has the name.
+func Gather(ctx context.Context, q *db.Queries, m db.Machine, a Ask) (r policy.Request, f policy.Facts, u *db.User, err error) {
+	r = policy.Request{
+		User: a.Name.User, UID: a.Name.UID, SID: a.SID, Scope: a.Scope, Service: a.Service, At: a.At, Link: a.Link, First: a.First,
+		Peer: a.Peer, RemoteSeat: a.RemoteSeat, MachineAddr: a.MachineAddr, Boot: a.Boot,
+	}
+	f = policy.Facts{Machine: Machine(m), FirstResult: a.Result}
+	if f.Policies, err = Policies(ctx, q); err != nil {
+		return r, f, nil, err
+	}
+	if u, f.NearMiss, err = Resolve(ctx, q, a.Name); err != nil || u == nil {
+		return r, f, nil, err
+	}
+	fu, err := User(ctx, q, *u, At{MachineID: m.ID, Scope: a.Scope, Now: a.At})
+	if err != nil {
+		return r, f, u, err
+	}
+	f.User = &fu
+	if f.Assigned, err = Assigned(ctx, q, m.ID, u.ID); err != nil {
+		return r, f, u, fmt.Errorf("users of machine %s: %w", m.ID, err)
+	}
+	if a.Link == policy.LinkUp && !a.NoWindow {
+		if f.Window, err = Window(ctx, q, u.ID, m.ID, a.Boot, a.At); err != nil {
+			return r, f, u, err
+		}
+	}
+	if a.Link == policy.LinkDown {
+		f.Vault, err = Vault(ctx, q, fu, m.ID)
+	}
+	return r, f, u, err
+}
+
+// Vault is what the server believes the machine to hold for the user's offline
+// sign-in; nil is nothing. What is left of tries only the machine knows: all of
+// them are taken to be there.
+func Vault(ctx context.Context, q *db.Queries, u policy.User, machineID string) (*policy.Vault, error) {
+	v, err := q.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: u.ID, MachineID: machineID})
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("offline data: %w", err)
+	case v.DisenrolWanted:
+		return nil, nil
+	}
+	return &policy.Vault{
+		Class: v.Class, Factors: slices.DeleteFunc(slices.Clone(u.Factors), func(f policy.Factor) bool { return f == policy.Bypass }),
+		Until: clock.FromMicros(v.ExpiresAt), SigninsLeft: int(v.UsesLeft), TriesLeft: int(v.FailLimit), RemoteTries: int(v.FailLimit / 4),
+		Stale: v.PasswordGeneration != u.Generation,
+	}, nil
 }
