@@ -58,6 +58,7 @@ type Device struct {
 	addr address
 	gate *gate
 	pins pins
+	dial func(ctx context.Context) (conn, error)
 }
 
 // pins are the Names that the machine's two storage keys must have.
@@ -86,7 +87,7 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{cfg: cfg, addr: a, gate: gateOf(a)}, nil
+	return &Device{cfg: cfg, addr: a, gate: gateOf(a), dial: a.dial}, nil
 }
 
 // String names the TPM as a spec does.
@@ -151,6 +152,11 @@ type gate struct {
 	held  map[tpm2.TPMHandle]struct{} // sessions that outlive their turn, see aside
 }
 
+// newGate is dirty: an earlier process may have left something.
+func newGate() *gate {
+	return &gate{turn: make(chan struct{}, 1), dirty: true, held: map[tpm2.TPMHandle]struct{}{}, saved: map[primaryKind]*savedPrimary{}}
+}
+
 func (g *gate) soil() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -190,8 +196,7 @@ func gateOf(a address) *gate {
 	defer gates.Unlock()
 	g := gates.m[a]
 	if g == nil {
-		// An earlier process may have left something: it starts dirty.
-		g = &gate{turn: make(chan struct{}, 1), dirty: true, held: map[tpm2.TPMHandle]struct{}{}, saved: map[primaryKind]*savedPrimary{}}
+		g = newGate()
 		if gates.m == nil {
 			gates.m = map[address]*gate{}
 		}
@@ -286,7 +291,7 @@ func (d *Device) open(ctx context.Context, limit time.Duration) (*line, error) {
 			return nil, fmt.Errorf("%w: an earlier command has not come back", ErrUnavailable)
 		}
 	}
-	c, err := d.addr.dial(l.ctx)
+	c, err := d.dial(l.ctx)
 	if err != nil {
 		l.cancel()
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -744,4 +745,58 @@ func TestO7NothingSecretCrossesTheBus(t *testing.T) {
 	if len(p.Seen()) < 60 {
 		t.Errorf("only %d packets seen", len(p.Seen()))
 	}
+}
+
+// One octet of one answer changes on its way: the agent neither falls over nor
+// believes it, and the next operation finds the TPM clean.
+func TestAnAnswerDamagedOnItsWayIsNotBelieved(t *testing.T) {
+	sw := tpmtest.Start(t)
+	p := tpmtest.NewProxy(t, sw)
+	k := enrolled(t, sw, p.Spec())
+	ctx := t.Context()
+	k.limits = map[Kind]Tally{PasswordIndex: {0, 5000}, UseIndex: {0, 5000}}
+	k.ok(k.d.Lift(ctx, k.spec, UseIndex, k.lift))
+	k.ok(k.d.Lift(ctx, k.spec, PasswordIndex, k.lift))
+	state := secret.New(random(StateKeySize))
+	record, err := k.d.SealState(ctx, state, Seal{})
+	k.ok(err)
+	message := []byte("x")
+	want := MAC(k.key, message)
+	rng := mathrand.New(mathrand.NewPCG(1, 2))
+	for i := range 300 {
+		at := rng.IntN(14)
+		p.Edit(func(_, answer []byte) []byte {
+			if at--; at == -1 {
+				answer[rng.IntN(len(answer))] ^= byte(1 + rng.IntN(255))
+			}
+			return answer
+		})
+		if i%2 == 0 {
+			mac, err := k.d.MAC(ctx, k.spec, k.blob, k.auths, message)
+			if err == nil && !bytes.Equal(mac, want[:]) {
+				t.Fatalf("trial %d: a wrong MAC is believed", i)
+			}
+			if errors.Is(err, ErrLocked) || errors.Is(err, ErrUsedUp) {
+				t.Fatalf("trial %d: %v", i, err)
+			}
+			if errors.Is(err, ErrWrongPassword) {
+				// A damaged nonce spoils the proof of the password: the TPM has
+				// refused it, and counted.
+				p.Edit(nil)
+				st, err := k.d.Status(ctx, k.spec)
+				k.ok(err)
+				if st.Passwords.Count == 0 {
+					t.Fatalf("trial %d: a wrong password that the TPM did not count", i)
+				}
+			}
+		} else {
+			got, err := k.d.UnsealState(ctx, record)
+			if err == nil && !got.Equal(state) {
+				t.Fatalf("trial %d: a wrong state key is believed", i)
+			}
+		}
+		p.Edit(nil)
+	}
+	k.ok(k.try(right))
+	k.clean()
 }

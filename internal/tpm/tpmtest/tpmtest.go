@@ -208,6 +208,7 @@ type Proxy struct {
 
 	mu   sync.Mutex
 	hook func(command []byte) (answer []byte)
+	edit func(command, answer []byte) []byte
 	seen [][]byte
 }
 
@@ -248,6 +249,14 @@ func (p *Proxy) Hook(hook func(command []byte) (answer []byte)) {
 	p.hook = hook
 }
 
+// Edit sees every answer of the emulator and gives the one that is passed on. A
+// nil edit passes on what comes.
+func (p *Proxy) Edit(edit func(command, answer []byte) []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.edit = edit
+}
+
 // Slow makes every command take d longer.
 func (p *Proxy) Slow(d time.Duration) {
 	p.Hook(func([]byte) []byte { sleep(d); return nil })
@@ -268,7 +277,7 @@ func (p *Proxy) serve(c net.Conn, e *Emulator) {
 			return
 		}
 		p.mu.Lock()
-		hook := p.hook
+		hook, edit := p.hook, p.edit
 		p.mu.Unlock()
 		var answer []byte
 		if hook != nil {
@@ -277,6 +286,9 @@ func (p *Proxy) serve(c net.Conn, e *Emulator) {
 		if answer == nil {
 			if answer, err = e.Send(command); err != nil {
 				return
+			}
+			if edit != nil {
+				answer = edit(command, answer)
 			}
 		}
 		p.mu.Lock()
