@@ -37,6 +37,7 @@ const (
 	TriesUsedUp      = string(policy.ReasonVaultTries)
 	RemoteUsedUp     = string(policy.ReasonVaultRemote)
 	SigninsUsedUp    = string(policy.ReasonVaultSignins)
+	DaysUsedUp       = string(policy.ReasonVaultDays)
 	NoLongerEnrolled = string(policy.ReasonNoVault)
 	ChecksUsedUp     = "offline-checks-used-up"
 )
@@ -110,6 +111,8 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (Result, error) {
 		return v.end(ctx, a, us, Result{Reason: RemoteUsedUp})
 	case us.Signins >= p.OfflineSignins:
 		return v.end(ctx, a, us, Result{Reason: SigninsUsedUp})
+	case v.pol == nil || !v.judged().Before(v.until(a.User.ID, us)):
+		return v.end(ctx, a, us, Result{Reason: DaysUsedUp})
 	}
 
 	// Written down before it is judged (O10).
@@ -309,7 +312,7 @@ func (v *Vault) end(ctx context.Context, a Attempt, us *userState, r Result) (Re
 		return Result{}, err
 	}
 	// What was refused without a check costs no write of the TPM's memory.
-	if !slices.Contains([]string{TriesUsedUp, RemoteUsedUp, SigninsUsedUp, NoLongerEnrolled}, r.Reason) || r.Problem != "" {
+	if !slices.Contains([]string{TriesUsedUp, RemoteUsedUp, SigninsUsedUp, DaysUsedUp, NoLongerEnrolled}, r.Reason) || r.Problem != "" {
 		if err := v.save(ctx); err != nil {
 			return Result{}, err
 		}

@@ -280,18 +280,28 @@ func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
 	if p == nil {
 		return nil, ""
 	}
-	until := us.Until
-	for _, e := range v.pol.Vaults {
-		if e.UserID == u.ID && e.Generation == us.Generation && v.pol.Serial >= us.Serial {
-			until = min(until, e.Until)
-		}
+	until := v.until(u.ID, us)
+	if !v.judged().Before(until) {
+		until = time.Time{} // over, whatever the clock of the request says
 	}
 	return &policy.Vault{
-		Class: us.Class, Factors: b.factors(us, v.judged()), Until: clock.FromMicros(until),
+		Class: us.Class, Factors: b.factors(us, v.judged()), Until: until,
 		SigninsLeft: p.OfflineSignins - us.Signins, TriesLeft: p.OfflineTries - us.Tries,
 		RemoteTries: remoteShare(p.OfflineTries) - us.RemoteTries,
 		Stale:       us.UserGeneration != 0 && us.UserGeneration != u.Generation && v.pol.Serial >= us.Serial,
 	}, ""
+}
+
+// until is the end of the offline days: the server's policy may shorten what the
+// last enrolment said, never extend it.
+func (v *Vault) until(userID string, us *userState) time.Time {
+	until := us.Until
+	for _, e := range v.pol.Vaults {
+		if e.UserID == userID && e.Generation == us.Generation && v.pol.Serial >= us.Serial {
+			until = min(until, e.Until)
+		}
+	}
+	return clock.FromMicros(until)
 }
 
 // remoteShare is a quarter of the tries, at least one: what remote and
