@@ -54,6 +54,7 @@ const (
 	VaultRefused    Type = "offline.enrol_refused"
 	VaultSynced     Type = "offline.synced"
 	VaultLifted     Type = "offline.lifted"
+	VaultLiftWanted Type = "offline.lift_wanted"
 	VaultDisenroled Type = "offline.disenrolled"
 	VaultWiped      Type = "offline.wiped"
 	VaultRolledBack Type = "offline.state_restored"
@@ -72,8 +73,10 @@ const (
 	MachineLost     Type = "machine.lost"
 	MachineRefused  Type = "machine.refused"
 	MachineRenewed  Type = "machine.certificate_renewed"
+	MachineRemoved  Type = "machine.removed"
 	TokenIssued     Type = "token.issued"
 	TokenRefused    Type = "token.refused"
+	TokenWithdrawn  Type = "token.withdrawn"
 
 	UserAdded       Type = "user.added"
 	UserChanged     Type = "user.changed"
@@ -85,12 +88,14 @@ const (
 	PolicyChanged   Type = "policy.changed"
 	FactorAdded     Type = "factor.added"
 	FactorRemoved   Type = "factor.removed"
+	FactorLost      Type = "factor.lost"
 	CodeIssued      Type = "code.issued"
 	CodeSpent       Type = "code.spent"
 	ServerStarted   Type = "server.started"
 	ServerStopped   Type = "server.stopped"
 	BackupMade      Type = "server.backup"
 	ChainCheckpoint Type = "chain.checkpoint"
+	SettingsChanged Type = "settings.changed"
 )
 
 // Meaning explains every type of the vocabulary in one sentence.
@@ -112,6 +117,7 @@ var Meaning = map[Type]string{
 	VaultRefused:    "A machine could not be enrolled for offline sign-in; reason says why.",
 	VaultSynced:     "Offline data was extended or corrected.",
 	VaultLifted:     "Counters of a machine's TPM were lifted.",
+	VaultLiftWanted: "An administrator wants the counters of a machine's TPM lifted for a user.",
 	VaultDisenroled: "An administrator or the user disenrolled offline sign-in.",
 	VaultWiped:      "A machine wiped offline data.",
 	VaultRolledBack: "A machine found an older state of its offline data put back.",
@@ -129,8 +135,10 @@ var Meaning = map[Type]string{
 	MachineLost:     "A machine was reported lost; data.reseed names the authenticators to renew.",
 	MachineRefused:  "A revoked or foreign machine was refused.",
 	MachineRenewed:  "A machine's certificate was renewed.",
+	MachineRemoved:  "A machine that was no longer trusted was removed from the list.",
 	TokenIssued:     "A join token was issued.",
 	TokenRefused:    "A join token was refused.",
+	TokenWithdrawn:  "A join token was withdrawn.",
 	UserAdded:       "A user was added.",
 	UserChanged:     "A user was changed.",
 	UserDisabled:    "A user was disabled or enabled.",
@@ -141,12 +149,14 @@ var Meaning = map[Type]string{
 	PolicyChanged:   "A policy was changed; data holds version and difference.",
 	FactorAdded:     "A factor was enrolled.",
 	FactorRemoved:   "A factor was removed.",
+	FactorLost:      "An authenticator was marked as lost and is no longer accepted.",
 	CodeIssued:      "A bypass or enrolment code was issued.",
 	CodeSpent:       "A backup, bypass or enrolment code was spent.",
 	ServerStarted:   "A server process started.",
 	ServerStopped:   "A server process stopped.",
 	BackupMade:      "A backup was made.",
 	ChainCheckpoint: "The head of the event chain was recorded.",
+	SettingsChanged: "Settings of the server as a whole were changed.",
 }
 
 // Hash is the hash of an event in its chain.
