@@ -204,8 +204,10 @@ func (q *Queries) KnowUser(ctx context.Context, arg KnowUserParams) (int64, erro
 }
 
 const liftVaultFail = `-- name: LiftVaultFail :execrows
-UPDATE vaults SET fail_lifted = $1, updated_at = $2
-WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active' AND fail_lifted <> $1
+UPDATE vaults SET fail_lifted = CAST($1 AS TEXT), updated_at = $2
+WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active'
+  AND ((CAST($1 AS TEXT) = 'admin' AND lift_wanted = TRUE AND fail_lifted <> 'admin')
+    OR (CAST($1 AS TEXT) <> 'admin' AND (fail_lifted = 'admin' OR fail_lifted < CAST($1 AS TEXT))))
 `
 
 type LiftVaultFailParams struct {
@@ -216,7 +218,8 @@ type LiftVaultFailParams struct {
 	Generation int64
 }
 
-// One permit per conversation (or 'admin'): 0 rows = it was given before.
+// One permit per wish of an administrator (cause 'admin') and per MFA (cause: its time, in digits of one length, so
+// that no earlier MFA can be used after a later one): 0 rows = it was given before.
 func (q *Queries) LiftVaultFail(ctx context.Context, arg LiftVaultFailParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, liftVaultFail,
 		arg.Cause,
@@ -232,8 +235,10 @@ func (q *Queries) LiftVaultFail(ctx context.Context, arg LiftVaultFailParams) (i
 }
 
 const liftVaultPass = `-- name: LiftVaultPass :execrows
-UPDATE vaults SET pass_lifted = $1, updated_at = $2
-WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active' AND pass_lifted <> $1
+UPDATE vaults SET pass_lifted = CAST($1 AS TEXT), updated_at = $2
+WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active'
+  AND ((CAST($1 AS TEXT) = 'admin' AND lift_wanted = TRUE AND pass_lifted <> 'admin')
+    OR (CAST($1 AS TEXT) <> 'admin' AND (pass_lifted = 'admin' OR pass_lifted < CAST($1 AS TEXT))))
 `
 
 type LiftVaultPassParams struct {
@@ -309,6 +314,26 @@ func (q *Queries) ListUsersForMachine(ctx context.Context, machineID string) ([]
 	return items, nil
 }
 
+const machineKnowsUser = `-- name: MachineKnowsUser :one
+SELECT COUNT(*) FROM users u WHERE u.id = $1 AND (
+    EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = $2 AND a.user_id = $1)
+    OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = $2 AND k.user_id = $1)
+    OR EXISTS (SELECT 1 FROM vaults v WHERE v.machine_id = $2 AND v.user_id = $1))
+`
+
+type MachineKnowsUserParams struct {
+	UserID    string
+	MachineID string
+}
+
+// Whether the machine may speak of the user: assigned, known, or with offline data there.
+func (q *Queries) MachineKnowsUser(ctx context.Context, arg MachineKnowsUserParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, machineKnowsUser, arg.UserID, arg.MachineID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const machineNameTaken = `-- name: MachineNameTaken :one
 SELECT COUNT(*) FROM machines WHERE name = $1
 `
@@ -318,6 +343,26 @@ func (q *Queries) MachineNameTaken(ctx context.Context, name string) (int64, err
 	var count int64
 	err := row.Scan(&count)
 	return count, err
+}
+
+const retireActivating = `-- name: RetireActivating :execrows
+UPDATE vaults SET state = 'retired', updated_at = $1
+WHERE user_id = $2 AND machine_id = $3 AND state = 'activating'
+`
+
+type RetireActivatingParams struct {
+	At        int64
+	UserID    string
+	MachineID string
+}
+
+// A generation that was begun and not finished ends when the next is begun: no permit is signed for it any more.
+func (q *Queries) RetireActivating(ctx context.Context, arg RetireActivatingParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, retireActivating, arg.At, arg.UserID, arg.MachineID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const sealBackupCode = `-- name: SealBackupCode :execrows
@@ -381,6 +426,33 @@ func (q *Queries) SetMachineFacts(ctx context.Context, arg SetMachineFactsParams
 		arg.Address,
 		arg.At,
 		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const setVaultLimits = `-- name: SetVaultLimits :execrows
+UPDATE vaults SET fail_limit = $1, use_limit = $2
+WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active'
+`
+
+type SetVaultLimitsParams struct {
+	FailLimit  int64
+	UseLimit   int64
+	UserID     string
+	MachineID  string
+	Generation int64
+}
+
+func (q *Queries) SetVaultLimits(ctx context.Context, arg SetVaultLimitsParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setVaultLimits,
+		arg.FailLimit,
+		arg.UseLimit,
+		arg.UserID,
+		arg.MachineID,
+		arg.Generation,
 	)
 	if err != nil {
 		return 0, err

@@ -44,13 +44,18 @@ INSERT INTO vaults (user_id, machine_id, generation, state, class, key, fail_han
 VALUES ($1, $2, $3, 'activating', $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18);
 
 -- name: LiftVaultFail :execrows
--- One permit per conversation (or 'admin'): 0 rows = it was given before.
-UPDATE vaults SET fail_lifted = sqlc.arg(cause), updated_at = sqlc.arg(at)
-WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active' AND fail_lifted <> sqlc.arg(cause);
+-- One permit per wish of an administrator (cause 'admin') and per MFA (cause: its time, in digits of one length, so
+-- that no earlier MFA can be used after a later one): 0 rows = it was given before.
+UPDATE vaults SET fail_lifted = CAST(sqlc.arg(cause) AS TEXT), updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active'
+  AND ((CAST(sqlc.arg(cause) AS TEXT) = 'admin' AND lift_wanted = TRUE AND fail_lifted <> 'admin')
+    OR (CAST(sqlc.arg(cause) AS TEXT) <> 'admin' AND (fail_lifted = 'admin' OR fail_lifted < CAST(sqlc.arg(cause) AS TEXT))));
 
 -- name: LiftVaultPass :execrows
-UPDATE vaults SET pass_lifted = sqlc.arg(cause), updated_at = sqlc.arg(at)
-WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active' AND pass_lifted <> sqlc.arg(cause);
+UPDATE vaults SET pass_lifted = CAST(sqlc.arg(cause) AS TEXT), updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active'
+  AND ((CAST(sqlc.arg(cause) AS TEXT) = 'admin' AND lift_wanted = TRUE AND pass_lifted <> 'admin')
+    OR (CAST(sqlc.arg(cause) AS TEXT) <> 'admin' AND (pass_lifted = 'admin' OR pass_lifted < CAST(sqlc.arg(cause) AS TEXT))));
 
 -- name: EndLift :execrows
 -- Both counters were lifted for the administrator: the wish is fulfilled.
@@ -73,3 +78,19 @@ DELETE FROM join_tokens WHERE expires_at < sqlc.arg(before);
 
 -- name: DeleteOldWindows :execrows
 DELETE FROM windows WHERE expires_at < sqlc.arg(before);
+
+-- name: SetVaultLimits :execrows
+UPDATE vaults SET fail_limit = sqlc.arg(fail_limit), use_limit = sqlc.arg(use_limit)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
+
+-- name: RetireActivating :execrows
+-- A generation that was begun and not finished ends when the next is begun: no permit is signed for it any more.
+UPDATE vaults SET state = 'retired', updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND state = 'activating';
+
+-- name: MachineKnowsUser :one
+-- Whether the machine may speak of the user: assigned, known, or with offline data there.
+SELECT COUNT(*) FROM users u WHERE u.id = sqlc.arg(user_id) AND (
+    EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = sqlc.arg(machine_id) AND a.user_id = sqlc.arg(user_id))
+    OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = sqlc.arg(machine_id) AND k.user_id = sqlc.arg(user_id))
+    OR EXISTS (SELECT 1 FROM vaults v WHERE v.machine_id = sqlc.arg(machine_id) AND v.user_id = sqlc.arg(user_id)));

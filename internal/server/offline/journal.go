@@ -1,0 +1,436 @@
+package offline
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/otp"
+	"latchkey/internal/policy"
+	"latchkey/internal/server/occasion"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+	"latchkey/internal/tpm"
+	"latchkey/internal/wire"
+)
+
+const (
+	maxEntries   = 200
+	maxEventData = 64 << 10
+	// ahead is how far in the future an entry's time or step may lie: the clocks of
+	// machine and server differ a little.
+	ahead = 10 * time.Minute
+)
+
+// fromMachines are the events that a machine may report, and nothing else: a
+// machine does not speak for administrators or for the server.
+var fromMachines = []event.Type{
+	event.SigninAllowed, event.SigninDenied, event.SigninIgnored, event.SigninAbandoned, event.FactorAccepted, event.FactorRejected,
+	event.LockoutBegan, event.BreakGlass, event.VaultRefused, event.VaultWiped, event.VaultRolledBack, event.VaultDamaged,
+	event.TPMProblem, event.JournalGap, event.ClockJump,
+}
+
+// Why an entry of a journal is not believed.
+const (
+	reasonEdited   = "hash-differs"
+	reasonRestored = "journal-restored"
+	reasonCounter  = "counter-went-back"
+	reasonAttest   = "counter-not-certified"
+	reasonType     = "not-a-machines-event"
+	reasonStranger = "not-a-user-of-this-machine"
+	reasonStep     = "step-in-the-future"
+	reasonSpent    = "not-this-users-authenticator"
+)
+
+// Journal takes over a machine's offline events: each once, in order, as events
+// of the server's own log (O11). Whatever of it can not be true of this machine
+// becomes an event of its own instead.
+func (s *Service) Journal(ctx context.Context, m db.Machine, in wire.Journal) (reply wire.JournalReply, err error) {
+	if len(in.Entries) > maxEntries {
+		return reply, fault.New(fault.Invalid, nil).With("entries", "%d; allowed are %d", len(in.Entries), maxEntries)
+	}
+	for i, e := range in.Entries {
+		switch {
+		case e.Seq == 0 || e.Seq > 1<<53 || i > 0 && e.Seq <= in.Entries[i-1].Seq:
+			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d is not in order", e.Seq)
+		case len(e.Hash) != len(event.Hash{}):
+			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has no hash", e.Seq)
+		case len(e.Event.Data) > maxEventData || len(e.Event.Data) > 0 && !json.Valid(e.Event.Data):
+			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has data that are too long or no JSON", e.Seq)
+		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || len(e.Spent.Authenticator) > 64 || len(e.Spent.Backup) > 64):
+			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d is out of bounds", e.Seq)
+		}
+	}
+	err = s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		reply, err = s.take(ctx, tx, m, in)
+		return err
+	})
+	return reply, err
+}
+
+// reader is one delivery being read.
+type reader struct {
+	*Service
+	tx    *store.Tx
+	m     db.Machine
+	now   time.Time
+	head  db.JournalHead
+	used  map[string]int // sign-ins per user
+	users map[string]*db.User
+}
+
+func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.Journal) (reply wire.JournalReply, err error) {
+	r := &reader{Service: s, tx: tx, m: m, now: s.Clock.Now(), used: map[string]int{}, users: map[string]*db.User{}}
+	zero := make([]byte, len(event.Hash{}))
+	if _, err := tx.StartJournal(ctx, db.StartJournalParams{MachineID: m.ID, Hash: zero}); err != nil {
+		return reply, err
+	}
+	if r.head, err = tx.GetJournalHead(ctx, m.ID); err != nil {
+		return reply, err
+	}
+	before := r.head.Seq
+	for _, e := range in.Entries {
+		if err := r.entry(ctx, e); err != nil {
+			return reply, fmt.Errorf("journal entry %d of machine %s: %w", e.Seq, m.ID, err)
+		}
+	}
+	if r.head.Seq != before {
+		if err := r.attested(ctx, in); err != nil {
+			return reply, err
+		}
+		n, err := tx.MoveJournalHead(ctx, db.MoveJournalHeadParams{
+			MachineID: m.ID, Seq: r.head.Seq, Hash: r.head.Hash, Counter: r.head.Counter, At: clock.Micros(r.now), OldSeq: before,
+		})
+		if err != nil {
+			return reply, err
+		}
+		if n != 1 {
+			return reply, fault.New(fault.Conflict, nil) // the same entries came twice at once
+		}
+		if err := r.count(ctx); err != nil {
+			return reply, err
+		}
+	}
+	return wire.JournalReply{Seq: uint64(r.head.Seq), Hash: r.head.Hash}, nil
+}
+
+// entry takes over one entry.
+func (r *reader) entry(ctx context.Context, e wire.JournalEntry) error {
+	seq := int64(e.Seq)
+	if seq <= r.head.Seq {
+		// It was delivered before, or it is another one under an old number: an old
+		// state of the machine was put back.
+		old, err := r.tx.GetEvent(ctx, e.Event.ID)
+		if err == nil && old.MachineID == r.m.ID || seq == r.head.Seq && bytes.Equal(e.Hash, r.head.Hash) {
+			return nil
+		}
+		if err != nil && !store.IsNotFound(err) {
+			return err
+		}
+		if err := r.note(event.JournalForged, reasonRestored, map[string]any{"seq": seq, "expected": r.head.Seq + 1}); err != nil {
+			return err
+		}
+		return r.believe(ctx, e)
+	}
+	chained := seq == r.head.Seq+1
+	if !chained {
+		if err := r.note(event.JournalGap, "entries-missing", map[string]any{"from": r.head.Seq + 1, "to": seq - 1}); err != nil {
+			return err
+		}
+	}
+	var prev event.Hash
+	copy(prev[:], r.head.Hash)
+	good := true
+	if want := wire.EntryHash(r.m.ID, prev, e); chained && !bytes.Equal(want[:], e.Hash) {
+		good = false
+		if err := r.note(event.JournalForged, reasonEdited, map[string]any{"seq": seq, "type": text.CleanN(string(e.Event.Type), 64)}); err != nil {
+			return err
+		}
+	}
+	if e.Counter != 0 && int64(e.Counter) < r.head.Counter {
+		err := r.note(event.VaultRolledBack, reasonCounter, map[string]any{"seq": seq, "counter": e.Counter, "expected": r.head.Counter})
+		if err != nil {
+			return err
+		}
+	}
+	r.head.Seq, r.head.Hash = seq, e.Hash
+	r.head.Counter = max(r.head.Counter, int64(e.Counter))
+	if !good {
+		return nil
+	}
+	return r.believe(ctx, e)
+}
+
+// note writes an event about the journal itself.
+func (r *reader) note(t event.Type, reason string, data map[string]any) error {
+	_, err := r.tx.Event(event.Event{
+		Type: t, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Outcome: "noticed", Reason: reason, Data: object(data),
+	})
+	return err
+}
+
+func (r *reader) forged(e wire.JournalEntry, reason string) error {
+	return r.note(event.JournalForged, reason, map[string]any{
+		"seq": e.Seq, "type": text.CleanN(string(e.Event.Type), 64), "user_id": text.CleanN(e.Event.UserID, 64), "subject": text.CleanN(e.Event.Subject, 128),
+	})
+}
+
+// believe makes an event of an entry, if this machine could know of it.
+func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
+	ev := e.Event
+	if !slices.Contains(fromMachines, ev.Type) {
+		return r.forged(e, reasonType)
+	}
+	var u *db.User
+	if ev.UserID != "" {
+		var err error
+		if u, err = r.mayKnow(ctx, ev.UserID); err != nil {
+			return err
+		}
+		if u == nil {
+			return r.forged(e, reasonStranger)
+		}
+		ev.Subject = u.Name
+	}
+	if e.Spent != nil {
+		if ok, err := r.spend(ctx, e, u); err != nil || !ok {
+			return err
+		}
+	}
+	ev.MachineID, ev.Machine = r.m.ID, r.m.Name
+	ev.Link = link(ev)
+	ev.ReceivedAt = clock.Micros(r.now)
+	ev.At = min(max(ev.At, 1), clock.Micros(r.now.Add(ahead)))
+	for _, f := range []struct {
+		s *string
+		n int
+	}{
+		{&ev.Actor, 128},
+		{&ev.Subject, 256},
+		{&ev.Address, 128},
+		{&ev.Scope, 32},
+		{&ev.Service, 64},
+		{&ev.Outcome, 32},
+		{&ev.Reason, 64},
+		{&ev.Factor, 32},
+	} {
+		*f.s = text.CleanN(*f.s, f.n)
+	}
+	if id, err := r.freshID(ctx, ev.ID); err != nil {
+		return err
+	} else {
+		ev.ID = id
+	}
+	if _, err := r.tx.Event(ev); err != nil {
+		return err
+	}
+	if ev.Type == event.SigninAllowed && u != nil && ev.Link != string(policy.LinkUp) {
+		r.used[u.ID]++
+	}
+	return nil
+}
+
+// link is the state of the link in which it happened. What a machine reports later
+// has happened without the server; only a break-glass sign-in is journalled in
+// every state.
+func link(e event.Event) string {
+	switch {
+	case e.Link == string(policy.LinkRefused):
+		return e.Link
+	case e.Type == event.BreakGlass && e.Link == string(policy.LinkUp):
+		return e.Link
+	}
+	return string(policy.LinkDown)
+}
+
+// freshID keeps the machine's id of the event, if it is one and nobody else's.
+func (r *reader) freshID(ctx context.Context, id string) (string, error) {
+	if len(id) != 36 || text.Clean(id) != id {
+		return store.NewID(), nil
+	}
+	_, err := r.tx.GetEvent(ctx, id)
+	if store.IsNotFound(err) {
+		return id, nil
+	}
+	return store.NewID(), err
+}
+
+// mayKnow finds a user of whom this machine may speak: assigned to it, known on
+// it, or with offline data on it.
+func (r *reader) mayKnow(ctx context.Context, id string) (*db.User, error) {
+	if u, ok := r.users[id]; ok {
+		return u, nil
+	}
+	var found *db.User
+	if len(id) <= 64 {
+		n, err := r.tx.MachineKnowsUser(ctx, db.MachineKnowsUserParams{MachineID: r.m.ID, UserID: id})
+		if err != nil {
+			return nil, err
+		}
+		if n > 0 {
+			u, err := r.tx.GetUser(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			found = &u
+		}
+	}
+	r.users[id] = found
+	return found, nil
+}
+
+// spend spends here what was accepted there (S10). ok is false if the machine can
+// not have accepted it: then the entry is not believed.
+func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok bool, err error) {
+	sp := *e.Spent
+	if sp.Authenticator == "" && sp.Backup == "" {
+		return true, nil
+	}
+	if u == nil {
+		return false, r.forged(e, reasonSpent)
+	}
+	vaults, err := r.tx.ListVaultsOfPair(ctx, db.ListVaultsOfPairParams{UserID: u.ID, MachineID: r.m.ID})
+	if err != nil {
+		return false, err
+	}
+	if len(vaults) == 0 {
+		return false, r.forged(e, reasonSpent)
+	}
+	about := func(t event.Type, what map[string]any) error {
+		_, err := r.tx.Event(event.Event{
+			Type: t, Subject: u.Name, UserID: u.ID, MachineID: r.m.ID, Machine: r.m.Name, Link: string(policy.LinkDown), Outcome: "noticed", Data: object(what),
+		})
+		return err
+	}
+	at := clock.Micros(r.now)
+	if sp.Authenticator != "" {
+		a, err := r.tx.GetAuthenticator(ctx, sp.Authenticator)
+		switch {
+		case store.IsNotFound(err):
+			return true, nil // it was removed since: there is nothing to spend
+		case err != nil:
+			return false, err
+		case a.UserID != u.ID || a.Kind != string(policy.TOTP):
+			return false, r.forged(e, reasonSpent)
+		}
+		var p otp.Params
+		if err := json.Unmarshal([]byte(a.Params), &p); err != nil || p.Validate() != nil {
+			return false, fmt.Errorf("authenticator %s: its parameters are damaged", a.ID)
+		}
+		if sp.Step > p.Step(r.now.Add(ahead))+otp.Skew+max(a.Drift, 0) {
+			return false, r.forged(e, reasonStep)
+		}
+		n, err := r.tx.SpendStep(ctx, db.SpendStepParams{ID: a.ID, Step: sp.Step, Drift: a.Drift, At: at})
+		if err != nil {
+			return false, err
+		}
+		if n == 0 && a.Step == sp.Step {
+			if err := about(event.CodeCollision, map[string]any{"authenticator": a.ID, "step": sp.Step, "event": e.Event.ID}); err != nil {
+				return false, err
+			}
+		}
+	}
+	if sp.Backup != "" {
+		c, err := r.tx.GetBackupCode(ctx, sp.Backup)
+		switch {
+		case store.IsNotFound(err):
+			return true, nil // the set was replaced since
+		case err != nil:
+			return false, err
+		case c.UserID != u.ID:
+			return false, r.forged(e, reasonSpent)
+		}
+		n, err := r.tx.SpendBackupCode(ctx, db.SpendBackupCodeParams{ID: c.ID, UserID: u.ID, MachineID: r.m.ID, At: at})
+		if err != nil {
+			return false, err
+		}
+		if n == 0 && c.UsedMachine != r.m.ID {
+			if err := about(event.BackupCollision, map[string]any{"code": c.ID, "other_machine": c.UsedMachine, "event": e.Event.ID}); err != nil {
+				return false, err
+			}
+		}
+	}
+	return true, nil
+}
+
+// count counts the sign-ins of this delivery for the report (O14), and ends the
+// windows that an offline sign-in ends (W6).
+func (r *reader) count(ctx context.Context) error {
+	ids := make([]string, 0, len(r.used))
+	for id := range r.used {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	for _, id := range ids {
+		v, err := r.tx.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: id, MachineID: r.m.ID})
+		switch {
+		case err == nil:
+			for range r.used[id] {
+				if _, err := r.tx.CountVaultUse(ctx, db.CountVaultUseParams{UserID: id, MachineID: r.m.ID, Generation: v.Generation, At: clock.Micros(r.now)}); err != nil {
+					return err
+				}
+			}
+		case !store.IsNotFound(err):
+			return err
+		}
+		if _, err := occasion.Report(ctx, r.tx, r.m, occasion.What{Kind: policy.EndOffline, UserID: id}, r.now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// attested checks the TPM's word on the counter, where this machine has shown an
+// attestation key and the counter's handle (O9, O11).
+func (r *reader) attested(ctx context.Context, in wire.Journal) error {
+	if len(r.m.AttestKey) == 0 {
+		return nil
+	}
+	var info struct {
+		Counter uint32 `json:"counter"`
+	}
+	if err := json.Unmarshal([]byte(r.m.TPMInfo), &info); err != nil || info.Counter == 0 {
+		return nil // it has no counter to be certified yet
+	}
+	why := ""
+	k, err := tpm.ParseAttestationKey(r.m.AttestKey)
+	if err != nil {
+		return fmt.Errorf("the attestation key of machine %s: %w", r.m.ID, err)
+	}
+	last := in.Entries[len(in.Entries)-1]
+	v, err := k.VerifyCounter(info.Counter, last.Hash, tpm.Certified{Attest: in.Attest, Signature: in.Sig})
+	switch {
+	case len(in.Attest) == 0:
+		why = "there is no certificate"
+	case err != nil:
+		why = err.Error()
+	case v.Value < last.Counter:
+		why = fmt.Sprintf("the TPM counts %d, the journal %d", v.Value, last.Counter)
+	}
+	if why == "" {
+		return nil
+	}
+	return r.note(event.JournalForged, reasonAttest, map[string]any{"seq": last.Seq, "why": text.CleanN(why, 200)})
+}
+
+// reasonWord keeps a reason code, or an agent's few words as one.
+func reasonWord(s string) string {
+	out := []byte(text.CleanN(s, 64))
+	for i, c := range out {
+		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-':
+		case c >= 'A' && c <= 'Z':
+			out[i] = c + 'a' - 'A'
+		default:
+			out[i] = '-'
+		}
+	}
+	return string(out)
+}
