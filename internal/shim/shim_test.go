@@ -214,7 +214,7 @@ func aStart(p Phase) Start {
 
 // converse runs the shim's side against a scripted agent and returns what the
 // agent heard after the start message.
-func converse(t *testing.T, p Phase, who *typist, say ...FromAgent) (Result, error, []FromShim) {
+func converse(t *testing.T, p Phase, who *typist, say ...FromAgent) (Result, []FromShim, error) {
 	t.Helper()
 	a, b := net.Pipe()
 	heard := make(chan []FromShim, 1)
@@ -247,12 +247,12 @@ func converse(t *testing.T, p Phase, who *typist, say ...FromAgent) (Result, err
 	}()
 	r, err := NewShimConn(a).Converse(aStart(p), who)
 	a.Close()
-	return r, err, <-heard
+	return r, <-heard, err
 }
 
 func TestAConversationWithEveryKindOfPrompt(t *testing.T) {
 	who := &typist{answers: []string{"hunter2", "2", "123456", ""}}
-	r, err, heard := converse(
+	r, heard, err := converse(
 		t, PhaseAuth, who,
 		Secret{1, "Password: "}, Choose{2, "Second factor", []string{"Code", "Push"}}, Tell{"two\nlines"},
 		Ask{3, "Code: "}, Warn{"hurry"}, Wait{4, "Approve on your phone"}, MustChange{},
@@ -300,7 +300,7 @@ func TestWhatEndsAConversation(t *testing.T) {
 		"an agent that leaves without a verdict has said no": {PhaseAuth, []FromAgent{Tell{"hi"}}, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r, err, _ := converse(t, c.phase, &typist{}, c.say...)
+			r, _, err := converse(t, c.phase, &typist{}, c.say...)
 			if (err != nil) != c.fails || !cmp.Equal(r.Verdict, c.want) {
 				t.Errorf("got %#v, %v", r, err)
 			}
@@ -309,7 +309,7 @@ func TestWhatEndsAConversation(t *testing.T) {
 }
 
 func TestNoAnswerIsACancel(t *testing.T) {
-	_, err, heard := converse(t, PhaseAuth, &typist{}, Ask{1, "Code: "}, Allow{"alice", ""})
+	_, heard, err := converse(t, PhaseAuth, &typist{}, Ask{1, "Code: "}, Allow{"alice", ""})
 	if !errors.Is(err, ErrGaveUp) {
 		t.Errorf("got %v", err)
 	}

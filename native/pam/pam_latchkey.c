@@ -162,7 +162,7 @@ static const char *phase_name(enum lk_phase phase)
 	return names[phase];
 }
 
-/* A name for the log: one line, no control characters, not endless. */
+/* A name for the log: one line, no control characters, no quotes, not endless. */
 static const char *loggable(char *buf, size_t size, const char *s)
 {
 	size_t n = strnlen(s, size - 1);
@@ -170,7 +170,17 @@ static const char *loggable(char *buf, size_t size, const char *s)
 	memcpy(buf, s, n);
 	buf[n] = '\0';
 	lk_clean(buf, false);
+	for (char *p = buf; *p != '\0'; p++)
+		if (*p == '"')
+			*p = '\'';
 	return buf;
+}
+
+/* Phases that decide nothing: a sign-in is over when they come, and a session must
+ * be able to end. */
+static bool decides_nothing(enum lk_phase phase)
+{
+	return phase == LK_PHASE_SETCRED || phase == LK_PHASE_SESSION_OPEN || phase == LK_PHASE_SESSION_CLOSE;
 }
 
 /* sshd says how the person got this far; others have no such thing. PAM's own
@@ -198,11 +208,10 @@ static int without_agent(struct call *c, enum lk_phase phase, const struct lk_op
 	const char *service = item(c->pamh, PAM_SERVICE), *tty = item(c->pamh, PAM_TTY), *rhost = item(c->pamh, PAM_RHOST);
 	struct account caller;
 	const struct account *subject = target;
-	char name[65], at[65], why[160];
+	char name[65], at[65], what[65], why[160];
 	bool listed = false, by_root = getuid() == 0;
 
-	if (phase == LK_PHASE_SETCRED || phase == LK_PHASE_SESSION_OPEN || phase == LK_PHASE_SESSION_CLOSE) {
-		/* They let nobody in; a session must be able to end. */
+	if (decides_nothing(phase)) {
 		pam_syslog(c->pamh, LOG_NOTICE, "%s passed without the agent: %s", phase_name(phase), fault);
 		return PAM_IGNORE;
 	}
@@ -221,7 +230,8 @@ static int without_agent(struct call *c, enum lk_phase phase, const struct lk_op
 	}
 	/* A root shell at hand can write /etc/shadow anyway; everybody else would set a
 	 * local password that the server does not know of. */
-	if (phase == LK_PHASE_CHAUTHTOK && rhost[0] == '\0' && getuid() == 0 && strcmp(service, "passwd") == 0) {
+	if (phase == LK_PHASE_CHAUTHTOK && rhost[0] == '\0' && getuid() == 0 &&
+	    (strcmp(service, "passwd") == 0 || strcmp(service, "chpasswd") == 0 || strcmp(service, "newusers") == 0)) {
 		pam_syslog(c->pamh, LOG_NOTICE, "chauthtok passed without the agent for root: %s", fault);
 		return PAM_IGNORE;
 	}
@@ -232,10 +242,11 @@ static int without_agent(struct call *c, enum lk_phase phase, const struct lk_op
 	}
 	loggable(name, sizeof(name), lk_for_caller(service) ? ruser : user);
 	loggable(at, sizeof(at), tty);
+	loggable(what, sizeof(what), service);
 	if (listed) {
 		pam_syslog(c->pamh, LOG_ALERT,
 			   "break-glass sign-in without second factor: user=\"%s\" uid=%lu service=%s tty=\"%s\": %s", name,
-			   (unsigned long)subject->uid, service, at, fault);
+			   (unsigned long)subject->uid, what, at, fault);
 		show(c, true, text_emergency);
 		return PAM_IGNORE;
 	}
@@ -260,6 +271,8 @@ static int run(struct call *c, enum lk_phase phase, const struct lk_options *o, 
 	if (user == NULL || user[0] == '\0')
 		return phase == LK_PHASE_AUTH || phase == LK_PHASE_ACCOUNT ? PAM_USER_UNKNOWN : failure(phase, c->flags);
 	if (!look_up(BY_NAME, user, 0, &target) || !look_up(BY_UID, NULL, getuid(), &caller)) {
+		if (decides_nothing(phase))
+			return PAM_IGNORE;
 		pam_syslog(c->pamh, LOG_ERR, "%s denied: the system's user data can not be read", phase_name(phase));
 		show(c, true, text_broken);
 		return failure(phase, c->flags);
@@ -336,9 +349,11 @@ static int run(struct call *c, enum lk_phase phase, const struct lk_options *o, 
 	default:
 		break;
 	}
-	pam_syslog(c->pamh, LOG_ERR, "%s denied: %s", phase_name(phase), t->fault);
-	if (phase == LK_PHASE_SETCRED || phase == LK_PHASE_SESSION_OPEN || phase == LK_PHASE_SESSION_CLOSE)
+	if (decides_nothing(phase)) {
+		pam_syslog(c->pamh, LOG_NOTICE, "%s passed without the agent: %s", phase_name(phase), t->fault);
 		return PAM_IGNORE;
+	}
+	pam_syslog(c->pamh, LOG_ERR, "%s denied: %s", phase_name(phase), t->fault);
 	show(c, true, end == LK_LATE ? text_late : text_broken);
 	return failure(phase, c->flags);
 }
