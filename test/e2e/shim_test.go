@@ -510,6 +510,34 @@ func TestAnAgentThatGoesAfterItsVerdictEndsNoSession(t *testing.T) {
 	}
 }
 
+func TestTextsBeforeAnApprovalAreSeen(t *testing.T) {
+	m, _ := machine(t, "latchkey-full")
+	m.SSHD()
+	m.FakeAgent(func(c *Caller) {
+		if c.Phase == shim.PhaseAuth {
+			_, _ = c.Secret("Password: ")
+			c.Say(shim.Tell{Text: "Three sign-ins are left."})
+		}
+		c.Say(shim.Allow{User: c.User})
+	})
+	turns := Say("assword", "latchkey pw")
+	for program, r := range map[string]Result{
+		"ssh":   m.SSH("alice", turns),
+		"login": m.Login("alice", turns),
+		"su":    m.Su("alice", "alice", turns),
+	} {
+		t.Run(program, func(t *testing.T) {
+			opened(t, r, true)
+			shows(t, r, "Three sign-ins are left.", true)
+		})
+	}
+	t.Run("not in sudo, which asks for silence", func(t *testing.T) {
+		r := m.In(t).Sudo("alice", turns)
+		opened(t, r, true)
+		shows(t, r, "Three sign-ins are left.", false)
+	})
+}
+
 func TestSSH(t *testing.T) {
 	m, uid := machine(t, "latchkey-full")
 	sshd := m.SSHD()
