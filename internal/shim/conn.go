@@ -230,6 +230,29 @@ func (s *ShimConn) Converse(start Start, p Person) (Result, error) {
 	}
 }
 
+// Status asks for the state of the machine and returns the agent's JSON, which is
+// not parsed.
+func (s *ShimConn) Status() (string, error) {
+	if err := s.Send(Hello{Version}, SendTime); err != nil {
+		return "", err
+	}
+	if err := s.Send(Status{}, SendTime); err != nil {
+		return "", err
+	}
+	m, err := s.Receive(FrameTime)
+	if err != nil {
+		return "", err
+	}
+	switch m := m.(type) {
+	case Tell:
+		return m.Text, nil
+	case TooOld:
+		return "", fmt.Errorf("%w: %s", ErrVersion, m.Text)
+	default:
+		return "", fmt.Errorf("%w: %T in answer to status", ErrShape, m)
+	}
+}
+
 // WaitHint stands behind the text of a Wait.
 const WaitHint = " (press Enter to check): "
 

@@ -318,6 +318,35 @@ func TestNoAnswerIsACancel(t *testing.T) {
 	}
 }
 
+func TestStatus(t *testing.T) {
+	for name, c := range map[string]struct {
+		reply FromAgent
+		want  string
+		err   error
+	}{
+		"the agent's JSON is handed on":        {Tell{`{"link":"up"}`}, `{"link":"up"}`, nil},
+		"an agent of another version is named": {TooOld{"update"}, "", ErrVersion},
+		"another answer is an error":           {Ignore{}, "", ErrShape},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a, b := net.Pipe()
+			go func() {
+				agent := NewAgentConn(b)
+				defer agent.Close()
+				if err := agent.Greet(time.Second, ""); err != nil {
+					return
+				}
+				if m, err := agent.Receive(time.Second); err == nil && m == (Status{}) {
+					_ = agent.Send(c.reply, time.Second)
+				}
+			}()
+			if got, err := NewShimConn(a).Status(); got != c.want || !errors.Is(err, c.err) {
+				t.Errorf("got %q, %v", got, err)
+			}
+		})
+	}
+}
+
 func TestWhatCanNotBeSent(t *testing.T) {
 	for name, m := range map[string]FromShim{
 		"an answer that holds a NUL":          Answer{1, secret.FromString("a\x00b")},

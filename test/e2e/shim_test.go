@@ -627,6 +627,17 @@ func TestSSH(t *testing.T) {
 			t.Errorf("%+v", q.Request)
 		}
 	})
+	t.Run("a junk password that the stack holds is marked", func(t *testing.T) {
+		m := m.In(t)
+		m.PAM("sshd", "auth optional pam_unix.so\nauth required pam_latchkey.so mode=second\n")
+		defer m.PAM("sshd", m.Shipped("latchkey-full"))
+		f := m.FakeAgent(func(c *Caller) { c.Say(shim.Deny{Text: "Sign-in failed."}) })
+		defer f.Stop()
+		opened(t, m.SSH("nobody-here", Say("assword: ", "latchkey pw"), once...), false)
+		if q := f.Request(t, shim.PhaseAuth); !q.Junk || !q.HasAuthtok {
+			t.Errorf("%+v", q.Request)
+		}
+	})
 	t.Run("a client that goes leaves no waiting module", func(t *testing.T) {
 		ended := make(chan time.Time, 1)
 		f := m.FakeAgent(func(c *Caller) {
