@@ -86,10 +86,14 @@ type Machine struct {
 	Owner        string          `json:"owner,omitempty" doc:"Name of the user it belongs to"`
 	OnlyAssigned bool            `json:"only_assigned" doc:"Only users in users may sign in"`
 	Users        []string        `json:"users" nullable:"false" doc:"Names of the assigned users"`
+	Hostname     string          `json:"hostname,omitempty"`
 	OS           string          `json:"os,omitempty"`
 	AgentVersion string          `json:"agent_version,omitempty"`
 	TPM          string          `json:"tpm" doc:"tpm, software or none"`
 	TPMInfo      json.RawMessage `json:"tpm_info,omitempty"`
+	KeyInTPM     bool            `json:"key_in_tpm" doc:"The machine says that its key lies in the TPM"`
+	TPMProblem   string          `json:"tpm_problem,omitempty" doc:"Reason code"`
+	VaultProblem string          `json:"vault_problem,omitempty" doc:"Reason code"`
 	Address      string          `json:"address,omitempty" doc:"Of its last connection"`
 	LastSeenAt   time.Time       `json:"last_seen_at,omitzero"`
 	JoinedAt     time.Time       `json:"joined_at,omitzero"`
@@ -164,7 +168,7 @@ type OfflineEntry struct {
 	MachineID   string    `json:"machine_id"`
 	Generation  int64     `json:"generation"`
 	Class       string    `json:"class" doc:"tpm or software"`
-	State       string    `json:"state" doc:"activating, active, outdated, expired, disenrolling or retired"`
+	State       string    `json:"state" doc:"activating, active, outdated, expired, used up, disenrolling or retired"`
 	EnrolledAt  time.Time `json:"enrolled_at,omitzero"`
 	SyncedAt    time.Time `json:"synced_at,omitzero"`
 	LastMFAAt   time.Time `json:"last_mfa_at,omitzero"`
@@ -275,14 +279,12 @@ type Explained struct {
 type Settings struct {
 	Contact   string `json:"contact" doc:"Whom people call; shown with refusals, also offline"`
 	ServerURL string `json:"server_url" doc:"https://HOST:PORT under which machines reach this server; goes into join tokens"`
-	Issuer    string `json:"issuer" doc:"Name under which authenticator apps list the accounts"`
 }
 
 // SettingsChange changes them; what is left out stays.
 type SettingsChange struct {
 	Contact   *string `json:"contact,omitempty"`
 	ServerURL *string `json:"server_url,omitempty"`
-	Issuer    *string `json:"issuer,omitempty"`
 }
 
 // Status is how the server is.

@@ -47,6 +47,7 @@ type Config struct {
 	Random    io.Reader // of join tokens
 	Passwords Passwords
 	Factors   Keeper
+	Door      Door
 	CA        func() [32]byte // SHA-256 of the CA's certificate, which join tokens pin
 	ServerURL string          // of the machines' listener, where the settings name none
 	Version   string          // of this program

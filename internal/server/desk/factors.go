@@ -335,7 +335,7 @@ func (d *Desk) LoseFactor(ctx context.Context, a Actor, userRef, ref string) (re
 		if out.State = factorLost; n == 0 {
 			return nil
 		}
-		err = note(tx, a, event.Event{Type: event.FactorRemoved, Subject: u.Name, UserID: u.ID, Factor: out.Kind, Outcome: factorLost}, map[string]any{
+		err = note(tx, a, event.Event{Type: event.FactorLost, Subject: u.Name, UserID: u.ID, Factor: out.Kind}, map[string]any{
 			"authenticator": out.ID, "name": out.Name,
 		})
 		if err != nil {

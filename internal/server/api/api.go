@@ -1,0 +1,200 @@
+// Package api is the door for programs and for the command `latchkey`: REST under
+// /api/v1, described by /api/v1/openapi.json.
+//
+// It is thin: it says who asks (WithActor, set by the listener from what it has
+// proven), reads bodies of package rest, calls package desk, and writes the answer.
+// It promises: every answer that is not 2xx is a problem (RFC 9457) with a stable
+// code, a sentence for people and every field at fault; causes stay in the log;
+// lists are paged by opaque cursors; what can be changed carries an ETag, and
+// If-Match refuses a change of something that was changed meanwhile (412); bodies
+// are bounded.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+)
+
+// MaxBody bounds the body of a request in octets: a policy of full size, and some
+// room.
+const MaxBody = 128 << 10
+
+// Deps is what the API stands on.
+type Deps struct {
+	Desk    *desk.Desk
+	Version string
+	Logger  *slog.Logger // may be nil
+}
+
+type actorKey struct{}
+
+// WithActor says on whose behalf the request is made. Only a listener that has
+// proven it may call this.
+func WithActor(ctx context.Context, a desk.Actor) context.Context {
+	return context.WithValue(ctx, actorKey{}, a)
+}
+
+// door holds what the handlers need.
+type door struct {
+	desk *desk.Desk
+	log  *slog.Logger
+	api  huma.API
+}
+
+// New makes the handler of everything under /api/v1. A request without an actor is
+// refused, but for the description of the API.
+func New(d Deps) http.Handler {
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	mux := http.NewServeMux()
+	x := &door{desk: d.Desk, log: d.Logger}
+	x.api = humago.New(mux, config(d.Version))
+	x.people()
+	x.things()
+	x.events(mux)
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		writeProblem(w, x.problem(r.Context(), fault.Newf(fault.NotFound, "There is nothing at %s %s. The API is described at %s/openapi.json.", r.Method, clip(r.URL.Path), rest.Base), false))
+	})
+	return x.recover(mux)
+}
+
+func clip(s string) string {
+	if len(s) > 200 {
+		s = s[:200]
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func config(version string) huma.Config {
+	c := huma.DefaultConfig("Latchkey", version)
+	c.OpenAPIPath = rest.Base + "/openapi"
+	c.DocsPath, c.SchemasPath = "", ""
+	c.CreateHooks = nil // they would put $schema into every body
+	c.RejectUnknownQueryParameters = true
+	c.Info.Description = "Administration of Latchkey. Ids carry a prefix; wherever an id is asked for in a path, the exact name will do. Times are RFC 3339 in UTC."
+	return c
+}
+
+// recover keeps a mistake in one handler from being more than a 500.
+func (x *door) recover(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); {
+			case p == nil:
+			case p == http.ErrAbortHandler:
+				panic(p)
+			default:
+				x.log.Error("the API panicked", "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+				writeProblem(w, newProblem(fault.New(fault.Internal, nil), false))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// actor is who asks.
+func actor(ctx context.Context) (desk.Actor, error) {
+	a, ok := ctx.Value(actorKey{}).(desk.Actor)
+	if !ok || a.Name == "" {
+		return a, fault.New(fault.Unauthorized, nil)
+	}
+	return a, nil
+}
+
+// op describes one operation in short.
+func op(id, method, path, summary string, status int) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: rest.Base + path, Summary: summary, DefaultStatus: status, MaxBodyBytes: MaxBody,
+		Tags: []string{strings.Split(strings.TrimPrefix(path, "/"), "/")[0]},
+	}
+}
+
+// add registers an operation. fn gets the actor; its error becomes a problem.
+func add[In, Out any](x *door, o huma.Operation, fn func(ctx context.Context, a desk.Actor, in *In) (*Out, error)) {
+	huma.Register(x.api, o, func(ctx context.Context, in *In) (*Out, error) {
+		a, err := actor(ctx)
+		if err == nil {
+			var out *Out
+			if out, err = fn(ctx, a, in); err == nil {
+				return out, nil
+			}
+		}
+		m, ok := any(in).(interface{ matched() bool })
+		return nil, x.problem(ctx, err, ok && m.matched())
+	})
+}
+
+// ifMatch is the header of a conditional change.
+type ifMatch struct {
+	IfMatch string `header:"If-Match" doc:"The ETag that was seen; absent or *: any"`
+}
+
+func (i ifMatch) matched() bool { return i.IfMatch != "" }
+
+// rev is the revision that was seen, 0 for any.
+func (i ifMatch) rev() (int64, error) {
+	if i.IfMatch == "" || i.IfMatch == "*" {
+		return 0, nil
+	}
+	s, ok := strings.CutPrefix(i.IfMatch, `"`)
+	s, ok2 := strings.CutSuffix(s, `"`)
+	n, err := strconv.ParseInt(s, 10, 64)
+	if !ok || !ok2 || err != nil || n < 1 || strconv.FormatInt(n, 10) != s {
+		return 0, fault.New(fault.Invalid, nil).With("If-Match", "it is no ETag of this API; allowed is the one that was seen, such as \"3\", or *")
+	}
+	return n, nil
+}
+
+func etag(rev int64) string { return `"` + strconv.FormatInt(rev, 10) + `"` }
+
+// tagged is an answer with its ETag.
+type tagged[T any] struct {
+	ETag string `header:"ETag"`
+	Body T
+}
+
+// plain is an answer without.
+type plain[T any] struct{ Body T }
+
+// paged is what every list takes.
+type paged struct {
+	After string `query:"after" doc:"Cursor: the \"next\" of the page before"`
+	Limit int    `query:"limit" minimum:"0" maximum:"500" doc:"How many at most; 0 or absent: 50"`
+}
+
+func reply[T any](v T, err error) (*plain[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &plain[T]{v}, nil
+}
+
+func withTag[T any](v T, err error, rev func(T) int64) (*tagged[T], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &tagged[T]{ETag: etag(rev(v)), Body: v}, nil
+}
+
+// problem turns an error into what leaves the process, and logs what stays.
+func (x *door) problem(ctx context.Context, err error, conditional bool) *problem {
+	f := fault.Of(err)
+	if f.Code == fault.Internal && !errors.Is(err, context.Canceled) {
+		x.log.ErrorContext(ctx, "a request failed", "error", err)
+	}
+	return newProblem(f, conditional)
+}

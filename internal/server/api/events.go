@@ -1,0 +1,161 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+)
+
+type eventQuery struct {
+	pairQuery
+	Type    []string  `query:"type" doc:"Words of the vocabulary, or beginnings such as signin. ; several with commas"`
+	Outcome string    `query:"outcome" maxLength:"64"`
+	Since   time.Time `query:"since" doc:"At the source, inclusive"`
+	Until   time.Time `query:"until" doc:"Exclusive"`
+}
+
+func (q eventQuery) filter() desk.EventFilter {
+	return desk.EventFilter{Types: q.Type, User: q.User, Machine: q.Machine, Outcome: q.Outcome, Since: q.Since, Until: q.Until}
+}
+
+// events registers the event log.
+func (x *door) events(mux *http.ServeMux) {
+	d := x.desk
+	add(x, op("list-events", "GET", "/events", "List events, the youngest first", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		paged
+		eventQuery
+	},
+	) (*plain[rest.Page[rest.Event]], error) {
+		return reply(d.ListEvents(ctx, a, in.filter(), in.After, in.Limit))
+	})
+	add(x, op("show-event", "GET", "/events/{event}", "Show an event", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Event string `path:"event" maxLength:"64"`
+	},
+	) (*plain[rest.Event], error) {
+		return reply(d.ShowEvent(ctx, a, in.Event))
+	})
+	add(x, op("verify-events", "POST", "/events/verify", "Prove that no event is missing or edited", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Verify }) (*plain[rest.Verified], error) {
+		return reply(d.VerifyEvents(ctx, a, in.Body))
+	})
+	x.stream(mux)
+}
+
+// stream is written by hand, because huma's own ends after five seconds: JSON
+// lines, one event each, and an empty line now and then as a sign of life.
+func (x *door) stream(mux *http.ServeMux) {
+	const path = rest.Base + "/events/stream"
+	mux.HandleFunc("GET "+path, func(w http.ResponseWriter, r *http.Request) {
+		a, err := actor(r.Context())
+		if err != nil {
+			writeProblem(w, x.problem(r.Context(), err, false))
+			return
+		}
+		f, tail, err := streamQuery(r)
+		if err != nil {
+			writeProblem(w, x.problem(r.Context(), err, false))
+			return
+		}
+		c := http.NewResponseController(w)
+		begun := false
+		send := func(b []byte) error {
+			if !begun {
+				begun = true
+				w.Header().Set("Content-Type", "application/jsonl")
+				w.Header().Set("Cache-Control", "no-store")
+				w.WriteHeader(http.StatusOK)
+			}
+			// A reader that takes nothing for a minute is gone. Some writers know no
+			// deadline; then the listener's own counts.
+			_ = c.SetWriteDeadline(clock.Deadline(time.Minute))
+			if _, err := w.Write(append(b, '\n')); err != nil {
+				return err
+			}
+			return c.Flush()
+		}
+		err = x.desk.FollowEvents(r.Context(), a, f, tail, func(e rest.Event) error {
+			b, err := json.Marshal(e)
+			if err != nil {
+				return err
+			}
+			return send(b)
+		}, func() error { return send(nil) })
+		if !begun && err != nil && !errors.Is(err, context.Canceled) {
+			writeProblem(w, x.problem(r.Context(), err, false))
+		}
+	})
+	text := func(name, doc string) *huma.Param {
+		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	x.api.OpenAPI().AddOperation(&huma.Operation{
+		OperationID: "follow-events", Method: "GET", Path: path, Summary: "Follow events as they are written", Tags: []string{"events"},
+		Parameters: []*huma.Param{
+			text("type", "As in list-events"), text("user", "Only of this user"), text("machine", "Only on this machine"), text("outcome", "Only with this outcome"),
+			{Name: "tail", In: "query", Description: "How many earlier events come first, 0 to 500", Schema: &huma.Schema{Type: huma.TypeInteger}},
+		},
+		Responses: map[string]*huma.Response{
+			"200": {
+				Description: "One event a line; empty lines are signs of life. It does not end by itself.",
+				Content:     map[string]*huma.MediaType{"application/jsonl": {Schema: x.api.OpenAPI().Components.Schemas.Schema(eventType, true, "Event")}},
+			},
+		},
+	})
+}
+
+// streamQuery reads the parameters of the stream, all faults at once.
+func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
+	var f desk.EventFilter
+	bad := fault.New(fault.Invalid, nil)
+	tail := 0
+	for name, values := range r.URL.Query() {
+		v := values[0]
+		switch name {
+		case "type":
+			f.Types = splitList(v)
+		case "user":
+			f.User = v
+		case "machine":
+			f.Machine = v
+		case "outcome":
+			f.Outcome = v
+		case "tail":
+			n, err := strconv.Atoi(v)
+			if err != nil || n < 0 || n > rest.MaxPage {
+				bad.With("tail", "%q is not allowed; allowed are 0 to %d", v, rest.MaxPage)
+			}
+			tail = n
+		default:
+			bad.With(name, "there is no such parameter; allowed are type, user, machine, outcome, tail")
+		}
+		if len(values) > 1 {
+			bad.With(name, "it stands twice")
+		}
+	}
+	if len(bad.Fields) > 0 {
+		return f, 0, bad
+	}
+	return f, tail, nil
+}
+
+var eventType = reflect.TypeFor[rest.Event]()
+
+func splitList(s string) []string {
+	var out []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			out = append(out, part)
+		}
+	}
+	return out
+}

@@ -1,0 +1,188 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+)
+
+type policyPath struct {
+	Policy string `path:"policy" maxLength:"512" doc:"Name or id"`
+}
+
+type machinePath struct {
+	Machine string `path:"machine" maxLength:"512" doc:"Name, number such as #7, or id"`
+}
+
+type pairQuery struct {
+	User    string `query:"user" maxLength:"512" doc:"Only of this user: name or id"`
+	Machine string `query:"machine" maxLength:"512" doc:"Only on this machine: name, number or id"`
+}
+
+func policyRev(p rest.Policy) int64   { return p.Rev }
+func machineRev(m rest.Machine) int64 { return m.Rev }
+
+// things registers policies, machines, offline data, windows and the server itself.
+func (x *door) things() {
+	d := x.desk
+	add(x, op("list-policies", "GET", "/policies", "List policies in the order in which they are looked at", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Page[rest.Policy]], error) {
+		return reply(d.ListPolicies(ctx, a))
+	})
+	add(x, op("add-policy", "POST", "/policies", "Add a policy", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewPolicy }) (*tagged[rest.Policy], error) {
+		p, err := d.AddPolicy(ctx, a, in.Body)
+		return withTag(p, err, policyRev)
+	})
+	add(x, op("show-policy", "GET", "/policies/{policy}", "Show a policy", 0), func(ctx context.Context, a desk.Actor, in *policyPath) (*tagged[rest.Policy], error) {
+		p, err := d.ShowPolicy(ctx, a, in.Policy)
+		return withTag(p, err, policyRev)
+	})
+	add(x, op("change-policy", "PATCH", "/policies/{policy}", "Change a policy", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		policyPath
+		ifMatch
+		Body rest.PolicyChange
+	},
+	) (*tagged[rest.Policy], error) {
+		rev, err := in.rev()
+		if err != nil {
+			return nil, err
+		}
+		p, err := d.ChangePolicy(ctx, a, in.Policy, rev, in.Body)
+		return withTag(p, err, policyRev)
+	})
+	add(x, op("remove-policy", "DELETE", "/policies/{policy}", "Remove a policy", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		policyPath
+		ifMatch
+	},
+	) (*empty, error) {
+		rev, err := in.rev()
+		if err != nil {
+			return nil, err
+		}
+		return nil, d.RemovePolicy(ctx, a, in.Policy, rev)
+	})
+	add(x, op("list-policy-versions", "GET", "/policies/{policy}/versions", "A policy's history, the youngest version first", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		policyPath
+		paged
+	},
+	) (*plain[rest.Page[rest.PolicyVersion]], error) {
+		return reply(d.PolicyHistory(ctx, a, in.Policy, in.After, in.Limit))
+	})
+	add(x, op("roll-back-policy", "POST", "/policies/{policy}/rollback", "Bring an older version of a policy back", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct {
+		policyPath
+		ifMatch
+		Body rest.Rollback
+	},
+	) (*tagged[rest.Policy], error) {
+		rev, err := in.rev()
+		if err != nil {
+			return nil, err
+		}
+		p, err := d.RollbackPolicy(ctx, a, in.Policy, rev, in.Body)
+		return withTag(p, err, policyRev)
+	})
+
+	add(x, op("list-machines", "GET", "/machines", "List machines", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		paged
+		Status string `query:"status" maxLength:"32" doc:"Only those that are pending, active, revoked or lost"`
+	},
+	) (*plain[rest.Page[rest.Machine]], error) {
+		return reply(d.ListMachines(ctx, a, in.Status, in.After, in.Limit))
+	})
+	add(x, op("show-machine", "GET", "/machines/{machine}", "Show a machine", 0), func(ctx context.Context, a desk.Actor, in *machinePath) (*tagged[rest.Machine], error) {
+		m, err := d.ShowMachine(ctx, a, in.Machine)
+		return withTag(m, err, machineRev)
+	})
+	add(x, op("change-machine", "PATCH", "/machines/{machine}", "Change or approve a machine", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		machinePath
+		ifMatch
+		Body rest.MachineChange
+	},
+	) (*tagged[rest.Machine], error) {
+		rev, err := in.rev()
+		if err != nil {
+			return nil, err
+		}
+		m, err := d.ChangeMachine(ctx, a, in.Machine, rev, in.Body)
+		return withTag(m, err, machineRev)
+	})
+	add(x, op("remove-machine", "DELETE", "/machines/{machine}", "Remove a machine that is no longer trusted", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		machinePath
+		ifMatch
+	},
+	) (*empty, error) {
+		rev, err := in.rev()
+		if err != nil {
+			return nil, err
+		}
+		return nil, d.RemoveMachine(ctx, a, in.Machine, rev)
+	})
+	type dismissal struct {
+		machinePath
+		Body rest.Why
+	}
+	add(x, op("revoke-machine", "POST", "/machines/{machine}/revoke", "Revoke a machine for good", http.StatusOK), func(ctx context.Context, a desk.Actor, in *dismissal) (*tagged[rest.Machine], error) {
+		m, err := d.RevokeMachine(ctx, a, in.Machine, in.Body)
+		return withTag(m, err, machineRev)
+	})
+	add(x, op("lose-machine", "POST", "/machines/{machine}/lost", "Report a machine lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *dismissal) (*plain[rest.Lost], error) {
+		return reply(d.LoseMachine(ctx, a, in.Machine, in.Body))
+	})
+	add(x, op("list-tokens", "GET", "/machine-tokens", "List join tokens", 0), func(ctx context.Context, a desk.Actor, in *paged) (*plain[rest.Page[rest.Token]], error) {
+		return reply(d.ListTokens(ctx, a, in.After, in.Limit))
+	})
+	add(x, op("issue-token", "POST", "/machine-tokens", "Issue a join token", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewToken }) (*plain[rest.Token], error) {
+		return reply(d.IssueToken(ctx, a, in.Body))
+	})
+	add(x, op("withdraw-token", "DELETE", "/machine-tokens/{token}", "Withdraw a join token", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Token string `path:"token" maxLength:"64"`
+	},
+	) (*empty, error) {
+		return nil, d.WithdrawToken(ctx, a, in.Token)
+	})
+
+	add(x, op("list-offline", "GET", "/offline", "The offline enrolment report", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		paged
+		pairQuery
+	},
+	) (*plain[rest.Page[rest.OfflineEntry]], error) {
+		return reply(d.ListOffline(ctx, a, in.User, in.Machine, in.After, in.Limit))
+	})
+	add(x, op("disenroll-offline", "POST", "/offline/disenroll", "Wipe offline data", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
+		return reply(d.Disenrol(ctx, a, in.Body))
+	})
+	add(x, op("lift-offline", "POST", "/offline/lift", "Have the counters of offline data lifted", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
+		return reply(d.Lift(ctx, a, in.Body))
+	})
+
+	add(x, op("list-windows", "GET", "/windows", "List open MFA windows", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		paged
+		pairQuery
+	},
+	) (*plain[rest.Page[rest.Window]], error) {
+		return reply(d.ListWindows(ctx, a, in.User, in.Machine, in.After, in.Limit))
+	})
+	add(x, op("revoke-windows", "POST", "/windows/revoke", "Sign out everywhere", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
+		return reply(d.RevokeWindows(ctx, a, in.Body))
+	})
+	add(x, op("revoke-window", "DELETE", "/windows/{window}", "End one window", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Window string `path:"window" maxLength:"64"`
+	},
+	) (*empty, error) {
+		return nil, d.RevokeWindow(ctx, a, in.Window)
+	})
+
+	add(x, op("explain", "POST", "/explain", "Why a user would (not) be prompted", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Explain }) (*plain[rest.Explained], error) {
+		return reply(d.Explain(ctx, a, in.Body))
+	})
+	add(x, op("show-settings", "GET", "/settings", "Settings of the server", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Settings], error) {
+		return reply(d.Settings(ctx, a))
+	})
+	add(x, op("change-settings", "PATCH", "/settings", "Change settings of the server", 0), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.SettingsChange }) (*plain[rest.Settings], error) {
+		return reply(d.ChangeSettings(ctx, a, in.Body))
+	})
+	add(x, op("show-status", "GET", "/status", "How the server is", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Status], error) {
+		return reply(d.Status(ctx, a))
+	})
+}

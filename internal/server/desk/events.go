@@ -1,0 +1,310 @@
+package desk
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+)
+
+// EventFilter chooses events; what is empty means any.
+type EventFilter struct {
+	Types   []string // words of the vocabulary, or "signin." for all that begin so
+	User    string   // name or id
+	Machine string   // name, number or id
+	Outcome string
+	Since   time.Time // at the source, inclusive
+	Until   time.Time // exclusive
+}
+
+// chosenEvents is a filter with names resolved.
+type chosenEvents struct {
+	f store.EventFilter
+}
+
+func (d *Desk) resolveFilter(ctx context.Context, in EventFilter) (chosenEvents, error) {
+	var out chosenEvents
+	var v faults
+	if v.count("type", len(in.Types)) {
+		for _, t := range in.Types {
+			v.eventType(t)
+		}
+	}
+	if !in.Since.IsZero() && !in.Until.IsZero() && !in.Since.Before(in.Until) {
+		v.add("until", "it does not lie behind since")
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	out.f = store.EventFilter{Types: in.Types, Outcome: in.Outcome}
+	if !in.Since.IsZero() {
+		out.f.Since = micros(in.Since)
+	}
+	if !in.Until.IsZero() {
+		out.f.Until = micros(in.Until)
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		// An id is taken as it is: events outlive what they speak of.
+		if id, ok := cut(rest.UserPrefix, in.User); ok {
+			out.f.UserID = id
+		} else if in.User != "" {
+			u, err := user(ctx, q, in.User)
+			if err != nil {
+				return err
+			}
+			out.f.UserID = u.ID
+		}
+		if id, ok := cut(rest.MachinePrefix, in.Machine); ok {
+			out.f.MachineID = id
+		} else if in.Machine != "" {
+			m, err := machine(ctx, q, in.Machine)
+			if err != nil {
+				return err
+			}
+			out.f.MachineID = m.ID
+		}
+		return nil
+	})
+	return out, err
+}
+
+// micros keeps times that no event can have from overflowing.
+func micros(t time.Time) int64 {
+	switch {
+	case t.Year() < 1970:
+		return 1
+	case t.Year() > 9999:
+		return math.MaxInt64
+	}
+	return clock.Micros(t)
+}
+
+// eventType judges a word of the vocabulary, or the beginning of some.
+func (v *faults) eventType(t string) {
+	if _, ok := event.Meaning[event.Type(t)]; ok {
+		return
+	}
+	var heads []string
+	for w := range event.Meaning {
+		head, _, _ := strings.Cut(string(w), ".")
+		heads = append(heads, head+".")
+	}
+	slices.Sort(heads)
+	heads = slices.Compact(heads)
+	if !slices.Contains(heads, t) {
+		v.add("type", "there is no event type %q; allowed are the types in docs/events.md and their beginnings: %s", text.CleanN(t, 64), strings.Join(heads, " "))
+	}
+}
+
+// matches tells whether an event that was followed is one of those wanted.
+func (c chosenEvents) matches(e db.Event) bool {
+	f := c.f
+	if f.UserID != "" && e.UserID != f.UserID || f.MachineID != "" && e.MachineID != f.MachineID || f.Outcome != "" && e.Outcome != f.Outcome {
+		return false
+	}
+	if f.Since != 0 && e.At < f.Since || f.Until != 0 && e.At >= f.Until {
+		return false
+	}
+	return len(f.Types) == 0 || slices.ContainsFunc(f.Types, func(t string) bool {
+		return e.Type == t || strings.HasSuffix(t, ".") && strings.HasPrefix(e.Type, t)
+	})
+}
+
+func eventOf(r db.Event) rest.Event {
+	e := store.EventOf(r)
+	out := rest.Event{
+		ID: rest.EventPrefix + e.ID, Type: string(e.Type), Actor: e.Actor, Subject: e.Subject, Machine: e.Machine, Address: e.Address,
+		Scope: e.Scope, Service: e.Service, Link: e.Link, Outcome: e.Outcome, Reason: e.Reason, Factor: e.Factor,
+		At: rest.Time(e.At), ReceivedAt: rest.Time(e.ReceivedAt), Data: e.Data, Chain: r.Chain, Seq: r.Seq,
+	}
+	if e.UserID != "" {
+		out.UserID = rest.UserPrefix + e.UserID
+	}
+	if e.MachineID != "" {
+		out.MachineID = rest.MachinePrefix + e.MachineID
+	}
+	return out
+}
+
+// ListEvents gives a page of events, the youngest first (V1).
+func (d *Desk) ListEvents(ctx context.Context, a Actor, in EventFilter, after string, limit int) (rest.Page[rest.Event], error) {
+	out := rest.Page[rest.Event]{Items: []rest.Event{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("events", after, 2)
+	if err != nil {
+		return out, err
+	}
+	c, err := d.resolveFilter(ctx, in)
+	if err != nil {
+		return out, err
+	}
+	if from[0] != "" {
+		if c.f.BeforeAt, err = strconv.ParseInt(from[0], 10, 64); err != nil {
+			return out, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
+		}
+		c.f.BeforeID = from[1]
+	}
+	_, show := page(limit)
+	c.f.Limit = show
+	rows, err := d.Store.Events(ctx, c.f)
+	if err != nil {
+		return out, err
+	}
+	for _, r := range rows {
+		out.Items = append(out.Items, eventOf(r))
+	}
+	// One more page than needed may be asked for, when the last one is just full: a
+	// look ahead would cost every page.
+	if len(rows) == show {
+		last := rows[show-1]
+		out.Next = cursor("events", strconv.FormatInt(last.At, 10), last.ID)
+	}
+	return out, nil
+}
+
+// ShowEvent gives one event.
+func (d *Desk) ShowEvent(ctx context.Context, a Actor, ref string) (rest.Event, error) {
+	var out rest.Event
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	id, ok := cut(rest.EventPrefix, ref)
+	if !ok {
+		return out, missing("event", ref)
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		e, err := q.GetEvent(ctx, id)
+		if store.IsNotFound(err) {
+			return missing("event", ref)
+		}
+		out = eventOf(e)
+		return err
+	})
+	return out, err
+}
+
+// FollowEvents gives the last few events that match (tail of them, the oldest
+// first), and then every further one as it is written, in the order of its chain,
+// each once. It returns when the context ends, when the store is closed, or with
+// the error of each. idle is called now and then while nothing happens.
+func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail int, each func(rest.Event) error, idle func() error) error {
+	if err := a.may(read); err != nil {
+		return err
+	}
+	c, err := d.resolveFilter(ctx, in)
+	if err != nil {
+		return err
+	}
+	woken, cancel := d.Store.WatchEvents()
+	defer cancel()
+	pos, err := d.Store.Position(ctx)
+	if err != nil {
+		return err
+	}
+	// What is written between the position and the list comes twice: known by its place.
+	given := map[string]bool{}
+	if tail > 0 {
+		c.f.Limit = min(tail, rest.MaxPage)
+		rows, err := d.Store.Events(ctx, c.f)
+		if err != nil {
+			return err
+		}
+		for _, r := range slices.Backward(rows) {
+			if r.Seq > pos[r.Chain] {
+				given[r.ID] = true
+			}
+			if err := each(eventOf(r)); err != nil {
+				return err
+			}
+		}
+	}
+	if err := idle(); err != nil { // says that the stream stands
+		return err
+	}
+	for {
+		rows, err := d.Store.EventsAfter(ctx, pos, rest.MaxPage)
+		if err != nil {
+			return err
+		}
+		for _, r := range rows {
+			if given[r.ID] {
+				delete(given, r.ID)
+				continue
+			}
+			if !c.matches(r) {
+				continue
+			}
+			if err := each(eventOf(r)); err != nil {
+				return err
+			}
+		}
+		if len(rows) == rest.MaxPage {
+			continue
+		}
+		select {
+		case _, ok := <-woken:
+			if !ok {
+				return fault.New(fault.Unavailable, store.ErrClosed)
+			}
+		case <-d.Clock.After(followIdle):
+			if err := idle(); err != nil {
+				return err
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// followIdle is how long a follower is left without a sign of life.
+const followIdle = 15 * time.Second
+
+// VerifyEvents recomputes all event chains and compares them with marks that were
+// kept elsewhere (V4).
+func (d *Desk) VerifyEvents(ctx context.Context, a Actor, in rest.Verify) (rest.Verified, error) {
+	out := rest.Verified{Chains: []rest.Chain{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	var v faults
+	var marks []store.Mark
+	if v.count("marks", len(in.Marks)) {
+		for i, s := range in.Marks {
+			m, err := store.ParseMark(s)
+			if err != nil {
+				v.add(fmt.Sprintf("marks[%d]", i), "%s; allowed is CHAIN:SEQ:HASH as an earlier check gave it", text.CleanN(err.Error(), 200))
+				continue
+			}
+			marks = append(marks, m)
+		}
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	r, err := d.Store.VerifyEvents(ctx, marks...)
+	if err != nil {
+		return out, err
+	}
+	out.Whole, out.Events = r.Whole(), r.Events
+	for _, c := range r.Chains {
+		x := rest.Chain{Name: c.Chain, Events: c.Events, Broken: c.Broken, Why: c.Why}
+		if c.Broken == 0 {
+			x.Head = c.Head.String()
+		}
+		out.Chains = append(out.Chains, x)
+	}
+	return out, nil
+}

@@ -1,0 +1,133 @@
+package desk
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"latchkey/internal/fault"
+	"latchkey/internal/policy"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/facts"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+)
+
+// Explain decides as a sign-in would, over the same facts, and gives every rule that
+// was looked at (S13). The first factor is taken as accepted. Nothing is changed and
+// nobody is asked.
+func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Explained, error) {
+	var out rest.Explained
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	ask := facts.Ask{
+		Name: facts.Name{User: in.User}, Scope: policy.Scope(in.Scope), Service: in.Service, At: in.At, Link: policy.LinkUp,
+		First: policy.FirstServer, Result: policy.FirstAccepted, RemoteSeat: in.Remote || in.Scope == string(policy.Remote), Boot: in.Boot,
+	}
+	var v faults
+	if in.User == "" || len(in.User) > 256 {
+		v.add("user", "it has %d octets; allowed are 1 to 256", len(in.User))
+	}
+	if in.Machine == "" {
+		v.add("machine", "it is missing")
+	}
+	v.scope("scope", in.Scope)
+	v.line("service", in.Service, 128)
+	v.line("boot", in.Boot, 256)
+	v.uid(in.UID)
+	if in.UID != nil && *in.UID >= 0 && *in.UID <= 1<<32-2 {
+		uid := uint32(*in.UID)
+		ask.Name.UID = &uid
+	}
+	if in.From != "" {
+		if ask.Peer = facts.Peer(in.From); !ask.Peer.IsValid() {
+			v.add("from", "%q is no address; allowed are addresses such as 192.0.2.7 or 2001:db8::7", text.CleanN(in.From, 64))
+		}
+		ask.RemoteSeat = true
+	}
+	if !in.At.IsZero() && (in.At.Year() < 2000 || in.At.Year() > 2200) {
+		v.add("at", "the year %d is out of range; allowed are 2000 to 2200", in.At.Year())
+	}
+	first := or(in.First, string(policy.FirstServer))
+	v.word("first", first, []string{string(policy.FirstMachine), string(policy.FirstServer), string(policy.FirstSSHKey)})
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	ask.First = policy.First(first)
+	if ask.At.IsZero() {
+		ask.At = d.Clock.Now()
+	}
+	if in.Offline {
+		ask.Link = policy.LinkDown
+		if ask.First == policy.FirstServer {
+			// Nobody has judged the password yet: the vault does, with the code.
+			ask.First, ask.Result = policy.FirstNone, policy.FirstPending
+		}
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		// A user id stands for its name; a name that nobody has is explained, too.
+		if _, ok := cut(rest.UserPrefix, in.User); ok {
+			u, err := user(ctx, q, in.User)
+			if err != nil {
+				return err
+			}
+			ask.Name.User = u.Name
+		}
+		m, err := machine(ctx, q, in.Machine)
+		if fault.Is(err, fault.NotFound) {
+			v.add("machine", "there is no machine %q", text.CleanN(in.Machine, 128))
+			return v.err()
+		} else if err != nil {
+			return err
+		}
+		if ask.Boot == "" {
+			ask.Boot = m.Boot
+		}
+		ask.MachineAddr = address(m.Address)
+		r, f, u, err := facts.Gather(ctx, q, m, ask)
+		if err != nil {
+			return err
+		}
+		if in.Offline {
+			if out.Notes, err = offlineNotes(ctx, q, m, u, &f); err != nil {
+				return err
+			}
+		} else if !ask.MachineAddr.IsValid() {
+			out.Notes = append(out.Notes, "The machine has not connected yet, so that no address of it is known for trusted networks.")
+		}
+		out.User, out.Machine, out.At, out.Link = ask.Name.User, m.Name, ask.At.UTC(), string(ask.Link)
+		out.Decision = policy.Decide(r, f)
+		return nil
+	})
+	return out, err
+}
+
+// offlineNotes brings the server's facts down to what the machine itself would know,
+// and says what only the machine knows.
+func offlineNotes(ctx context.Context, q *db.Queries, m db.Machine, u *db.User, f *policy.Facts) ([]string, error) {
+	notes := []string{"As of the machine's last contact: what it has counted since then (sign-ins, wrong tries) only the machine knows (latchkey status)."}
+	if u == nil {
+		return notes, nil
+	}
+	known, err := q.ListUsersForMachine(ctx, m.ID)
+	if err != nil {
+		return nil, err
+	}
+	if !slices.ContainsFunc(known, func(k db.User) bool { return k.ID == u.ID }) {
+		f.User, f.Vault = nil, nil
+		notes = append(notes, "The user is neither assigned to this machine nor has ever signed in on it while the server was there, so that the machine does not know the name.")
+	}
+	return notes, nil
+}
+
+// address reads that of a connection, with or without a port.
+func address(s string) netip.Addr {
+	if host, _, err := net.SplitHostPort(s); err == nil {
+		s = host
+	}
+	return facts.Peer(strings.Trim(s, "[]"))
+}

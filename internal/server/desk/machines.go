@@ -1,0 +1,596 @@
+package desk
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/policy"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/enroll"
+	"latchkey/internal/server/facts"
+	"latchkey/internal/server/settings"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/touch"
+	"latchkey/internal/text"
+)
+
+// Door is what the desk needs of the machines' enrolment: see enroll.Door.
+type Door interface {
+	Issue(ctx context.Context, tx *store.Tx, o enroll.Order) (enroll.Issued, error)
+	Approve(ctx context.Context, tx *store.Tx, machineID string) error
+	Dismiss(ctx context.Context, tx *store.Tx, machineID, status string) (holders []string, err error)
+}
+
+var (
+	machineStates = []string{rest.MachinePending, rest.MachineActive, rest.MachineRevoked, rest.MachineLost}
+	machineModes  = []string{string(policy.Normal), string(policy.Enforced), string(policy.Exempt)}
+	unknownUsers  = []string{facts.UnknownDeny, facts.UnknownSkip}
+)
+
+func machineOf(r db.ListMachinesForDeskRow) rest.Machine {
+	m := r.Machine
+	out := rest.Machine{
+		ID: rest.MachinePrefix + m.ID, Number: m.Number, Name: m.Name, Status: m.Status, Mode: m.Mode, UnknownUsers: m.UnknownUsers,
+		Owner: r.OwnerName, OnlyAssigned: !m.AllUsers, Users: []string{}, Hostname: m.Hostname, OS: m.OS, AgentVersion: m.AgentVersion,
+		TPM: m.TPMClass, KeyInTPM: m.KeyInTPM, TPMProblem: m.TPMProblem, VaultProblem: m.VaultProblem, Address: m.Address,
+		LastSeenAt: rest.Time(m.LastSeenAt), JoinedAt: rest.Time(m.JoinedAt), CertUntil: rest.Time(r.CertificateUntil), Vaults: r.Vaults,
+		Serial: m.Serial, Rev: m.Rev,
+	}
+	if json.Valid([]byte(m.TPMInfo)) && m.TPMInfo != "{}" {
+		out.TPMInfo = json.RawMessage(m.TPMInfo)
+	}
+	return out
+}
+
+// ListMachines gives a page of machines in order of joining.
+func (d *Desk) ListMachines(ctx context.Context, a Actor, status, after string, limit int) (rest.Page[rest.Machine], error) {
+	out := rest.Page[rest.Machine]{Items: []rest.Machine{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	var v faults
+	if status != "" {
+		v.word("status", status, machineStates)
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	from, err := resume("machines", after, 1)
+	if err != nil {
+		return out, err
+	}
+	ask, show := page(limit)
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		rows, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{After: from[0], Status: status, N: ask})
+		if err != nil || len(rows) == 0 {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			out.Next = cursor("machines", rows[show-1].Machine.ID)
+		}
+		pairs, err := q.ListUserNamesOfMachines(ctx, db.ListUserNamesOfMachinesParams{After: from[0], Last: rows[len(rows)-1].Machine.ID})
+		if err != nil {
+			return err
+		}
+		users := map[string][]string{}
+		for _, p := range pairs {
+			users[p.MachineID] = append(users[p.MachineID], p.Name)
+		}
+		for _, r := range rows {
+			m := machineOf(r)
+			m.Users = append(m.Users, users[r.Machine.ID]...)
+			out.Items = append(out.Items, m)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func showMachine(ctx context.Context, q *db.Queries, id string) (rest.Machine, error) {
+	rows, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{OnlyID: id, N: 1})
+	if err != nil {
+		return rest.Machine{}, err
+	}
+	if len(rows) == 0 {
+		return rest.Machine{}, missing("machine", rest.MachinePrefix+id)
+	}
+	out := machineOf(rows[0])
+	users, err := q.ListMachineUsers(ctx, id)
+	for _, u := range users {
+		out.Users = append(out.Users, u.Name)
+	}
+	return out, err
+}
+
+// ShowMachine gives one machine by name, number (#7) or id.
+func (d *Desk) ShowMachine(ctx context.Context, a Actor, ref string) (rest.Machine, error) {
+	var out rest.Machine
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		m, err := machine(ctx, q, ref)
+		if err != nil {
+			return err
+		}
+		out, err = showMachine(ctx, q, m.ID)
+		return err
+	})
+	return out, err
+}
+
+// userIDs resolves names of users; each that does not exist is a fault.
+func (v *faults) userIDs(ctx context.Context, q *db.Queries, field string, refs []string) (map[string]db.User, error) {
+	out := map[string]db.User{}
+	for i, ref := range refs {
+		u, err := user(ctx, q, ref)
+		switch {
+		case fault.Is(err, fault.NotFound):
+			v.add(fmt.Sprintf("%s[%d]", field, i), "there is no user %q", text.CleanN(ref, 128))
+		case err != nil:
+			return nil, err
+		default:
+			out[u.ID] = u
+		}
+	}
+	return out, nil
+}
+
+// ChangeMachine changes a machine; rev is the revision that was seen, 0 for any.
+// Status active approves a pending machine (E4).
+func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64, in rest.MachineChange) (rest.Machine, error) {
+	var out rest.Machine
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	var v faults
+	if in.Name != nil {
+		v.name("name", *in.Name)
+		if _, ok := number(*in.Name); ok {
+			v.add("name", "it looks like a number; allowed are names that are none")
+		}
+	}
+	if in.Status != nil {
+		switch *in.Status {
+		case rest.MachineActive:
+		case rest.MachineRevoked, rest.MachineLost:
+			v.add("status", "%q is not set here; use latchkey machine revoke or latchkey machine lost", *in.Status)
+		default:
+			v.word("status", *in.Status, []string{rest.MachineActive})
+		}
+	}
+	if in.Mode != nil {
+		v.word("mode", *in.Mode, machineModes)
+	}
+	if in.UnknownUsers != nil {
+		v.word("unknown_users", *in.UnknownUsers, unknownUsers)
+	}
+	if in.Users != nil {
+		v.count("users", len(*in.Users))
+		if len(in.AddUsers)+len(in.RemoveUsers) > 0 {
+			v.add("users", "it stands beside add_users or remove_users; allowed is one or the other")
+		}
+	}
+	v.count("add_users", len(in.AddUsers))
+	v.count("remove_users", len(in.RemoveUsers))
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		v := v.clone()
+		m, err := machine(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		if err := stale(rev, m.Rev); err != nil {
+			return err
+		}
+		if m.Status == rest.MachineRevoked || m.Status == rest.MachineLost {
+			return fault.Newf(fault.Conflict, "%s is %s: nothing about it can be changed. To use it again, join it with a new token (latchkey machine token).", m.Name, m.Status)
+		}
+		was := m
+		var list []changed
+		set(&list, "name", &m.Name, in.Name)
+		set(&list, "mode", &m.Mode, in.Mode)
+		set(&list, "unknown_users", &m.UnknownUsers, in.UnknownUsers)
+		if in.OnlyAssigned != nil {
+			all := !*in.OnlyAssigned
+			if m.AllUsers != all {
+				list = append(list, changed{"only_assigned", !m.AllUsers, !all})
+				m.AllUsers = all
+			}
+		}
+		if in.Owner != nil {
+			owner := ""
+			if *in.Owner != "" {
+				u, err := user(ctx, tx.Queries, *in.Owner)
+				switch {
+				case fault.Is(err, fault.NotFound):
+					v.add("owner", "there is no user %q", text.CleanN(*in.Owner, 128))
+				case err != nil:
+					return err
+				}
+				owner = u.ID
+			}
+			if owner != m.OwnerUser {
+				list = append(list, changed{"owner", m.OwnerUser, owner})
+				m.OwnerUser = owner
+			}
+		}
+		plus, minus, err := v.assignment(ctx, tx, m, in)
+		if err != nil {
+			return err
+		}
+		if err := v.err(); err != nil {
+			return err
+		}
+		if m.Mode == string(policy.Exempt) && was.Mode != m.Mode && m.OwnerUser != "" {
+			owner, err := tx.GetUser(ctx, m.OwnerUser)
+			switch {
+			case err == nil:
+				if err := a.over(owner.Name, owner.ID, owner.Role); err != nil {
+					return err
+				}
+			case !store.IsNotFound(err):
+				return err
+			}
+		}
+		if in.Status != nil && m.Status == rest.MachinePending {
+			if err := d.Door.Approve(ctx, tx, m.ID); err != nil {
+				return err
+			}
+			if was, err = tx.GetMachine(ctx, m.ID); err != nil { // its rev has moved
+				return err
+			}
+			if err := note(tx, a, event.Event{Type: event.MachineApproved, Subject: was.Name, MachineID: m.ID, Machine: was.Name}, nil); err != nil {
+				return err
+			}
+		}
+		if len(list) > 0 {
+			n, err := tx.UpdateMachine(ctx, db.UpdateMachineParams{
+				Name: m.Name, Mode: m.Mode, UnknownUsers: m.UnknownUsers, OwnerUser: m.OwnerUser, AllUsers: m.AllUsers,
+				UpdatedAt: d.now(), ID: m.ID, Rev: was.Rev,
+			})
+			if err != nil {
+				return err
+			}
+			if n != 1 {
+				return fault.New(fault.Conflict, nil)
+			}
+		}
+		var added, removed []string
+		for _, u := range plus {
+			if _, err := tx.AddMachineUser(ctx, db.AddMachineUserParams{MachineID: m.ID, UserID: u.ID}); err != nil {
+				return err
+			}
+			added = append(added, u.Name)
+		}
+		for _, u := range minus {
+			if _, err := tx.RemoveMachineUser(ctx, db.RemoveMachineUserParams{MachineID: m.ID, UserID: u.ID}); err != nil {
+				return err
+			}
+			removed = append(removed, u.Name)
+		}
+		if len(list)+len(added)+len(removed) > 0 {
+			data := map[string]any{"changes": list, "users_added": added, "users_removed": removed}
+			if err := note(tx, a, event.Event{Type: event.MachineChanged, Subject: was.Name, MachineID: m.ID, Machine: m.Name}, data); err != nil {
+				return err
+			}
+			if err := touch.Machine(ctx, tx, m.ID); err != nil {
+				return err
+			}
+		}
+		out, err = showMachine(ctx, tx.Queries, m.ID)
+		return err
+	})
+	return out, err
+}
+
+// assignment works out who is added to and taken off a machine's list.
+func (v *faults) assignment(ctx context.Context, tx *store.Tx, m db.Machine, in rest.MachineChange) (plus, minus []db.User, err error) {
+	if in.Users == nil && len(in.AddUsers)+len(in.RemoveUsers) == 0 {
+		return nil, nil, nil
+	}
+	have, err := tx.ListMachineUsers(ctx, m.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	has := func(id string) bool { return slices.ContainsFunc(have, func(u db.User) bool { return u.ID == id }) }
+	add, err := v.userIDs(ctx, tx.Queries, "add_users", in.AddUsers)
+	if err != nil {
+		return nil, nil, err
+	}
+	remove, err := v.userIDs(ctx, tx.Queries, "remove_users", in.RemoveUsers)
+	if err != nil {
+		return nil, nil, err
+	}
+	if in.Users != nil {
+		if add, err = v.userIDs(ctx, tx.Queries, "users", *in.Users); err != nil {
+			return nil, nil, err
+		}
+		for _, u := range have {
+			if _, ok := add[u.ID]; !ok {
+				remove[u.ID] = u
+			}
+		}
+	}
+	for id, u := range add {
+		if !has(id) {
+			plus = append(plus, u)
+		}
+	}
+	for id, u := range remove {
+		if has(id) {
+			minus = append(minus, u)
+		}
+	}
+	byName := func(x, y db.User) int { return compare(x.Name, y.Name) }
+	slices.SortFunc(plus, byName)
+	slices.SortFunc(minus, byName)
+	return plus, minus, nil
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// RevokeMachine ends a machine's trust for good (P3): it is refused with a signed
+// refusal, which wipes its offline data, and its windows and certificates end.
+func (d *Desk) RevokeMachine(ctx context.Context, a Actor, ref string, in rest.Why) (rest.Machine, error) {
+	l, err := d.dismiss(ctx, a, change, ref, rest.MachineRevoked, in)
+	return l.Machine, err
+}
+
+// LoseMachine revokes a machine that was lost or stolen and names the authenticators
+// with data on it, which want to be replaced (O14).
+func (d *Desk) LoseMachine(ctx context.Context, a Actor, ref string, in rest.Why) (rest.Lost, error) {
+	return d.dismiss(ctx, a, helpDesk, ref, rest.MachineLost, in)
+}
+
+func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string, in rest.Why) (rest.Lost, error) {
+	out := rest.Lost{Reseed: []rest.Reseed{}}
+	if err := a.may(r); err != nil {
+		return out, err
+	}
+	var v faults
+	v.line("reason", in.Reason, maxLine)
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		m, err := machine(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		reseed, err := reseed(ctx, tx.Queries, m)
+		if err != nil {
+			return err
+		}
+		if _, err := d.endWindows(ctx, tx, a, "", m.ID, "machine-"+status); err != nil {
+			return err
+		}
+		if _, err := d.Door.Dismiss(ctx, tx, m.ID, status); err != nil {
+			return err
+		}
+		e := event.Event{Type: event.MachineRevoked, Subject: m.Name, MachineID: m.ID, Machine: m.Name}
+		data := map[string]any{"was": m.Status, "why": in.Reason}
+		if status == rest.MachineLost {
+			e.Type, data["reseed"] = event.MachineLost, reseed
+			out.Reseed = reseed
+		}
+		if err := note(tx, a, e, data); err != nil {
+			return err
+		}
+		out.Machine, err = showMachine(ctx, tx.Queries, m.ID)
+		return err
+	})
+	return out, err
+}
+
+// reseed lists the authenticators with data on the machine. Of a machine that was
+// revoked before, what counts as wiped since then may be there still.
+func reseed(ctx context.Context, q *db.Queries, m db.Machine) ([]rest.Reseed, error) {
+	since := int64(math.MaxInt64)
+	if m.Status == rest.MachineRevoked || m.Status == rest.MachineLost {
+		certs, err := q.ListMachineCertificates(ctx, m.ID)
+		if err != nil {
+			return nil, err
+		}
+		for _, c := range certs {
+			if c.RevokedAt > 0 {
+				since = min(since, c.RevokedAt)
+			}
+		}
+	}
+	out := []rest.Reseed{}
+	seen := map[string]int{}
+	add := func(x rest.Reseed) {
+		x.Urgent = x.Class != "tpm"
+		if i, ok := seen[x.ID]; ok {
+			if x.Urgent {
+				out[i] = x
+			}
+			return
+		}
+		seen[x.ID] = len(out)
+		out = append(out, x)
+	}
+	auths, err := q.ListEnrolledOnMachine(ctx, db.ListEnrolledOnMachineParams{MachineID: m.ID, Since: since})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range auths {
+		add(rest.Reseed{User: r.UserName, UserID: rest.UserPrefix + r.UserID, ID: rest.FactorPrefix + r.AuthenticatorID, Kind: r.Kind, Name: r.AuthenticatorName, Class: r.Class})
+	}
+	sets, err := q.ListBackupSetsOnMachine(ctx, db.ListBackupSetsOnMachineParams{MachineID: m.ID, Since: since})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range sets {
+		add(rest.Reseed{User: r.UserName, UserID: rest.UserPrefix + r.UserID, ID: rest.FactorPrefix + r.SetID, Kind: kindBackup, Class: r.Class})
+	}
+	return out, nil
+}
+
+// RemoveMachine forgets a machine that is no longer trusted. Its events stay.
+func (d *Desk) RemoveMachine(ctx context.Context, a Actor, ref string, rev int64) error {
+	if err := a.may(change); err != nil {
+		return err
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		m, err := machine(ctx, tx.Queries, ref)
+		if err != nil {
+			return err
+		}
+		if err := stale(rev, m.Rev); err != nil {
+			return err
+		}
+		if m.Status == rest.MachineActive {
+			return fault.Newf(fault.Conflict, "%s is active. Revoke it first (latchkey machine revoke), so that it is told and wipes its offline data.", m.Name)
+		}
+		vaults, err := tx.DeleteVaultsOfMachine(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		n, err := tx.DeleteMachine(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fault.New(fault.Conflict, nil)
+		}
+		tx.Wake(m.ID)
+		return note(tx, a, event.Event{Type: event.MachineRemoved, Subject: m.Name, MachineID: m.ID, Machine: m.Name}, map[string]any{
+			"was": m.Status, "offline": vaults,
+		})
+	})
+}
+
+// IssueToken makes a join token; its text is shown once (E4).
+func (d *Desk) IssueToken(ctx context.Context, a Actor, in rest.NewToken) (rest.Token, error) {
+	var out rest.Token
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	var v faults
+	life := v.span("valid_for", in.ValidFor, enroll.TokenLife, time.Minute, enroll.MaxTokenLife)
+	if in.Name != "" {
+		v.name("name", in.Name)
+	}
+	if in.Mass && in.Name != "" {
+		v.add("name", "it does not go with a mass token: every machine is called by its host name")
+	}
+	url := in.ServerURL
+	if url == "" {
+		now, err := d.settings(ctx)
+		if err != nil {
+			return out, err
+		}
+		url = now.ServerURL
+	}
+	if url == "" {
+		v.add("server_url", "it is not set; say https://HOST:PORT of the machines' listener, here or once for all (latchkey server set --server-url)")
+	} else {
+		v.serverURL("server_url", url)
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		t, err := d.Door.Issue(ctx, tx, enroll.Order{Name: in.Name, Mass: in.Mass, Life: life, ServerURL: url, Actor: a.Name})
+		if err != nil {
+			return err
+		}
+		out = rest.Token{
+			ID: rest.TokenPrefix + t.ID, Kind: enroll.Single, Name: in.Name, ServerURL: url, Token: rest.HideText(t.Text), CreatedBy: a.Name,
+			CreatedAt: d.Clock.Now().UTC(), ExpiresAt: t.ExpiresAt.UTC(),
+		}
+		if in.Mass {
+			out.Kind = enroll.Mass
+		}
+		return note(tx, a, event.Event{Type: event.TokenIssued, Subject: in.Name}, map[string]any{
+			"token": out.ID, "kind": out.Kind, "expires_at": out.ExpiresAt, "server_url": url,
+		})
+	})
+	return out, err
+}
+
+// ListTokens gives a page of join tokens, without their texts, which nobody keeps.
+func (d *Desk) ListTokens(ctx context.Context, a Actor, after string, limit int) (rest.Page[rest.Token], error) {
+	out := rest.Page[rest.Token]{Items: []rest.Token{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("tokens", after, 1)
+	if err != nil {
+		return out, err
+	}
+	ask, show := page(limit)
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		rows, err := q.ListJoinTokens(ctx, db.ListJoinTokensParams{After: from[0], N: ask})
+		if err != nil {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			out.Next = cursor("tokens", rows[show-1].ID)
+		}
+		for _, r := range rows {
+			t := rest.Token{
+				ID: rest.TokenPrefix + r.ID, Kind: r.Kind, Name: r.MachineName, CreatedBy: r.CreatedBy,
+				CreatedAt: rest.Time(r.CreatedAt), ExpiresAt: rest.Time(r.ExpiresAt), UsedAt: rest.Time(r.UsedAt),
+			}
+			if r.MachineID != "" {
+				t.MachineID = rest.MachinePrefix + r.MachineID
+			}
+			out.Items = append(out.Items, t)
+		}
+		return nil
+	})
+	return out, err
+}
+
+// WithdrawToken makes a join token worthless.
+func (d *Desk) WithdrawToken(ctx context.Context, a Actor, ref string) error {
+	if err := a.may(change); err != nil {
+		return err
+	}
+	id, ok := cut(rest.TokenPrefix, ref)
+	if !ok {
+		return missing("join token", ref)
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		n, err := tx.DeleteJoinToken(ctx, id)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return missing("join token", ref)
+		}
+		return note(tx, a, event.Event{Type: event.TokenWithdrawn}, map[string]any{"token": ref})
+	})
+}
+
+// settings gives what was set, and else what the program knows.
+func (d *Desk) settings(ctx context.Context) (settings.Settings, error) {
+	var s settings.Settings
+	err := d.Store.Read(ctx, func(q *store.Queries) (err error) {
+		s, err = settings.Read(ctx, q)
+		return err
+	})
+	if s.ServerURL == "" {
+		s.ServerURL = d.ServerURL
+	}
+	return s, err
+}

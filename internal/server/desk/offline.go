@@ -1,0 +1,202 @@
+package desk
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/touch"
+)
+
+// The states of a row of the offline report. Those of the tables (activating,
+// active, retired) are refined by what makes the data useless although it is there.
+const (
+	offlineActive       = "active"
+	offlineExpired      = "expired"      // the days are used up
+	offlineUsedUp       = "used up"      // the sign-ins are used up, as far as the machine has told
+	offlineOutdated     = "outdated"     // password or authenticators have changed since
+	offlineDisenrolling = "disenrolling" // the machine wipes it at its next contact
+)
+
+// ListOffline is the offline enrolment report (O14, O16): whose data lies on which
+// machine, and how long it lasts.
+func (d *Desk) ListOffline(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.OfflineEntry], error) {
+	out := rest.Page[rest.OfflineEntry]{Items: []rest.OfflineEntry{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("offline", after, 3)
+	if err != nil {
+		return out, err
+	}
+	generation := int64(0)
+	if from[2] != "" {
+		if generation, err = strconv.ParseInt(from[2], 10, 64); err != nil {
+			return out, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
+		}
+	}
+	ask, show := page(limit)
+	now := d.Clock.Now()
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		userID, machineID, err := pair(ctx, q, userRef, machineRef)
+		if err != nil {
+			return err
+		}
+		rows, err := q.ListVaultsForDesk(ctx, db.ListVaultsForDeskParams{
+			AfterUser: from[0], AfterMachine: from[1], AfterGeneration: generation, UserID: userID, MachineID: machineID, N: ask,
+		})
+		if err != nil {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			last := rows[show-1].Vault
+			out.Next = cursor("offline", last.UserID, last.MachineID, strconv.FormatInt(last.Generation, 10))
+		}
+		for _, r := range rows {
+			out.Items = append(out.Items, offlineOf(r, now))
+		}
+		return nil
+	})
+	return out, err
+}
+
+func offlineOf(r db.ListVaultsForDeskRow, now time.Time) rest.OfflineEntry {
+	v := r.Vault
+	until := rest.Time(v.ExpiresAt)
+	e := rest.OfflineEntry{
+		User: r.UserName, UserID: rest.UserPrefix + v.UserID, Machine: r.MachineName, MachineID: rest.MachinePrefix + v.MachineID,
+		Generation: v.Generation, Class: v.Class, State: v.State, EnrolledAt: rest.Time(v.EnrolledAt), SyncedAt: rest.Time(v.SyncedAt),
+		LastMFAAt: rest.Time(v.LastMFAAt), Until: until, SigninsLeft: v.UsesLeft, SeenAt: rest.Time(r.MachineSeenAt), LiftWanted: v.LiftWanted,
+	}
+	if left := until.Sub(now); v.ExpiresAt > 0 && left > 0 {
+		e.DaysLeft = math.Floor(left.Hours()/24*10) / 10
+	}
+	switch {
+	case v.DisenrolWanted:
+		e.State = offlineDisenrolling
+	case v.State != offlineActive:
+	case v.PasswordGeneration != r.UserGeneration:
+		e.State = offlineOutdated
+	case clock.Micros(now) >= v.ExpiresAt:
+		e.State = offlineExpired
+	case v.UsesLeft <= 0:
+		e.State = offlineUsedUp
+	}
+	return e
+}
+
+// Disenrol wipes offline data: of a user, of a machine, of one pair or all. A
+// machine that is connected does it at once, others at their next contact (O14).
+func (d *Desk) Disenrol(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, error) {
+	var out rest.Done
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	if err := chosen(in); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
+		if err != nil {
+			return err
+		}
+		rows, err := tx.WantDisenrol(ctx, db.WantDisenrolParams{At: d.now(), UserID: userID, MachineID: machineID})
+		if err != nil {
+			return err
+		}
+		var vs []vault
+		for _, r := range rows {
+			vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+		}
+		out, err = d.tellVaults(ctx, tx, a, event.VaultDisenroled, vs)
+		return err
+	})
+	return out, err
+}
+
+// Lift asks machines to have the counters of offline data lifted by the server, for
+// somebody who is shut out after too many wrong tries (O6).
+func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, error) {
+	var out rest.Done
+	if err := a.may(change); err != nil {
+		return out, err
+	}
+	if err := chosen(in); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
+		if err != nil {
+			return err
+		}
+		if userID != "" {
+			u, err := tx.GetUser(ctx, userID)
+			if err != nil {
+				return err
+			}
+			if err := a.over(u.Name, u.ID, u.Role); err != nil {
+				return err
+			}
+		}
+		rows, err := tx.WantLifts(ctx, db.WantLiftsParams{At: d.now(), UserID: userID, MachineID: machineID})
+		if err != nil {
+			return err
+		}
+		var vs []vault
+		for _, r := range rows {
+			vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+		}
+		out, err = d.tellVaults(ctx, tx, a, event.VaultLiftWanted, vs)
+		return err
+	})
+	return out, err
+}
+
+type vault struct {
+	user, machine string
+	generation    int64
+}
+
+// tellVaults writes one event for each (user, machine) and tells the machines.
+func (d *Desk) tellVaults(ctx context.Context, tx *store.Tx, a Actor, t event.Type, vs []vault) (rest.Done, error) {
+	var out rest.Done
+	slices.SortFunc(vs, func(x, y vault) int {
+		if c := compare(x.user, y.user); c != 0 {
+			return c
+		}
+		return compare(x.machine, y.machine)
+	})
+	vs = slices.CompactFunc(vs, func(x, y vault) bool { return x.user == y.user && x.machine == y.machine })
+	var machines []string
+	for _, v := range vs {
+		u, err := tx.GetUser(ctx, v.user)
+		if err != nil {
+			return out, err
+		}
+		m, err := tx.GetMachine(ctx, v.machine)
+		if err != nil {
+			return out, err
+		}
+		e := event.Event{Type: t, Subject: u.Name, UserID: u.ID, MachineID: m.ID, Machine: m.Name}
+		if err := note(tx, a, e, nil); err != nil {
+			return out, err
+		}
+		machines = append(machines, m.ID)
+	}
+	slices.Sort(machines)
+	machines = slices.Compact(machines)
+	out = rest.Done{Count: len(vs), Machines: ids(rest.MachinePrefix, machines)}
+	if len(machines) == 0 {
+		return out, nil
+	}
+	return out, touch.Machine(ctx, tx, machines...)
+}

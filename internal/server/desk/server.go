@@ -1,0 +1,103 @@
+package desk
+
+import (
+	"context"
+	"encoding/hex"
+	"strings"
+
+	"latchkey/internal/event"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/settings"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/touch"
+	"latchkey/internal/wire"
+)
+
+// serverURL judges the address of the machines' listener.
+func (v *faults) serverURL(field, value string) {
+	if err := wire.CheckServerURL(value); err != nil {
+		v.add(field, "%s", strings.TrimPrefix(err.Error(), "server address: "))
+	}
+}
+
+// Settings gives the settings of the server.
+func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
+	if err := a.may(read); err != nil {
+		return rest.Settings{}, err
+	}
+	s, err := d.settings(ctx)
+	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL}, err
+}
+
+// ChangeSettings changes them. Machines learn a new contact at once.
+func (d *Desk) ChangeSettings(ctx context.Context, a Actor, in rest.SettingsChange) (rest.Settings, error) {
+	var out rest.Settings
+	if err := a.may(own); err != nil {
+		return out, err
+	}
+	var v faults
+	if in.Contact != nil {
+		v.line("contact", *in.Contact, maxLine)
+	}
+	if in.ServerURL != nil && *in.ServerURL != "" {
+		v.serverURL("server_url", *in.ServerURL)
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		s, err := settings.Read(ctx, tx.Queries)
+		if err != nil {
+			return err
+		}
+		var list []changed
+		set(&list, "contact", &s.Contact, in.Contact)
+		set(&list, "server_url", &s.ServerURL, in.ServerURL)
+		out = rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL)}
+		if len(list) == 0 {
+			return nil
+		}
+		if err := settings.Write(ctx, tx, s, d.now()); err != nil {
+			return err
+		}
+		if err := note(tx, a, event.Event{Type: event.SettingsChanged}, map[string]any{"changes": list}); err != nil {
+			return err
+		}
+		return touch.All(ctx, tx)
+	})
+	return out, err
+}
+
+// Status says how the server is.
+func (d *Desk) Status(ctx context.Context, a Actor) (rest.Status, error) {
+	out := rest.Status{
+		Version: d.Version, Replica: d.Store.Replica(), Engine: d.Store.Engine(), Time: d.Clock.Now().UTC(), Machines: map[string]int64{},
+		Actor: a.Name, ActorRole: a.Role,
+	}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	if d.CA != nil {
+		ca := d.CA()
+		out.CAPrint = hex.EncodeToString(ca[:])
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		var err error
+		if out.Users, err = q.CountUsers(ctx); err != nil {
+			return err
+		}
+		rows, err := q.CountMachinesByStatus(ctx)
+		if err != nil {
+			return err
+		}
+		for _, s := range machineStates {
+			out.Machines[s] = 0
+		}
+		for _, r := range rows {
+			out.Machines[r.Status] = r.N
+		}
+		out.Locked, err = q.CountLocked(ctx, d.now())
+		return err
+	})
+	return out, err
+}
