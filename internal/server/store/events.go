@@ -148,9 +148,9 @@ func (s *Store) Events(ctx context.Context, f EventFilter) ([]db.Event, error) {
 		args = append(args, v)
 		return fmt.Sprintf("$%d", len(args))
 	}
-	for column, v := range map[string]string{"user_id": f.UserID, "machine_id": f.MachineID, "outcome": f.Outcome} {
-		if v != "" {
-			where = append(where, column+" = "+arg(v))
+	for _, c := range []struct{ column, v string }{{"user_id", f.UserID}, {"machine_id", f.MachineID}, {"outcome", f.Outcome}} {
+		if c.v != "" {
+			where = append(where, c.column+" = "+arg(c.v))
 		}
 	}
 	if len(f.Types) > 0 {
@@ -278,6 +278,22 @@ func ParseMark(s string) (Mark, error) {
 }
 
 func (m Mark) String() string { return fmt.Sprintf("%s:%d:%x", m.Chain, m.Seq, m.Hash[:]) }
+
+// Heads are the ends of all chains now: what is worth recording elsewhere every
+// hour (V4).
+func (s *Store) Heads(ctx context.Context) ([]Mark, error) {
+	var out []Mark
+	err := s.Read(ctx, func(q *Queries) error {
+		chains, err := q.ListChains(ctx)
+		for _, c := range chains {
+			m := Mark{Chain: c.Chain, Seq: c.Seq}
+			copy(m.Hash[:], c.Hash)
+			out = append(out, m)
+		}
+		return err
+	})
+	return out, err
+}
 
 // ChainReport says whether one chain is whole.
 type ChainReport struct {

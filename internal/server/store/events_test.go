@@ -115,6 +115,9 @@ func TestV4AChainIsVerifiedFromItsCheckpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if heads, err := s.Heads(t.Context()); err != nil || len(heads) != 1 || heads[0] != before.Chains[0].Head {
+			t.Errorf("heads %v, %v; want %v", heads, err, before.Chains[0].Head)
+		}
 		err = s.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 			list, err := tx.ListChainEvents(ctx, db.ListChainEventsParams{Chain: "main", After: 3, N: 1})
 			if err != nil {

@@ -176,7 +176,7 @@ func (p postgres) makeTemplate() error {
 		if err = errors.Join(err, admin.Close()); err != nil || n == 0 {
 			return err
 		}
-		time.Sleep(10 * time.Millisecond)
+		<-clock.Real.After(10 * time.Millisecond)
 	}
 	return errors.New("sessions on the template do not end")
 }
@@ -252,21 +252,18 @@ cd / && rm -rf "$2"
 		return postgres{}, err
 	}
 	defer conn.Close()
-	for end := time.Now().Add(60 * time.Second); ; {
-		err := conn.Ping()
-		if err == nil {
+	for range 3000 { // a minute
+		if err = conn.Ping(); err == nil {
 			return p, nil
 		}
 		select {
 		case <-dead:
 			return postgres{}, fmt.Errorf("it did not start: %s", stderr.String())
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(end) {
-			log, _ := os.ReadFile(filepath.Join(dir, "log"))
-			return postgres{}, fmt.Errorf("it does not answer: %w\n%s", err, log)
+		case <-clock.Real.After(20 * time.Millisecond):
 		}
 	}
+	log, _ := os.ReadFile(filepath.Join(dir, "log"))
+	return postgres{}, fmt.Errorf("it does not answer: %w\n%s", err, log)
 }
 
 // keep holds the guard's input open as long as this process lives.
