@@ -37,7 +37,7 @@ func (d *Device) DefineCounter(ctx context.Context, handle uint32) (value uint64
 	if err := checkHandle("counter", handle); err != nil {
 		return 0, err
 	}
-	err = d.do(ctx, SetupTime, func(l *line) error {
+	err = d.do(ctx, d.limits.setup, func(l *line) error {
 		_, err := tpm2.NVDefineSpace{AuthHandle: ownerHandle(d.cfg.OwnerAuth), PublicInfo: tpm2.New2B(counterIndex(handle, false))}.Execute(l)
 		if err != nil && !errors.Is(err, tpm2.TPMRCNVDefined) {
 			return defining("counter", err)
@@ -66,7 +66,7 @@ func (d *Device) DefineCounter(ctx context.Context, handle uint32) (value uint64
 // ReadCounter tells the counter's value. [ErrRemoved]: there is none;
 // [ErrReplaced]: what is there is not our counter.
 func (d *Device) ReadCounter(ctx context.Context, handle uint32) (value uint64, err error) {
-	err = d.do(ctx, OperationTime, func(l *line) (err error) {
+	err = d.do(ctx, d.limits.quick, func(l *line) (err error) {
 		value, err = readCounter(l, handle)
 		return err
 	})
@@ -78,7 +78,7 @@ func (d *Device) ReadCounter(ctx context.Context, handle uint32) (value uint64, 
 // may be or not: read it. Errors are as in [Device.ReadCounter]; [ErrBusy] may
 // mean that the TPM spares its memory.
 func (d *Device) Increment(ctx context.Context, handle uint32) (value uint64, err error) {
-	err = d.do(ctx, OperationTime, func(l *line) (err error) {
+	err = d.do(ctx, d.limits.quick, func(l *line) (err error) {
 		if err := increment(l, handle, true); err != nil {
 			return err
 		}
@@ -90,7 +90,7 @@ func (d *Device) Increment(ctx context.Context, handle uint32) (value uint64, er
 
 // RemoveCounter deletes the counter; one that is gone already is no error.
 func (d *Device) RemoveCounter(ctx context.Context, handle uint32) error {
-	return d.do(ctx, SetupTime, func(l *line) error {
+	return d.do(ctx, d.limits.setup, func(l *line) error {
 		return undefine(l, ownerHandle(d.cfg.OwnerAuth), "counter", tpm2.TPMHandle(handle), counterNamed(handle, true).Name, counterNamed(handle, false).Name)
 	})
 }
@@ -162,7 +162,7 @@ func (d *Device) CertifyCounter(ctx context.Context, record []byte, handle uint3
 	if err != nil {
 		return c, err
 	}
-	err = d.withStorage(ctx, setup, o.storage, func(l *line, storage loaded) error {
+	err = d.withStorage(ctx, d.limits.setup, o.storage, func(l *line, storage loaded) error {
 		return o.with(l, storage, func(k loaded) error {
 			n := counterNamed(handle, true)
 			if err := checkIndex(l, "counter", n); err != nil {

@@ -20,8 +20,9 @@ import (
 const (
 	// CommandTime bounds one TPM command.
 	CommandTime = 2 * time.Second
-	// OperationTime bounds an operation of a sign-in, all its commands together.
-	OperationTime = 2 * time.Second
+	// OperationTime bounds an operation of a sign-in, all its commands together. A
+	// slow discrete TPM needs about half of it for a check.
+	OperationTime = 3 * time.Second
 	// SetupTime bounds an operation that makes, certifies or removes something.
 	SetupTime = 10 * time.Second
 	// WaitTime bounds how long an operation waits for those before it.
@@ -54,12 +55,16 @@ type Config struct {
 // methods may be called from any goroutine, and run one after the other for all
 // devices of the process that name the same TPM.
 type Device struct {
-	cfg  Config
-	addr address
-	gate *gate
-	pins pins
-	dial func(ctx context.Context) (conn, error)
+	cfg    Config
+	addr   address
+	gate   *gate
+	pins   pins
+	dial   func(ctx context.Context) (conn, error)
+	limits times
 }
+
+// times are the bounds; tests on loaded machines have longer ones.
+type times struct{ command, quick, setup time.Duration }
 
 // pins are the Names that the machine's two storage keys must have.
 type pins struct {
@@ -87,7 +92,7 @@ func Open(cfg Config) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Device{cfg: cfg, addr: a, gate: gateOf(a), dial: a.dial}, nil
+	return &Device{cfg: cfg, addr: a, gate: gateOf(a), dial: a.dial, limits: times{CommandTime, OperationTime, SetupTime}}, nil
 }
 
 // String names the TPM as a spec does.
@@ -209,7 +214,7 @@ func gateOf(a address) *gate {
 // must flush what it loads. Everything together takes at most [WaitTime] and
 // [OperationTime]; after that t answers every command with [ErrUnavailable].
 func (d *Device) Do(ctx context.Context, f func(t transport.TPM) error) error {
-	return d.do(ctx, OperationTime, func(l *line) error { return f(l) })
+	return d.do(ctx, d.limits.quick, func(l *line) error { return f(l) })
 }
 
 func (d *Device) do(ctx context.Context, limit time.Duration, f func(l *line) error) error {
@@ -427,7 +432,7 @@ func (l *line) once(command []byte) ([]byte, error) {
 	if l.conn == nil {
 		return nil, fmt.Errorf("%w: used after it was closed", ErrUnavailable)
 	}
-	ctx, cancel := context.WithTimeout(l.ctx, CommandTime)
+	ctx, cancel := context.WithTimeout(l.ctx, l.d.limits.command)
 	defer cancel()
 	rsp, err := l.conn.exchange(ctx, command)
 	if err == nil {

@@ -47,7 +47,7 @@ type Info struct {
 
 // Info asks the TPM about itself.
 func (d *Device) Info(ctx context.Context) (i Info, err error) {
-	err = d.do(ctx, SetupTime, func(l *line) error {
+	err = d.do(ctx, d.limits.setup, func(l *line) error {
 		p := map[tpm2.TPMPT]uint32{}
 		for _, first := range []tpm2.TPMPT{tpm2.TPMPTFamilyIndicator, tpm2.TPMPTPermanent} {
 			if err := properties(l, first, p); err != nil {
@@ -91,7 +91,7 @@ func (d *Device) Info(ctx context.Context) (i Info, err error) {
 // ResetCount counts the TPM's starts: another value is another boot. It costs
 // one command.
 func (d *Device) ResetCount(ctx context.Context) (n uint32, err error) {
-	err = d.do(ctx, OperationTime, func(l *line) error {
+	err = d.do(ctx, d.limits.quick, func(l *line) error {
 		c, err := readClock(l)
 		n = c.ResetCount
 		return err
@@ -139,7 +139,7 @@ const nvHandles = 0x01000000
 // FreeHandles proposes n NV handles of the configured range that nothing has.
 // The error is [ErrNoSpace] if there are not so many.
 func (d *Device) FreeHandles(ctx context.Context, n int) (free []uint32, err error) {
-	err = d.do(ctx, OperationTime, func(l *line) error {
+	err = d.do(ctx, d.limits.quick, func(l *line) error {
 		taken, err := handles(l, d.cfg.FirstHandle)
 		if err != nil {
 			return err
@@ -172,7 +172,7 @@ type Owned struct {
 // Owned lists our indices, so that those which nothing refers to any more can be
 // given back with [Device.Reclaim].
 func (d *Device) Owned(ctx context.Context) (list []Owned, err error) {
-	err = d.do(ctx, SetupTime, func(l *line) error {
+	err = d.do(ctx, d.limits.setup, func(l *line) error {
 		hs, err := handles(l, d.cfg.FirstHandle)
 		if err != nil {
 			return err
@@ -225,7 +225,7 @@ func (d *Device) Reclaim(ctx context.Context, list ...uint32) error {
 			return fmt.Errorf("index %#08x is outside %#08x to %#08x", h, d.cfg.FirstHandle, d.cfg.LastHandle)
 		}
 	}
-	return d.do(ctx, SetupTime, func(l *line) error {
+	return d.do(ctx, d.limits.setup, func(l *line) error {
 		var errs []error
 		for _, h := range list {
 			errs = append(errs, reclaim(l, ownerHandle(d.cfg.OwnerAuth), tpm2.TPMHandle(h)))

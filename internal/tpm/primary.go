@@ -53,7 +53,7 @@ func (n Names) of(k primaryKind) []byte {
 // Names makes both primary keys and tells their Names, to be recorded when the
 // machine joins.
 func (d *Device) Names(ctx context.Context) (n Names, err error) {
-	err = d.do(ctx, SetupTime, func(l *line) error {
+	err = d.do(ctx, d.limits.setup, func(l *line) error {
 		for _, k := range []primaryKind{importParent, storageKey} {
 			p, err := l.primary(k, nil)
 			if err != nil {
@@ -82,18 +82,12 @@ func (d *Device) Pin(n Names) {
 // Parent is the public area of the import parent, for the server's
 // [ParseParent].
 func (d *Device) Parent(ctx context.Context) (public []byte, err error) {
-	err = d.withMachine(ctx, setup, nil, func(m *machine) error {
+	err = d.withMachine(ctx, d.limits.setup, nil, func(m *machine) error {
 		public = tpm2.Marshal(m.parent.public)
 		return nil
 	})
 	return public, err
 }
-
-// How long an operation may take.
-const (
-	quick = OperationTime
-	setup = SetupTime
-)
 
 // withMachine runs f with the import parent loaded; want is the Name it must
 // have beside the pinned one, if there is one.

@@ -116,7 +116,7 @@ func (d *Device) SealState(ctx context.Context, key secret.Bytes, to Seal) (reco
 	if key.Len() != StateKeySize {
 		return nil, fmt.Errorf("state key of %d octets: want %d", key.Len(), StateKeySize)
 	}
-	err = d.withStorage(ctx, setup, nil, func(l *line, storage loaded) error {
+	err = d.withStorage(ctx, d.limits.setup, nil, func(l *line, storage loaded) error {
 		template := tpm2.TPMTPublic{Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256, ObjectAttributes: underStorage}
 		var flags uint16
 		if to.BootState {
@@ -161,7 +161,7 @@ func (d *Device) UnsealState(ctx context.Context, record []byte) (key secret.Byt
 	if err != nil {
 		return key, err
 	}
-	err = d.withStorage(ctx, quick, o.storage, func(l *line, storage loaded) error {
+	err = d.withStorage(ctx, d.limits.quick, o.storage, func(l *line, storage loaded) error {
 		return o.with(l, storage, func(obj loaded) error {
 			unseal := func(s tpm2.Session) error {
 				r, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: obj.handle, Name: obj.name, Auth: s}}.Execute(l)
@@ -208,7 +208,7 @@ func attestationTemplate() tpm2.TPMTPublic {
 
 // createSigning makes a signing key and checks that it is what was asked for.
 func (d *Device) createSigning(ctx context.Context, kind string, template tpm2.TPMTPublic) (record []byte, pub *tpm2.TPMTPublic, err error) {
-	err = d.withStorage(ctx, setup, nil, func(l *line, storage loaded) error {
+	err = d.withStorage(ctx, d.limits.setup, nil, func(l *line, storage loaded) error {
 		o, err := create(l, storage, template, nil)
 		if err != nil {
 			return fmt.Errorf("making a signing key: %w", err)
@@ -277,7 +277,7 @@ func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) (sig [
 	if opts == nil || opts.HashFunc() != crypto.SHA256 || len(digest) != crypto.SHA256.Size() {
 		return nil, errors.New("the machine key signs SHA-256 digests only")
 	}
-	err = s.d.withStorage(context.Background(), quick, s.o.storage, func(l *line, storage loaded) error {
+	err = s.d.withStorage(context.Background(), s.d.limits.quick, s.o.storage, func(l *line, storage loaded) error {
 		return s.o.with(l, storage, func(k loaded) error {
 			r, err := tpm2.Sign{
 				KeyHandle: tpm2.AuthHandle{Handle: k.handle, Name: k.name, Auth: tpm2.PasswordAuth(nil)}, Digest: tpm2.TPM2BDigest{Buffer: digest},

@@ -104,7 +104,7 @@ func (d *Device) Define(ctx context.Context, s Spec, a Auths) error {
 	if err := errors.Join(s.check(), a.check()); err != nil {
 		return err
 	}
-	return d.withMachine(ctx, setup, nil, func(m *machine) error { return m.define(s, a) })
+	return d.withMachine(ctx, d.limits.setup, nil, func(m *machine) error { return m.define(s, a) })
 }
 
 // Activate makes the first write of both indices, each with its own permit for
@@ -129,7 +129,7 @@ func (d *Device) write(ctx context.Context, s Spec, k Kind, written bool, ask Pe
 	if err := s.check(); err != nil {
 		return err
 	}
-	return d.do(ctx, SetupTime, func(l *line) error {
+	return d.do(ctx, d.limits.setup, func(l *line) error {
 		m := &machine{tpm: l}
 		p, err := m.begin(s, k, written)
 		if err != nil {
@@ -137,7 +137,7 @@ func (d *Device) write(ctx context.Context, s Spec, k Kind, written bool, ask Pe
 		}
 		defer p.end()
 		var permit Permit
-		if err := l.aside(ctx, p.session.Handle(), SetupTime, func() (err error) {
+		if err := l.aside(ctx, p.session.Handle(), d.limits.setup, func() (err error) {
 			ctx, cancel := context.WithTimeout(ctx, PermitTime)
 			defer cancel()
 			permit, err = ask(ctx, k, bytes.Clone(p.nonce.Buffer))
@@ -154,7 +154,7 @@ func (d *Device) Status(ctx context.Context, s Spec) (st Status, err error) {
 	if err := s.check(); err != nil {
 		return st, err
 	}
-	err = d.do(ctx, OperationTime, func(l *line) (err error) {
+	err = d.do(ctx, d.limits.quick, func(l *line) (err error) {
 		st, err = (&machine{tpm: l, ownerAuth: d.cfg.OwnerAuth}).status(s)
 		return err
 	})
@@ -163,7 +163,7 @@ func (d *Device) Status(ctx context.Context, s Spec) (st Status, err error) {
 
 // Import turns the server's bundle into a blob for this TPM.
 func (d *Device) Import(ctx context.Context, b Bundle) (blob Blob, err error) {
-	err = d.withMachine(ctx, setup, nil, func(m *machine) (err error) {
+	err = d.withMachine(ctx, d.limits.setup, nil, func(m *machine) (err error) {
 		blob, err = m.importKey(b)
 		return err
 	})
@@ -182,7 +182,7 @@ func (d *Device) MAC(ctx context.Context, s Spec, b Blob, a Auths, message []byt
 	if len(message) > 512 {
 		return nil, fmt.Errorf("message of %d octets: at most 512", len(message))
 	}
-	err = d.withMachine(ctx, quick, b.Parent, func(m *machine) error {
+	err = d.withMachine(ctx, d.limits.quick, b.Parent, func(m *machine) error {
 		k, err := m.load(s, b)
 		if err != nil {
 			return err
@@ -202,7 +202,7 @@ func (d *Device) Remove(ctx context.Context, s Spec) error {
 	if err := s.check(); err != nil {
 		return err
 	}
-	return d.do(ctx, SetupTime, func(l *line) error { return (&machine{tpm: l, ownerAuth: d.cfg.OwnerAuth}).remove(s) })
+	return d.do(ctx, d.limits.setup, func(l *line) error { return (&machine{tpm: l, ownerAuth: d.cfg.OwnerAuth}).remove(s) })
 }
 
 // machine is an open TPM, for most operations with the import parent loaded.
