@@ -1,0 +1,98 @@
+package signin
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/server/store"
+)
+
+func (x *turn) newID() string { return store.NewID() }
+
+// note writes an event about this conversation. Nothing that was typed as an answer
+// is ever in it.
+func (x *turn) note(typ event.Type, outcome, reason, kind string, data any) error {
+	t := x.talk
+	o := t.Opening
+	e := event.Event{
+		Type: typ, Actor: o.User, Subject: o.User, UserID: t.UserID, MachineID: x.m.ID, Machine: x.m.Name, Address: o.RHost,
+		Scope: string(o.Scope), Service: o.Service, Link: string(policy.LinkUp), Outcome: outcome, Reason: reason, Factor: kind,
+		At: clock.Micros(x.now), ReceivedAt: clock.Micros(x.now),
+	}
+	if e.Address == "" && o.MachineAddr.IsValid() {
+		e.Address = o.MachineAddr.String()
+	}
+	if typ == event.LockoutBegan {
+		e.Actor = "server"
+	}
+	fields := map[string]any{"conversation": x.id}
+	switch d := data.(type) {
+	case nil:
+	case map[string]any:
+		for k, v := range d {
+			fields[k] = v
+		}
+	case story:
+		b, err := json.Marshal(d)
+		if err != nil {
+			return fmt.Errorf("event %s: %w", typ, err)
+		}
+		e.Data = b
+	default:
+		return fmt.Errorf("event %s: data of type %T", typ, data)
+	}
+	if e.Data == nil {
+		b, err := json.Marshal(fields)
+		if err != nil {
+			return fmt.Errorf("event %s: %w", typ, err)
+		}
+		e.Data = b
+	}
+	_, err := x.tx.Event(e)
+	return err
+}
+
+// story is the data of the event that ends a conversation.
+type story struct {
+	Conversation string          `json:"conversation"`
+	DurationMS   int64           `json:"duration_ms"`
+	Policy       string          `json:"policy,omitempty"`
+	Trace        []policy.Step   `json:"trace,omitempty"`
+	Stage        string          `json:"stage,omitempty"` // at which it ended, where that was not its end
+	Purpose      string          `json:"purpose,omitempty"`
+	Mode         string          `json:"mode,omitempty"`
+	First        policy.First    `json:"first,omitempty"`
+	Accepted     bool            `json:"first_accepted"`
+	Judged       bool            `json:"password_judged,omitempty"`
+	Factors      []policy.Factor `json:"factors,omitempty"`
+	MFA          bool            `json:"mfa,omitempty"`
+	Changed      bool            `json:"password_changed,omitempty"`
+	Target       string          `json:"target,omitempty"`
+	TTY          string          `json:"tty,omitempty"`
+	RHost        string          `json:"rhost,omitempty"`
+	RemoteSeat   bool            `json:"remote_seat,omitempty"`
+	Unlock       bool            `json:"unlock,omitempty"`
+	MachineAddr  string          `json:"machine_address,omitempty"`
+}
+
+func (x *turn) story() story {
+	t := x.talk
+	o := t.Opening
+	s := story{
+		Conversation: x.id, DurationMS: x.now.Sub(clock.FromMicros(x.row.CreatedAt)).Round(time.Millisecond).Milliseconds(),
+		Policy: t.Decision.Policy, Trace: t.Decision.Trace, Purpose: o.Purpose, Mode: o.Mode, First: t.First, Accepted: t.Accepted,
+		Judged: t.Judged, Factors: t.Given, MFA: t.mfa(), Changed: t.Changed, Target: o.Target, TTY: o.TTY, RHost: o.RHost,
+		RemoteSeat: o.RemoteSeat, Unlock: o.Unlock,
+	}
+	if x.row.Stage != (judging{}).name() {
+		s.Stage = x.row.Stage
+	}
+	if o.MachineAddr.IsValid() {
+		s.MachineAddr = o.MachineAddr.String()
+	}
+	return s
+}

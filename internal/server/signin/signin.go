@@ -1,0 +1,595 @@
+// Package signin is the server's side of a sign-in conversation: it judges the first
+// factor with the user's directory, asks policy.Decide, judges second factors, lets
+// people change a password that is due and enrol a first factor, and writes down how
+// it ended.
+//
+// It promises:
+//
+//   - Nothing is judged twice for one step. The step is claimed by a comparison on
+//     the row's revision; a repeat of the same step gets the same reply, also when
+//     the server died between commit and reply; the same step with another body
+//     ends the conversation (S10).
+//   - Count before judging. A password or code is written down as a failure, on the
+//     disk, before it is compared; a right one takes its count back. Who must wait is
+//     not judged at all.
+//   - A code is spent in the transaction that stores what came of it: of two
+//     sign-ins with one code, on any replica, one wins.
+//   - Before an accepted first factor every failure has one text and costs one hash,
+//     also for names that nobody has (S5).
+//   - Every conversation ends with exactly one event: allowed, denied, left to the
+//     machine, or abandoned. The default arm denies and says so.
+//   - Neither a password nor a code is stored or logged; of a new password a hash is
+//     kept, sealed, until it is typed again. The hash of a step's body is keyed.
+//
+// What counts together: wrong passwords and wrong codes of one (user, machine) share
+// one count, because whoever tries one may try the other.
+//
+// A bypass code (E3) stands in for the second factor of one sign-in. It is not
+// something the user holds: it opens no window and no way to offline data, and
+// Done.MFA is false.
+//
+// Rows: S1, S2, S3-S6, S9-S11, W1, W5-W7 (the record), D1, E1, E3, M1, M5.
+package signin
+
+import (
+	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/policy"
+	"latchkey/internal/server/directory"
+	"latchkey/internal/server/factor"
+	"latchkey/internal/server/facts"
+	"latchkey/internal/server/keys"
+	"latchkey/internal/server/occasion"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+// Deps is what the sign-in stands on. All fields but Logger, Contact and Lifetime
+// are required.
+type Deps struct {
+	Store       *store.Store
+	Keys        *keys.Keys
+	Directories *directory.Set
+	Factors     *factor.Set
+	Clock       clock.Clock
+	Logger      *slog.Logger
+	// Contact tells people whom to ask; nil means an administrator.
+	Contact func(context.Context) string
+	// Lifetime of a conversation; 0 means 50 s, because login gives up after 60.
+	Lifetime time.Duration
+}
+
+const (
+	lifetime = 50 * time.Second
+	// enrolTime is what scanning a QR code gets on top.
+	enrolTime = 2 * time.Minute
+	// patience is how long a repeated step waits for the reply of the first before it
+	// takes the judging over: whoever had it is gone.
+	patience = 4 * time.Second
+	// maxOpen bounds the conversations that one machine may have open.
+	maxOpen = 256
+	// kept is how long ended conversations answer repeats.
+	kept = 24 * time.Hour
+
+	maxWrong    = 3 // codes of one conversation
+	maxMistakes = 5 // blanks, no choices, refused passwords
+)
+
+// Service holds conversations. It has no state of its own: any number of replicas
+// may serve the steps of one conversation.
+type Service struct {
+	Deps
+}
+
+// New makes the service.
+func New(d Deps) *Service {
+	if d.Logger == nil {
+		d.Logger = slog.New(slog.DiscardHandler)
+	}
+	if d.Lifetime == 0 {
+		d.Lifetime = lifetime
+	}
+	return &Service{d}
+}
+
+// Facts gathers what policy.Decide wants to know about a sign-in; see facts.Gather.
+func (s *Service) Facts(ctx context.Context, q *db.Queries, m db.Machine, a facts.Ask) (policy.Request, policy.Facts, error) {
+	r, f, _, err := facts.Gather(ctx, q, m, a)
+	return r, f, err
+}
+
+// Step takes one step of a conversation of the machine, which the caller has
+// authenticated; addr is the address of its connection and body is the request as it
+// came. The error is a *fault.Fault. After a fault of code unavailable nothing was
+// judged or stored and the same step may be sent again.
+//
+// The caller wipes what is secret in step afterwards.
+func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte, step wire.Step) (wire.StepReply, error) {
+	if err := wellFormed(id, seq, step); err != nil {
+		return wire.StepReply{}, err
+	}
+	hash := s.bodyHash(m.ID, id, seq, body)
+	var takeOver bool
+	for waited := time.Duration(0); ; waited += pollEvery {
+		var x *turn
+		err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			x = &turn{s: s, tx: tx, m: m, addr: addr, id: id, seq: seq, hash: hash, step: step, now: s.Clock.Now(), takeOver: takeOver}
+			return x.begin(ctx)
+		})
+		switch {
+		case store.IsDuplicate(err): // the same beginning twice at once: the other one has it
+		case err != nil:
+			return wire.StepReply{}, s.fault(ctx, err)
+		case x.fault != nil:
+			return wire.StepReply{}, x.fault
+		case x.settled:
+			return x.reply, nil
+		case x.mine:
+			return s.judge(ctx, x)
+		}
+		// Somebody else is judging this very step.
+		if waited >= patience {
+			takeOver = true
+		}
+		// Real time: this waits for another goroutine or replica, not for a date.
+		if err := clock.Real.Sleep(ctx, pollEvery); err != nil {
+			return wire.StepReply{}, fault.New(fault.Unavailable, err)
+		}
+	}
+}
+
+const pollEvery = 50 * time.Millisecond
+
+// judge does the slow part of a claimed step outside of the transaction and stores
+// what came of it. The caller's connection may be gone by then: the outcome counts
+// all the same.
+func (s *Service) judge(ctx context.Context, claimed *turn) (wire.StepReply, error) {
+	ctx = context.WithoutCancel(ctx)
+	var result verdict
+	if claimed.work != nil {
+		result = claimed.work(ctx)
+	}
+	var x *turn
+	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		x = &turn{
+			s: s, tx: tx, m: claimed.m, addr: claimed.addr, id: claimed.id, seq: claimed.seq, hash: claimed.hash, step: claimed.step,
+			now: s.Clock.Now(), counted: claimed.counted, block: claimed.block, verdict: result,
+		}
+		return x.finish(ctx, claimed.row.Rev)
+	})
+	if err != nil {
+		return wire.StepReply{}, s.fault(ctx, err)
+	}
+	if x.fault != nil {
+		return wire.StepReply{}, x.fault
+	}
+	return x.reply, nil
+}
+
+func (s *Service) fault(ctx context.Context, err error) *fault.Fault {
+	f := fault.Of(err)
+	switch {
+	case errors.Is(err, store.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+		return fault.New(fault.Unavailable, err)
+	case f.Code == fault.Internal:
+		s.Logger.ErrorContext(ctx, "a sign-in could not be judged", "error", err)
+	}
+	return f
+}
+
+// bodyHash tells repeats from forgeries. It is keyed, because the body may hold a
+// password that could else be guessed from a stolen database.
+func (s *Service) bodyHash(machineID, id string, seq int64, body []byte) []byte {
+	h := hmac.New(sha256.New, s.Keys.Pepper.Reveal())
+	for _, p := range [][]byte{[]byte("latchkey/step/1"), []byte(machineID), []byte(id), body} {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(p)))
+		h.Write(n[:])
+		h.Write(p)
+	}
+	_ = binary.Write(h, binary.BigEndian, seq)
+	return h.Sum(nil)
+}
+
+// The bounds of what a machine tells.
+const (
+	maxSeq     = 1000
+	maxLine    = 256
+	maxAliases = 16
+	maxAnswer  = 4096
+)
+
+// wellFormed refuses what no agent sends, before anything is stored.
+func wellFormed(id string, seq int64, step wire.Step) error {
+	u, err := uuid.Parse(id)
+	if err != nil || u.String() != id || u.Version() != 7 {
+		return fault.Newf(fault.BadRequest, "The id of a conversation is a UUID of version 7 in its usual form.")
+	}
+	set := 0
+	for _, is := range []bool{step.Begin != nil, step.Answer != nil, step.Cancel} {
+		if is {
+			set++
+		}
+	}
+	switch {
+	case seq < 1 || seq > maxSeq:
+		return fault.Newf(fault.BadRequest, "A step has a number from 1 to %d.", maxSeq)
+	case set != 1:
+		return fault.Newf(fault.BadRequest, "A step is exactly one of begin, answer and cancel.")
+	case (step.Begin != nil) != (seq == 1):
+		return fault.Newf(fault.BadRequest, "A conversation begins with step 1, and no other step begins it.")
+	case step.Answer != nil && step.Answer.Text.Len() > maxAnswer:
+		return fault.Newf(fault.BadRequest, "An answer has at most %d octets.", maxAnswer)
+	}
+	if b := step.Begin; b != nil {
+		return wellFormedBegin(*b)
+	}
+	return nil
+}
+
+func wellFormedBegin(b wire.Begin) error {
+	f := fault.New(fault.BadRequest, nil)
+	one := func(field, v string, allowed ...string) {
+		if !slices.Contains(allowed, v) {
+			f.With(field, "%q is not allowed; allowed are %q", text.CleanN(v, 64), allowed)
+		}
+	}
+	one("purpose", b.Purpose, wire.PurposeSignin, wire.PurposePassword)
+	one("mode", b.Mode, modeFull, modeSecond)
+	one("first", string(b.First), "", firstNone, string(policy.FirstMachine), string(policy.FirstSSHKey))
+	one("scope", string(b.Scope), string(policy.Logon), string(policy.Elevation), string(policy.Remote))
+	if b.Password.Len() > maxAnswer {
+		f.With("password", "longer than %d octets", maxAnswer)
+	}
+	if len(b.Aliases) > maxAliases {
+		f.With("aliases", "%d entries; allowed are at most %d", len(b.Aliases), maxAliases)
+	}
+	if b.Unlock && b.Purpose != wire.PurposeSignin {
+		f.With("unlock", "only a sign-in can be an unlock")
+	}
+	if len(f.Fields) > 0 {
+		return f
+	}
+	return nil
+}
+
+const (
+	modeFull   = "full"
+	modeSecond = "second"
+	firstNone  = "none"
+)
+
+// newOpening keeps of a beginning what may be stored: cleaned and bounded. A name
+// that has to be cut is nobody's.
+func newOpening(b wire.Begin, addr netip.Addr) opening {
+	o := opening{
+		Purpose: b.Purpose, User: text.CleanN(b.User, maxLine), Target: text.CleanN(b.Target, maxLine), UID: b.UID, Scope: b.Scope,
+		Service: text.CleanN(b.Service, 64), TTY: text.CleanN(b.TTY, 64), RHost: text.CleanN(b.RHost, maxLine), RemoteSeat: b.RemoteSeat,
+		Mode: b.Mode, First: b.First, Boot: text.CleanN(b.Boot, 128), Unlock: b.Unlock, MachineAddr: addr.Unmap(),
+	}
+	if o.First == firstNone {
+		o.First = policy.FirstNone
+	}
+	if o.User != b.User {
+		// What was cleaned away makes it another name (S6): a mark that no name has.
+		o.User = text.CleanN(o.User, maxLine-4) + " (?)"
+	}
+	for _, a := range b.Aliases {
+		o.Aliases = append(o.Aliases, text.CleanN(a, maxLine))
+	}
+	return o
+}
+
+// Expire ends the conversations whose time is over, each with its event, and forgets
+// those that nobody will ask about again. It is a job for any replica at any time.
+func (s *Service) Expire(ctx context.Context) (ended int, err error) {
+	const batch = 100
+	for {
+		n := 0
+		err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			now := s.Clock.Now()
+			rows, err := tx.ListOverdueConversations(ctx, db.ListOverdueConversationsParams{Before: clock.Micros(now), N: batch})
+			if err != nil {
+				return fmt.Errorf("overdue conversations: %w", err)
+			}
+			n = 0
+			for _, r := range rows {
+				m, err := tx.GetMachine(ctx, r.MachineID)
+				if err != nil {
+					return fmt.Errorf("machine of a conversation: %w", err)
+				}
+				x := &turn{s: s, tx: tx, m: m, id: r.ID, row: r, seq: r.Seq, hash: r.BodyHash, now: now}
+				done, err := x.giveUp(ctx, "timed-out")
+				if err != nil {
+					return err
+				}
+				if done {
+					n++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return ended, err
+		}
+		ended += n
+		if n < batch {
+			break
+		}
+	}
+	return ended, s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		now := s.Clock.Now()
+		if _, err := tx.DeleteExpiredConversations(ctx, clock.Micros(now.Add(-kept))); err != nil {
+			return fmt.Errorf("forget conversations: %w", err)
+		}
+		_, err := tx.DeleteOldAttempts(ctx, db.DeleteOldAttemptsParams{Before: clock.Micros(now.Add(-kept)), At: clock.Micros(now)})
+		if err != nil {
+			return fmt.Errorf("forget attempts: %w", err)
+		}
+		return nil
+	})
+}
+
+// Occasion ends the windows that a policy ends on what the machine reports (W6). A
+// user whom the server does not know is nobody's window.
+func (s *Service) Occasion(ctx context.Context, m db.Machine, o wire.Occasion) error {
+	if !occasion.Valid(o.Kind) {
+		return fault.New(fault.BadRequest, nil).With("kind", "%q is not an occasion", text.CleanN(string(o.Kind), 64))
+	}
+	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		w := occasion.What{Kind: o.Kind, Boot: m.Boot}
+		if o.User != "" {
+			u, _, err := facts.Resolve(ctx, tx.Queries, facts.Name{User: o.User})
+			if err != nil || u == nil {
+				return err
+			}
+			w.UserID = u.ID
+		}
+		_, err := occasion.Report(ctx, tx, m, w, s.Clock.Now())
+		return err
+	})
+	if err != nil {
+		return s.fault(ctx, err)
+	}
+	return nil
+}
+
+func (s *Service) contact(ctx context.Context) string {
+	if s.Contact == nil {
+		return ""
+	}
+	return s.Contact(ctx)
+}
+
+// turn is one step on its way through one transaction.
+type turn struct {
+	s        *Service
+	tx       *store.Tx
+	m        db.Machine
+	addr     netip.Addr
+	id       string
+	seq      int64
+	hash     []byte
+	step     wire.Step
+	now      time.Time
+	takeOver bool
+
+	row  db.Conversation
+	talk *talk
+	at   stage
+
+	// What begin leaves behind: either a fault or a reply, or the step is ours to
+	// judge, or none of these: somebody else is judging it.
+	fault   *fault.Fault
+	settled bool
+	mine    bool
+
+	work    func(context.Context) verdict // slow; outside of the transaction
+	counted *counted
+	block   block // why nothing was counted and nothing may be judged
+	verdict verdict
+	// tellWait: the machine has accepted the first factor, so a pause may be told.
+	tellWait bool
+
+	reply wire.StepReply
+}
+
+// verdict is what the slow part found.
+type verdict struct {
+	password directory.Outcome
+	proposal []byte
+	same     bool
+	refusal  string // of a new password, for people
+	err      error
+}
+
+// begin claims the step, or answers it from what is stored.
+func (x *turn) begin(ctx context.Context) error {
+	row, err := x.tx.GetConversation(ctx, x.id)
+	switch {
+	case errors.Is(err, sql.ErrNoRows) && x.step.Begin != nil:
+		if err := x.open(ctx); err != nil {
+			return err
+		}
+	case errors.Is(err, sql.ErrNoRows):
+		return fault.Newf(fault.NotFound, "There is no such conversation. Begin again.")
+	case err != nil:
+		return fmt.Errorf("conversation: %w", err)
+	default:
+		x.row = row
+		if claimed, err := x.claim(ctx); err != nil || !claimed {
+			return err
+		}
+	}
+	x.mine = true
+	return x.prepare(ctx)
+}
+
+// open writes a new conversation down, before anything about it is looked at.
+func (x *turn) open(ctx context.Context) error {
+	n, err := x.tx.CountOpenConversations(ctx, db.CountOpenConversationsParams{
+		MachineID: x.m.ID, Since: clock.Micros(x.now.Add(-x.s.Lifetime - enrolTime)),
+	})
+	if err != nil {
+		return fmt.Errorf("open conversations: %w", err)
+	}
+	if n >= maxOpen {
+		return fault.Newf(fault.TooMany, "This machine has %d sign-ins open. Wait a little.", n)
+	}
+	x.talk, x.at = &talk{Opening: newOpening(*x.step.Begin, x.addr)}, judging{}
+	o := x.talk.Opening
+	data, err := x.sealed(x.talk, x.at)
+	if err != nil {
+		return err
+	}
+	x.row = db.Conversation{
+		ID: x.id, MachineID: x.m.ID, Rev: 1, Seq: x.seq, BodyHash: x.hash, Stage: x.at.name(), Data: data,
+		CreatedAt: clock.Micros(x.now), ExpiresAt: clock.Micros(x.now.Add(x.s.Lifetime)),
+	}
+	err = x.tx.InsertConversation(ctx, db.InsertConversationParams{
+		ID: x.row.ID, MachineID: x.row.MachineID, UserName: o.User, Scope: string(o.Scope), Service: o.Service, Tty: o.TTY, Rhost: o.RHost,
+		Stage: x.row.Stage, Data: data, Seq: x.row.Seq, BodyHash: x.row.BodyHash, CreatedAt: x.row.CreatedAt, ExpiresAt: x.row.ExpiresAt,
+	})
+	if err != nil {
+		return fmt.Errorf("open a conversation: %w", err)
+	}
+	return nil
+}
+
+// claim makes the step this turn's own, or answers it.
+func (x *turn) claim(ctx context.Context) (bool, error) {
+	r := x.row
+	again := x.seq == r.Seq && hmac.Equal(x.hash, r.BodyHash)
+	switch {
+	case r.MachineID != x.m.ID:
+		return false, fault.Newf(fault.NotFound, "There is no such conversation. Begin again.")
+	case again && r.Reply != nil:
+		return false, x.repeat()
+	case again && r.Outcome != facts.Open:
+		return false, fault.New(fault.Expired, nil)
+	case again && !x.takeOver:
+		return false, nil
+	case again:
+	case x.seq == r.Seq:
+		return false, x.replayed(ctx)
+	case r.Outcome != facts.Open:
+		return false, fault.Newf(fault.Conflict, "This sign-in has ended. Begin again.")
+	case x.seq != r.Seq+1:
+		return false, fault.Newf(fault.Conflict, "Step %d can not follow step %d. Begin again.", x.seq, r.Seq)
+	case r.Reply == nil:
+		return false, fault.Newf(fault.Conflict, "Step %d is still being judged.", r.Seq)
+	}
+	if x.now.After(clock.FromMicros(r.ExpiresAt)) {
+		_, err := x.giveUp(ctx, "timed-out")
+		x.fault = fault.New(fault.Expired, nil)
+		return false, err
+	}
+	n, err := x.tx.ClaimConversation(ctx, db.ClaimConversationParams{ID: r.ID, Rev: r.Rev, Seq: x.seq, BodyHash: x.hash})
+	if err != nil {
+		return false, fmt.Errorf("claim a step: %w", err)
+	}
+	if n == 0 {
+		return false, nil
+	}
+	x.row.Rev++
+	x.row.Seq, x.row.BodyHash, x.row.Reply = x.seq, x.hash, nil
+	return true, x.load()
+}
+
+// load opens the state. What can not be read is no stage at all, which is denied.
+func (x *turn) load() error {
+	var err error
+	x.talk, x.at, err = x.opened()
+	if err != nil {
+		x.s.Logger.Error("the state of a conversation can not be read", "conversation", x.id, "error", err)
+		x.talk, x.at = &talk{Opening: opening{
+			User: x.row.UserName, Scope: policy.Scope(x.row.Scope), Service: x.row.Service, TTY: x.row.Tty, RHost: x.row.Rhost,
+		}, UserID: x.row.UserID}, nil
+	}
+	return nil
+}
+
+func (x *turn) opened() (*talk, stage, error) {
+	b, err := x.s.Keys.Box.Open(x.row.Data, "conversations", "data", x.id)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer b.Wipe()
+	return decodeState(b.Reveal())
+}
+
+func (x *turn) sealed(t *talk, st stage) ([]byte, error) {
+	b, err := encodeState(t, st)
+	if err != nil {
+		return nil, fmt.Errorf("state of a conversation: %w", err)
+	}
+	if len(b) > maxState {
+		return nil, fmt.Errorf("state of a conversation: %d octets", len(b))
+	}
+	return x.s.Keys.Box.Seal(b, "conversations", "data", x.id), nil
+}
+
+// repeat gives the stored reply again.
+func (x *turn) repeat() error {
+	b, err := x.s.Keys.Box.Open(x.row.Reply, "conversations", "reply", x.id)
+	if err != nil {
+		return fmt.Errorf("stored reply: %w", err)
+	}
+	if err := json.Unmarshal(b.Reveal(), &x.reply); err != nil {
+		return fmt.Errorf("stored reply: %w", err)
+	}
+	x.settled = true
+	return nil
+}
+
+// replayed ends a conversation of which a step came twice with different bodies:
+// whoever did that is not the agent that began it.
+func (x *turn) replayed(ctx context.Context) error {
+	x.fault = fault.New(fault.Replayed, nil)
+	if err := x.load(); err != nil {
+		return err
+	}
+	if err := x.note(event.SigninReplayed, "", "replayed", "", nil); err != nil {
+		return err
+	}
+	if x.row.Outcome != facts.Open {
+		return nil
+	}
+	x.at = denied{}
+	if err := x.note(event.SigninDenied, string(policy.Deny), "replayed", "", x.story()); err != nil {
+		return err
+	}
+	return x.store(ctx, string(policy.Deny), nil)
+}
+
+// giveUp ends a conversation that got no answer in time. done is false if somebody
+// else has just ended it.
+func (x *turn) giveUp(ctx context.Context, why string) (done bool, err error) {
+	if err := x.load(); err != nil {
+		return false, err
+	}
+	x.at = abandoned{}
+	n, err := x.advance(ctx, facts.Abandoned, x.row.Reply)
+	if err != nil || n == 0 {
+		return false, err
+	}
+	return true, x.note(event.SigninAbandoned, facts.Abandoned, why, "", x.story())
+}
