@@ -575,21 +575,21 @@ func TestAPermitThatDoesNotFitIsRefused(t *testing.T) {
 	k := enrolled(t, sw, sw.Spec())
 	for name, change := range map[string]func(kind Kind, nonce []byte) (Permit, error){
 		"another value": func(kind Kind, n []byte) (Permit, error) {
-			p, err := k.lift(nil, kind, n)
+			p, err := k.lift(t.Context(), kind, n)
 			p.Value.Limit++
 			return p, err
 		},
-		"the other index": func(_ Kind, n []byte) (Permit, error) { return k.lift(nil, PasswordIndex, n) },
-		"an activation":   func(kind Kind, n []byte) (Permit, error) { return k.activation(nil, kind, n) },
-		"another nonce":   func(kind Kind, n []byte) (Permit, error) { return k.lift(nil, kind, random(32)) },
+		"the other index": func(_ Kind, n []byte) (Permit, error) { return k.lift(t.Context(), PasswordIndex, n) },
+		"an activation":   func(kind Kind, n []byte) (Permit, error) { return k.activation(t.Context(), kind, n) },
+		"another nonce":   func(kind Kind, n []byte) (Permit, error) { return k.lift(t.Context(), kind, random(32)) },
 		"no signature":    func(kind Kind, n []byte) (Permit, error) { return Permit{Value: Tally{0, 5}, Expiration: 60}, nil },
 		"never ends": func(kind Kind, n []byte) (Permit, error) {
-			p, err := k.lift(nil, kind, n)
+			p, err := k.lift(t.Context(), kind, n)
 			p.Expiration = 0
 			return p, err
 		},
 		"asks for a ticket": func(kind Kind, n []byte) (Permit, error) {
-			p, err := k.lift(nil, kind, n)
+			p, err := k.lift(t.Context(), kind, n)
 			p.Expiration = -60
 			return p, err
 		},
