@@ -235,4 +235,3 @@ func (c *client) network() string {
 	}
 	return ""
 }
-

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"latchkey/internal/agent/identity"
+	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
 	"latchkey/internal/health"
@@ -50,6 +51,9 @@ type Vault interface {
 	Pending(ctx context.Context, max int) (wire.Journal, error)
 	// Delivered says that the server has all entries up to seq.
 	Delivered(ctx context.Context, seq uint64, hash []byte) error
+	// Renew tells, at each greeting, what the server has of the journal; it notices
+	// an old state that was put back, and mends a state that can not be used.
+	Renew(ctx context.Context, seq uint64, hash []byte) error
 	// Refuse keeps a signed refusal for ever and wipes.
 	Refuse(ctx context.Context, signed []byte) error
 	// Refusal is the refusal that is kept, or nil.
@@ -59,16 +63,13 @@ type Vault interface {
 	// HighestTime is the highest time seen; zero if none.
 	HighestTime() time.Time
 	// Lift lifts counters where the policy says that an administrator wants it.
-	Lift(ctx context.Context, s Server) error
+	Lift(ctx context.Context, s vault.Server) error
 }
 
-// Server is what the vault may ask of the server; Link implements it.
-type Server interface {
-	Prepare(ctx context.Context, p wire.Prepare) (wire.PrepareReply, error)
-	Permit(ctx context.Context, p wire.PermitRequest) (wire.Permit, error)
-	Ready(ctx context.Context, r wire.Ready) error
-	Bundle(ctx context.Context, r wire.BundleRequest) (wire.BundleReply, error)
-}
+var (
+	_ Vault        = (*vault.Vault)(nil)
+	_ vault.Server = (*Link)(nil)
+)
 
 // Timing holds the link's limits; the zero value of a field is its default.
 type Timing struct {
@@ -365,10 +366,8 @@ func (l *Link) hello(ctx context.Context) error {
 	}
 	l.standing.Clear()
 	l.vault.Contacted(clock.FromMicros(reply.Time))
-	if reply.JournalSeq > 0 {
-		if err := l.vault.Delivered(ctx, reply.JournalSeq, reply.JournalHash); err != nil {
-			l.log.Error("the journal does not fit what the server has of it", "err", err)
-		}
+	if err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash); err != nil {
+		l.log.Error("the offline state could not be lined up with the server", "err", err)
 	}
 	l.mu.Lock()
 	l.trouble, l.server = nil, reply.ServerVersion

@@ -107,9 +107,11 @@ type (
 	answerError  struct{ why string }
 )
 
-func (e foreignError) Error() string { return "the server's certificate is not of the pinned CA: " + e.why }
-func (e proxyError) Error() string   { return "the proxy answers CONNECT with " + e.status }
-func (e answerError) Error() string  { return "no answer of a Latchkey server: " + e.why }
+func (e foreignError) Error() string {
+	return "the server's certificate is not of the pinned CA: " + e.why
+}
+func (e proxyError) Error() string  { return "the proxy answers CONNECT with " + e.status }
+func (e answerError) Error() string { return "no answer of a Latchkey server: " + e.why }
 
 var errServerExpired = errors.New("the server's certificate has expired")
 

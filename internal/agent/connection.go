@@ -1,0 +1,313 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"time"
+
+	"latchkey/internal/agent/conversation"
+	"latchkey/internal/policy"
+	"latchkey/internal/secret"
+	"latchkey/internal/shim"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+// The deadlines of frames.
+const (
+	beginTime = 5 * time.Second
+	sendTime  = 5 * time.Second
+)
+
+// Texts of the socket itself.
+const (
+	textTooOld   = "The sign-in module and the agent on this machine are of different versions. Ask an administrator to update them."
+	textBusy     = "Too many sign-ins at once on this machine. Try again in a few seconds."
+	textNotYours = "You may only unlock your own session here."
+	textOdd      = text.DeniedOddRequest
+)
+
+// connection serves one shim.
+func (a *agent) connection(ctx context.Context, c net.Conn) {
+	// When the agent stops, waiting frames end.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	defer c.Close()
+
+	ac := shim.NewAgentConn(c)
+	who, err := a.identify(c)
+	if err != nil {
+		a.log.Error("a peer of the socket could not be identified", "err", err)
+		return
+	}
+	leave, ok := a.limits.enter(who)
+	if !ok {
+		a.log.Warn("too many connections", "uid", who.uid)
+		_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
+		return
+	}
+	defer leave()
+	if err := ac.Greet(beginTime, textTooOld); err != nil {
+		if errors.Is(err, shim.ErrVersion) {
+			a.log.Error("a sign-in module speaks another version", "pid", who.peer.PID, "exe", who.peer.Exe, "err", err)
+		}
+		return
+	}
+	m, err := ac.Receive(beginTime)
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			a.log.Warn("a message of a shim could not be read", "uid", who.uid, "pid", who.peer.PID, "err", err)
+			_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
+		}
+		return
+	}
+	switch m := m.(type) {
+	case shim.Status:
+		_ = ac.Send(shim.Tell{Text: a.statusJSON(ctx, who)}, sendTime)
+	case shim.Start:
+		defer m.Authtok.Wipe()
+		a.start(ctx, ac, who, m)
+	default:
+		_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
+	}
+}
+
+func (a *agent) identify(c net.Conn) (caller, error) {
+	u, ok := c.(*net.UnixConn)
+	if !ok {
+		return caller{}, errNoPeer
+	}
+	uid, pid, err := peerOf(u)
+	if err != nil {
+		return caller{}, err
+	}
+	p, _ := a.procs.Get(pid)
+	return caller{uid: uid, peer: p}, nil
+}
+
+// start begins a phase.
+func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shim.Start) {
+	s, known := serviceOf(m.Service)
+	if !known {
+		a.log.Warn("a service that the agent does not know is taken for a logon", "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
+	}
+	if !s.runs(who.peer.Exe) {
+		a.log.Warn("a program calls itself another service", "service", text.CleanN(m.Service, 64), "exe", who.peer.Exe, "pid", who.peer.PID, "uid", who.uid)
+	}
+	switch m.Phase {
+	case shim.PhaseAuth:
+		a.auth(ctx, ac, who, s, m)
+	case shim.PhaseAccount:
+		_ = ac.Send(a.account(ctx, who, s, m), sendTime)
+	case shim.PhaseChauthtok:
+		a.chauthtok(ctx, ac, who, s, m)
+	case shim.PhaseSetcred:
+		_ = ac.Send(a.quiet(who, m), sendTime)
+	case shim.PhaseSessionOpen:
+		a.sessionOpen(ctx, who, s, m)
+		_ = ac.Send(a.quiet(who, m), sendTime)
+	case shim.PhaseSessionClose:
+		a.sessionClose(who, m)
+		_ = ac.Send(a.quiet(who, m), sendTime)
+	default:
+		_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
+	}
+}
+
+// quiet answers the phases that decide nothing. Success, because a stack in which
+// nobody else speaks would fail without it.
+func (a *agent) quiet(who caller, m shim.Start) shim.FromAgent {
+	if !who.privileged() {
+		return shim.Ignore{}
+	}
+	return shim.Allow{User: m.User}
+}
+
+// auth leads a sign-in.
+func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s service, m shim.Start) {
+	r, why := a.request(ctx, who, s, m)
+	if why != "" {
+		a.log.Warn("a caller may not do what it asked for", "uid", who.uid, "pid", who.peer.PID, "exe", who.peer.Exe, "user", text.CleanN(m.User, 64), "service", text.CleanN(m.Service, 64))
+		_ = ac.Send(shim.Deny{Text: why}, sendTime)
+		return
+	}
+	if r.Unprivileged {
+		leave, ok := a.limits.unlock(who.uid)
+		if !ok {
+			a.log.Warn("too many unlocks", "uid", who.uid)
+			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
+			return
+		}
+		defer leave()
+	}
+	v := a.talks.Sign(ctx, r, &person{a: a, c: ac, began: a.clk.Now()})
+	defer v.Authtok.Wipe()
+	if v.Outcome == policy.Allow || v.Outcome == policy.Ignore {
+		parent, _ := a.procs.Get(who.peer.PPID)
+		a.seen.finish(finished{peer: who.peer, parent: parent, service: m.Service, user: m.User, outcome: v.Outcome})
+	}
+	a.say(ac, v, m.User)
+}
+
+// say tells the verdict.
+func (a *agent) say(ac *shim.AgentConn, v conversation.Verdict, user string) {
+	if v.HasAuthtok && (v.Outcome == policy.Allow || v.Outcome == policy.Ignore) {
+		if err := ac.Send(shim.Authtok{Value: v.Authtok}, sendTime); err != nil {
+			return
+		}
+	}
+	switch v.Outcome {
+	case policy.Allow:
+		_ = ac.Send(shim.Allow{User: user}, sendTime)
+	case policy.Ignore:
+		_ = ac.Send(shim.Ignore{}, sendTime)
+	default:
+		_ = ac.Send(shim.Deny{Text: v.Text, Expired: v.Reason == string(policy.ReasonDisabled)}, sendTime)
+	}
+}
+
+// request makes a sign-in of what the shim says and who it is. why is not empty if
+// the caller may not begin it.
+func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start) (r conversation.Request, why string) {
+	r = conversation.Request{
+		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: m.TTY, RHost: m.RHost, Mode: string(m.Mode),
+		Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(ctx),
+	}
+	if !who.privileged() {
+		names := a.names.Names(ctx, who.uid)
+		if !slices.Contains(names, m.User) {
+			r.Password.Wipe()
+			return r, textNotYours
+		}
+		uid := who.uid
+		r.UID, r.Aliases, r.Scope, r.RHost, r.Unprivileged = &uid, others(names, m.User), policy.Logon, "", true
+		if m.Mode == shim.ModeSecond {
+			// A program of the user's own says that the machine has judged the password:
+			// nobody has to believe it.
+			r.Mode = string(shim.ModeFull)
+		}
+		r.RemoteSeat, _ = a.seat(who.peer.PID, who.uid, true)
+		return r, ""
+	}
+	if m.Scope != shim.ScopeNone {
+		r.Scope = policy.Scope(m.Scope)
+	}
+	a.subject(ctx, &r, s, m)
+	switch m.First {
+	case shim.FirstMachine:
+		r.First = policy.FirstMachine
+	case shim.FirstSSHKey:
+		if r.Scope == policy.Remote {
+			r.First = policy.FirstSSHKey
+		}
+	}
+	if r.Scope != policy.Remote && r.RHost == "" {
+		r.RemoteSeat, r.RHost = a.seat(who.peer.PID, deref(r.UID), r.UID != nil)
+	}
+	if r.UID != nil && !r.RemoteSeat && localSeat(s, m.TTY, m.RHost) {
+		listed, err := a.glass.lists(*r.UID)
+		if err != nil {
+			a.log.Error("break-glass", "err", err)
+		}
+		r.BreakGlass = listed
+	}
+	return r, ""
+}
+
+func deref(u *uint32) uint32 {
+	if u == nil {
+		return 0
+	}
+	return *u
+}
+
+// subject finds who it is that signs in: for su and sudo the one who calls.
+func (a *agent) subject(ctx context.Context, r *conversation.Request, s service, m shim.Start) {
+	if s.caller && m.RUser != "" {
+		r.User, r.Target = m.RUser, m.User
+	}
+	switch {
+	case r.User == m.User && m.Known:
+		uid := m.UID
+		r.UID = &uid
+	default:
+		if uid, ok := a.names.UID(ctx, r.User); ok {
+			r.UID = &uid
+		}
+	}
+	if r.UID == nil {
+		return
+	}
+	r.Aliases = others(a.names.Names(ctx, *r.UID), r.User)
+	if r.User == m.User && m.PWName != "" && m.PWName != r.User && !slices.Contains(r.Aliases, m.PWName) {
+		r.Aliases = append(r.Aliases, m.PWName)
+	}
+}
+
+// others is the list without one name, bounded.
+func others(names []string, but string) []string {
+	var out []string
+	for _, n := range names {
+		if n != but && len(out) < 8 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// person is who sits behind a shim.
+type person struct {
+	a     *agent
+	c     *shim.AgentConn
+	n     int
+	began time.Time
+}
+
+// Prompt implements conversation.Person.
+func (p *person) Prompt(ctx context.Context, q wire.Prompt) (secret.Bytes, error) {
+	p.n++
+	var m shim.FromAgent
+	switch q.Kind {
+	case wire.PromptSecret:
+		m = shim.Secret{N: p.n, Text: q.Text}
+	case wire.PromptAsk:
+		m = shim.Ask{N: p.n, Text: q.Text}
+	case wire.PromptChoose:
+		m = shim.Choose{N: p.n, Text: q.Text, Options: q.Options}
+	default:
+		return secret.Bytes{}, errors.New("a kind of prompt that the agent does not know")
+	}
+	if err := p.c.Send(m, sendTime); err != nil {
+		return secret.Bytes{}, err
+	}
+	left := conversation.Limit - p.a.clk.Now().Sub(p.began)
+	if left <= 0 {
+		return secret.Bytes{}, context.DeadlineExceeded
+	}
+	got, err := p.c.Receive(min(left, conversation.Limit))
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	answer, ok := got.(shim.Answer)
+	switch {
+	case !ok:
+		return secret.Bytes{}, conversation.ErrGaveUp
+	case answer.N != p.n:
+		answer.Value.Wipe()
+		return secret.Bytes{}, shim.ErrShape
+	}
+	return answer.Value, nil
+}
+
+// Tell implements conversation.Person.
+func (p *person) Tell(m wire.Message) error {
+	if m.Kind == wire.MessageWarn {
+		return p.c.Send(shim.Warn{Text: m.Text}, sendTime)
+	}
+	return p.c.Send(shim.Tell{Text: m.Text}, sendTime)
+}

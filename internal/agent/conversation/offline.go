@@ -1,0 +1,322 @@
+package conversation
+
+import (
+	"context"
+	"errors"
+
+	"latchkey/internal/agent/link"
+	"latchkey/internal/agent/vault"
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/secret"
+	"latchkey/internal/shim"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+func junk(b []byte) bool { return shim.IsJunk(b) }
+
+// offline decides what happens without the server.
+type offline struct {
+	link policy.Link
+	why  link.Reason
+	note string // of a refusal
+	told bool   // that the server can not be reached
+}
+
+// knows tells whether the first factor was accepted by somebody else than us.
+func (t *talk) knows() bool {
+	return t.r.First == policy.FirstMachine || t.r.First == policy.FirstSSHKey
+}
+
+// decide asks the rules.
+func (t *talk) decide(ctx context.Context, l policy.Link) (policy.Decision, vault.Facts) {
+	f := t.cfg.Vault.Facts(ctx, t.r.User)
+	facts := policy.Facts{
+		User: f.User, NearMiss: f.NearMiss, Assigned: f.User != nil, Machine: f.Machine, Policies: f.Policies,
+		Vault: f.Vault, VaultProblem: f.VaultProblem, PolicyProblem: f.PolicyProblem,
+	}
+	if t.knows() {
+		facts.FirstResult = policy.FirstAccepted
+	}
+	return policy.Decide(policy.Request{
+		User: t.r.User, UID: t.r.UID, Scope: t.r.Scope, Service: t.r.Service, At: t.cfg.Clock.Now(), Link: l, First: t.r.First,
+		RemoteSeat: t.r.RemoteSeat || t.r.Unprivileged, Boot: t.r.Boot,
+	}, facts), f
+}
+
+func (s offline) next(ctx context.Context, t *talk) stage {
+	if t.r.Purpose != wire.PurposeSignin {
+		return t.changeOffline(ctx, s)
+	}
+	d, f := t.decide(ctx, s.link)
+	data := map[string]any{"trace": d.Trace, "policy": d.Policy}
+	if s.why != "" {
+		data["link_reason"] = string(s.why)
+	}
+	switch d.Outcome {
+	case policy.Ignore:
+		if t.r.Junk {
+			return sham{}
+		}
+		return t.written(ctx, t.event(event.SigninIgnored, policy.Ignore, string(d.Reason), f.User, s.link, data), Verdict{Outcome: policy.Ignore, Reason: string(d.Reason)})
+	case policy.Allow:
+		if t.r.Junk || !t.knows() {
+			return sham{}
+		}
+		return t.written(ctx, t.event(event.SigninAllowed, policy.Allow, string(d.Reason), f.User, s.link, data), Verdict{Outcome: policy.Allow, Reason: string(d.Reason)})
+	case policy.MFAOffline:
+		if d.Count < 1 || f.User == nil {
+			break
+		}
+		if !s.told {
+			t.say(wire.MessageTell, text.OfflineNow)
+			s.told = true
+		}
+		return offlinePassword{from: s, decision: d, facts: f, data: data}
+	case policy.Deny:
+		if !t.tellable(d.Reason) {
+			if !s.told {
+				t.say(wire.MessageTell, text.OfflineNow)
+			}
+			return sham{ask: true, decision: d, facts: f, link: s.link, data: data}
+		}
+		words := text.Denied(d.Reason, f.Contact)
+		if s.note != "" {
+			words += " " + text.CleanN(s.note, 300)
+		}
+		return t.denied(ctx, s.link, d.Reason, f.User, data, words)
+	}
+	return t.denied(ctx, s.link, policy.ReasonBadRequest, f.User, data, text.DeniedInternal)
+}
+
+// denied writes a denial down and tells it. A denial stands whether or not it can
+// be written.
+func (t *talk) denied(ctx context.Context, l policy.Link, reason policy.Reason, u *policy.User, data map[string]any, words string) stage {
+	if err := t.cfg.Vault.Record(ctx, t.event(event.SigninDenied, policy.Deny, string(reason), u, l, data)); err != nil {
+		t.cfg.Log.Error("a denied sign-in can not be journalled", "user", t.r.User, "reason", string(reason), "err", err)
+	}
+	t.cfg.Server.Deliver()
+	return deny(string(reason), words)
+}
+
+// written gives the verdict once the event is on the disk, else a denial.
+func (t *talk) written(ctx context.Context, e event.Event, v Verdict) stage {
+	if err := t.cfg.Vault.Record(ctx, e); err != nil {
+		t.cfg.Log.Error("an offline sign-in can not be written down and is denied", "user", t.r.User, "err", err)
+		return deny("state-not-writable", t.stateText(err))
+	}
+	t.cfg.Server.Deliver()
+	return end{v}
+}
+
+// stateText tells a full disk from what else can be wrong with the state.
+func (t *talk) stateText(err error) string {
+	if errors.Is(err, vault.ErrState) {
+		return text.DeniedJournal
+	}
+	return text.Denied(vault.ReasonOf(err), "")
+}
+
+// tellable tells whether a person may read the reason of a denial. What is wrong
+// with the machine everybody may know. What is wrong with an account is told
+// behind an accepted first factor; and at the machine itself also what only the
+// network can mend, because a person on a plane must know that it is of no use to
+// type on (O6). Who a user is and whether he is locked out is never told before.
+func (t *talk) tellable(r policy.Reason) bool {
+	if t.knows() {
+		return true
+	}
+	switch r {
+	case policy.ReasonRefused, policy.ReasonMachineStatus, policy.ReasonNoPolicy, policy.ReasonBadRequest,
+		policy.ReasonPolicyAbsent, policy.ReasonPolicyOlder, policy.ReasonPolicyExpired, policy.ReasonPolicyForeign:
+		return true
+	case policy.ReasonOfflineDeny, policy.ReasonNoVault, policy.ReasonVaultStale, policy.ReasonVaultSoftware, policy.ReasonVaultDays,
+		policy.ReasonVaultSignins, policy.ReasonVaultTries, policy.ReasonVaultFactor, policy.ReasonVaultRolledBack, policy.ReasonVaultDamaged,
+		policy.ReasonTPMCleared, policy.ReasonTPMLocked, policy.ReasonTPMGone, policy.ReasonTPMReplaced, policy.ReasonTPMBusy:
+		return !t.r.remote()
+	}
+	return false
+}
+
+// offlinePassword gets the password where nobody has typed one here.
+type offlinePassword struct {
+	from     offline
+	decision policy.Decision
+	facts    vault.Facts
+	data     map[string]any
+}
+
+func (s offlinePassword) next(ctx context.Context, t *talk) stage {
+	if t.r.Junk {
+		return sham{ask: true, decision: s.decision, facts: s.facts, link: s.from.link, data: s.data}
+	}
+	if t.password.Empty() {
+		a, over := t.ask(ctx, wire.Prompt{Kind: wire.PromptSecret, For: wire.ForPassword, Text: text.PromptOfflinePassword})
+		if over != nil {
+			return t.abandoned(ctx, s.from.link, s.facts.User, over)
+		}
+		if isJunk(a) {
+			a.Wipe()
+			t.r.Junk = true
+			return s
+		}
+		t.password = a
+	}
+	return offlineCodes(s)
+}
+
+// abandoned writes down that a sign-in was begun and not ended. It spends nothing.
+func (t *talk) abandoned(ctx context.Context, l policy.Link, u *policy.User, over stage) stage {
+	reason := "given-up"
+	if e, ok := over.(end); ok {
+		reason = e.v.Reason
+	}
+	if err := t.cfg.Vault.Record(context.WithoutCancel(ctx), t.event(event.SigninAbandoned, policy.Deny, reason, u, l, nil)); err != nil {
+		t.cfg.Log.Error("an abandoned sign-in can not be journalled", "user", t.r.User, "err", err)
+	}
+	t.cfg.Server.Deliver()
+	return over
+}
+
+// codePrompt asks for one of the factors that the policy accepts offline. It shows
+// what the policy says, not what this user has.
+func codePrompt(d policy.Decision) wire.Prompt {
+	p := wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: text.PromptEitherCode}
+	totp, backup := false, false
+	for _, f := range d.Applied().OfflineFactors {
+		totp = totp || f == policy.TOTP
+		backup = backup || f == policy.Backup
+	}
+	switch {
+	case totp && !backup:
+		p.Text = text.PromptCode
+	case backup && !totp:
+		p.Text = text.PromptBackup
+	}
+	return p
+}
+
+// offlineCodes asks for the codes and has the vault judge them with the password.
+type offlineCodes offlinePassword
+
+func (s offlineCodes) next(ctx context.Context, t *talk) stage {
+	var codes []secret.Bytes
+	defer func() {
+		for _, c := range codes {
+			c.Wipe()
+		}
+	}()
+	for range s.decision.Count {
+		a, over := t.ask(ctx, codePrompt(s.decision))
+		if over != nil {
+			return t.abandoned(ctx, s.from.link, s.facts.User, over)
+		}
+		codes = append(codes, a)
+	}
+	if err := t.settle(ctx, s.facts.User.ID); err != nil {
+		t.cfg.Log.Error("what was accepted online can not be written down; the offline sign-in is denied", "err", err)
+		return deny("state-not-writable", t.stateText(err))
+	}
+	r, err := t.cfg.Vault.Attempt(ctx, vault.Attempt{
+		User: s.facts.User, Decision: s.decision, Remote: t.r.remote(), Password: t.password, Codes: codes,
+		Event: t.event("", "", "", s.facts.User, s.from.link, s.data),
+	})
+	t.cfg.Server.Deliver()
+	if err != nil {
+		t.cfg.Log.Error("an offline sign-in could not be judged and is denied", "user", t.r.User, "err", err)
+		if ctx.Err() != nil {
+			return deny("too-long", text.DeniedTooLong)
+		}
+		return deny(string(vault.ReasonOf(err)), t.stateText(err))
+	}
+	return judged{from: s, result: r}
+}
+
+// judged carries out the vault's word.
+type judged struct {
+	from   offlineCodes
+	result vault.Result
+}
+
+func (s judged) next(_ context.Context, t *talk) stage {
+	r := s.result
+	if r.OK {
+		if r.Left.Warn {
+			t.say(wire.MessageWarn, text.OfflineLeft(r.Left.Days, r.Left.Signins, r.Left.Tries))
+		}
+		return end{Verdict{Outcome: policy.Allow, Reason: r.Reason}}
+	}
+	switch r.Reason {
+	case vault.WrongCode, vault.CodeUsed:
+		// Only behind a right password: the first factor is accepted.
+		words := text.WrongCode
+		if r.Reason == vault.CodeUsed {
+			words = text.CodeUsed
+		}
+		t.say(wire.MessageWarn, words)
+	case vault.WrongPassword:
+		if !t.knows() {
+			return deny(r.Reason, text.DeniedOffline)
+		}
+		t.say(wire.MessageWarn, text.DeniedOffline)
+		t.password.Wipe()
+		t.password = secret.Bytes{}
+	default:
+		if !t.tellable(policy.Reason(r.Reason)) {
+			return deny(r.Reason, text.DeniedOffline)
+		}
+		return deny(r.Reason, text.Denied(policy.Reason(r.Reason), s.from.facts.Contact))
+	}
+	if t.wrong++; t.wrong >= tries {
+		return deny(r.Reason, text.DeniedCodes)
+	}
+	return s.from.from // the limits may have been reached: the rules are asked again
+}
+
+// sham goes on as if there were something to judge, so that a name that nobody
+// has, or that sshd refuses, looks like any other.
+type sham struct {
+	online   bool // the server has been asked
+	open     bool // and waits for an answer
+	ask      bool // a code is asked for
+	decision policy.Decision
+	facts    vault.Facts
+	link     policy.Link
+	data     map[string]any
+}
+
+func (s sham) next(ctx context.Context, t *talk) stage {
+	if s.online {
+		if s.open {
+			t.cancel(2)
+		}
+		t.cfg.Vault.Burn(ctx, secret.FromString("nobody"))
+		return end{Verdict{Outcome: policy.Deny, Reason: "user-unknown-here", Text: text.DeniedFirst, Online: true}}
+	}
+	if s.ask {
+		a, over := t.ask(ctx, codePrompt(s.decision))
+		a.Wipe()
+		if over != nil {
+			return t.abandoned(ctx, s.link, s.facts.User, over)
+		}
+	}
+	t.cfg.Vault.Burn(ctx, secret.FromString("nobody"))
+	reason := s.decision.Reason
+	if t.r.Junk || reason == "" {
+		reason = policy.ReasonUnknownDenied
+	}
+	return t.denied(ctx, policy.LinkDown, reason, s.facts.User, s.data, text.DeniedOffline)
+}
+
+// changeOffline ends a change of password without the server: accounts that the
+// server does not know are left to the machine, the others must wait.
+func (t *talk) changeOffline(ctx context.Context, s offline) stage {
+	f := t.cfg.Vault.Facts(ctx, t.r.User)
+	if s.link == policy.LinkDown && f.PolicyProblem == "" && f.User == nil && !f.NearMiss {
+		return end{Verdict{Outcome: policy.Ignore, Reason: string(policy.ReasonUnknownSkipped)}}
+	}
+	return deny("offline-no-change", textNoChange)
+}
+
+const textNoChange = "The password can be changed only while the server can be reached. " + text.DeniedNoChange

@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"os"
+	"runtime"
+	"strings"
+
+	"latchkey/internal/buildinfo"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+// complete adds what every machine can say of itself.
+func complete(f *wire.MachineFacts) {
+	f.AgentVersion = buildinfo.Version()
+	if f.Hostname == "" {
+		if h, err := os.Hostname(); err == nil {
+			f.Hostname = text.CleanN(h, text.MaxName)
+		}
+	}
+	f.OS = runtime.GOOS
+	if pretty := osRelease(readSmall("/etc/os-release")); pretty != "" {
+		f.OS += " " + pretty
+	}
+}
+
+// osRelease finds PRETTY_NAME in an os-release file.
+func osRelease(b []byte) string {
+	sc := bufio.NewScanner(bytes.NewReader(b))
+	for sc.Scan() {
+		if v, ok := strings.CutPrefix(sc.Text(), "PRETTY_NAME="); ok {
+			return text.CleanN(strings.Trim(v, `"'`), 100)
+		}
+	}
+	return ""
+}
+
+// bootID names the boot of the operating system; where the system has no such
+// name it is empty, and no window silences anything (W5).
+func bootID() string {
+	id := strings.TrimSpace(string(readSmall("/proc/sys/kernel/random/boot_id")))
+	if len(id) != 36 {
+		return ""
+	}
+	return id
+}
+
+// readSmall reads at most 64 KiB; what can not be read is nothing.
+func readSmall(name string) []byte {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return nil
+	}
+	return b
+}

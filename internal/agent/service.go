@@ -1,0 +1,112 @@
+package agent
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"latchkey/internal/policy"
+)
+
+// service is what the agent knows of a PAM service.
+type service struct {
+	scope policy.Scope
+	// caller: the subject is who calls, not the account that is asked for (S1).
+	caller bool
+	// local: it serves a keyboard and screen of this machine and nothing else.
+	local bool
+	// remote: it lets people in over the network; a login that went past its auth
+	// phase is denied in its account phase.
+	remote bool
+	// job: it starts work of people who are not there.
+	job bool
+	// programs that are expected behind the name; empty: any.
+	programs []string
+}
+
+// services by name. What is not here is a logon, and logged.
+var services = map[string]service{
+	"sshd":    {scope: policy.Remote, remote: true, programs: []string{"sshd", "sshd-session", "sshd-auth"}},
+	"xrdp":    {scope: policy.Remote, remote: true, programs: []string{"xrdp-sesman", "xrdp-sesexec", "xrdp"}},
+	"cockpit": {scope: policy.Remote, remote: true, programs: []string{"cockpit-session"}},
+
+	"sudo":      {scope: policy.Elevation, caller: true, programs: []string{"sudo", "sudo-rs"}},
+	"sudo-i":    {scope: policy.Elevation, caller: true, programs: []string{"sudo", "sudo-rs"}},
+	"su":        {scope: policy.Elevation, caller: true, programs: []string{"su"}},
+	"su-l":      {scope: policy.Elevation, caller: true, programs: []string{"su"}},
+	"runuser":   {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
+	"runuser-l": {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
+	"polkit-1":  {scope: policy.Elevation, programs: []string{"polkit-agent-helper-1", "polkitd"}},
+	"doas":      {scope: policy.Elevation, programs: []string{"doas"}},
+
+	"login":             {scope: policy.Logon, local: true, programs: []string{"login"}},
+	"gdm":               {scope: policy.Logon, local: true},
+	"gdm-password":      {scope: policy.Logon, local: true},
+	"gdm-autologin":     {scope: policy.Logon, local: true},
+	"lightdm":           {scope: policy.Logon, local: true},
+	"lightdm-autologin": {scope: policy.Logon, local: true},
+	"sddm":              {scope: policy.Logon, local: true},
+	"sddm-autologin":    {scope: policy.Logon, local: true},
+	"greetd":            {scope: policy.Logon, local: true},
+	"kde":               {scope: policy.Logon, local: true},
+	"xdm":               {scope: policy.Logon, local: true},
+
+	// Unlocking, from the session itself.
+	"xscreensaver":         {scope: policy.Logon},
+	"swaylock":             {scope: policy.Logon},
+	"i3lock":               {scope: policy.Logon},
+	"vlock":                {scope: policy.Logon},
+	"gnome-screensaver":    {scope: policy.Logon},
+	"cinnamon-screensaver": {scope: policy.Logon},
+	"mate-screensaver":     {scope: policy.Logon},
+	"kscreenlocker":        {scope: policy.Logon},
+
+	"passwd":       {scope: policy.Logon, programs: []string{"passwd"}},
+	"cron":         {scope: policy.Logon, job: true, programs: []string{"cron", "crond"}},
+	"crond":        {scope: policy.Logon, job: true, programs: []string{"cron", "crond"}},
+	"atd":          {scope: policy.Logon, job: true, programs: []string{"atd"}},
+	"systemd-user": {scope: policy.Logon, job: true, programs: []string{"systemd", "systemd-executor"}},
+}
+
+// serviceOf looks a name up; known is false for one that nobody has described.
+func serviceOf(name string) (s service, known bool) {
+	s, known = services[name]
+	if !known {
+		s.scope = policy.Logon
+	}
+	return s, known
+}
+
+// runs tells whether the program fits the service. A program that is not known (it
+// could not be read) fits.
+func (s service) runs(exe string) bool {
+	if exe == "" || len(s.programs) == 0 {
+		return true
+	}
+	return slices.Contains(s.programs, program(exe))
+}
+
+// program is the name of an executable; the kernel marks one that was replaced
+// while it runs, as every upgrade does.
+func program(exe string) string { return filepath.Base(strings.TrimSuffix(exe, " (deleted)")) }
+
+// consoleTTY tells the terminals of the machine itself: /dev/tty1, /dev/console,
+// /dev/ttyS0, /dev/hvc0; not /dev/tty and no pseudo-terminal.
+func consoleTTY(tty string) bool {
+	tty = strings.TrimPrefix(tty, "/dev/")
+	if tty == "console" {
+		return true
+	}
+	for _, p := range []string{"ttyS", "hvc", "tty"} {
+		if n, ok := strings.CutPrefix(tty, p); ok {
+			return n != "" && strings.Trim(n, "0123456789") == ""
+		}
+	}
+	return false
+}
+
+// localSeat tells whether a person sits at the machine, for break-glass: the same
+// rule as in the module.
+func localSeat(s service, tty, rhost string) bool {
+	return rhost == "" && (s.local || s.caller && strings.HasPrefix(tty, "/dev/") && consoleTTY(tty))
+}
