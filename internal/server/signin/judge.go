@@ -19,6 +19,7 @@ import (
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
 	"latchkey/internal/text"
@@ -220,7 +221,7 @@ func (x *turn) act(ctx context.Context, judged bool) error {
 	u, err := x.tx.GetUser(ctx, x.talk.UserID)
 	switch {
 	case errors.Is(err, sql.ErrNoRows) || err == nil && (u.Disabled || facts.NotYet(u, x.now)):
-		return x.end(ctx, denied{}, reasonChanged, text.Denied(policy.ReasonDisabled, x.s.contact(ctx)))
+		return x.end(ctx, denied{}, reasonChanged, x.denial(ctx, policy.ReasonDisabled))
 	case err != nil:
 		return fmt.Errorf("user: %w", err)
 	}
@@ -434,7 +435,14 @@ func (x *turn) deny(ctx context.Context, reason policy.Reason, f policy.Facts) e
 	case reason == policy.ReasonLocked && f.User != nil:
 		return x.end(ctx, denied{}, string(reason), text.Locked(f.User.LockedUntil.Sub(x.now)))
 	}
-	return x.end(ctx, denied{}, string(reason), text.Denied(reason, x.s.contact(ctx)))
+	return x.end(ctx, denied{}, string(reason), x.denial(ctx, reason))
+}
+
+// denial is the text of a denial, with whom to ask.
+func (x *turn) denial(ctx context.Context, reason policy.Reason) string {
+	// A failure to read spoils the transaction, which then says so.
+	set, _ := settings.Read(ctx, x.tx.Queries)
+	return text.Denied(reason, set.Contact)
 }
 
 // firstAlone: no second factor is asked. But whoever must change the password and
@@ -490,7 +498,7 @@ func (x *turn) askFactor(ctx context.Context) error {
 	left, need := x.talk.left(), x.talk.Count-len(x.talk.Given)
 	switch {
 	case need <= 0 || len(left) < need:
-		return x.end(ctx, denied{}, string(policy.ReasonNotEnrolled), text.Denied(policy.ReasonNotEnrolled, x.s.contact(ctx)))
+		return x.end(ctx, denied{}, string(policy.ReasonNotEnrolled), x.denial(ctx, policy.ReasonNotEnrolled))
 	case len(left) == need:
 		return x.askCode(ctx, left[0])
 	}
@@ -688,7 +696,7 @@ func (x *turn) askEnrolment(ctx context.Context, f policy.Facts) error {
 			return x.askEnrolCode(ctx, k)
 		}
 	}
-	return x.end(ctx, denied{}, string(policy.ReasonNotEnrolled), text.Denied(policy.ReasonNotEnrolled, x.s.contact(ctx)))
+	return x.end(ctx, denied{}, string(policy.ReasonNotEnrolled), x.denial(ctx, policy.ReasonNotEnrolled))
 }
 
 func (x *turn) askEnrolCode(ctx context.Context, kind policy.Factor) error {

@@ -62,8 +62,8 @@ import (
 	"latchkey/internal/wire"
 )
 
-// Deps is what the sign-in stands on. All fields but Logger, Contact and Lifetime
-// are required.
+// Deps is what the sign-in stands on. All fields but Logger and Lifetime are
+// required.
 type Deps struct {
 	Store       *store.Store
 	Keys        *keys.Keys
@@ -71,8 +71,6 @@ type Deps struct {
 	Factors     *factor.Set
 	Clock       clock.Clock
 	Logger      *slog.Logger
-	// Contact tells people whom to ask; nil means an administrator.
-	Contact func(context.Context) string
 	// Lifetime of a conversation; 0 means 50 s, because login gives up after 60.
 	Lifetime time.Duration
 }
@@ -97,6 +95,7 @@ const (
 // may serve the steps of one conversation.
 type Service struct {
 	Deps
+	patience time.Duration
 }
 
 // New makes the service.
@@ -107,7 +106,7 @@ func New(d Deps) *Service {
 	if d.Lifetime == 0 {
 		d.Lifetime = lifetime
 	}
-	return &Service{d}
+	return &Service{d, patience}
 }
 
 // Facts gathers what policy.Decide wants to know about a sign-in; see facts.Gather.
@@ -118,11 +117,14 @@ func (s *Service) Facts(ctx context.Context, q *db.Queries, m db.Machine, a fact
 
 // Step takes one step of a conversation of the machine, which the caller has
 // authenticated; addr is the address of its connection and body is the request as it
-// came. The error is a *fault.Fault. After a fault of code unavailable nothing was
-// judged or stored and the same step may be sent again.
-//
-// The caller wipes what is secret in step afterwards.
-func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte, step wire.Step) (wire.StepReply, error) {
+// came, a wire.Step. The error is a *fault.Fault. After a fault of code unavailable
+// nothing was judged or stored and the same step may be sent again.
+func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
+	var step wire.Step
+	if err := strict(body, &step); err != nil {
+		return wire.StepReply{}, fault.New(fault.BadRequest, nil) // the cause could repeat a secret
+	}
+	defer wipe(step)
 	if err := wellFormed(id, seq, step); err != nil {
 		return wire.StepReply{}, err
 	}
@@ -146,13 +148,22 @@ func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id st
 			return s.judge(ctx, x)
 		}
 		// Somebody else is judging this very step.
-		if waited >= patience {
+		if waited >= s.patience {
 			takeOver = true
 		}
 		// Real time: this waits for another goroutine or replica, not for a date.
 		if err := clock.Real.Sleep(ctx, pollEvery); err != nil {
 			return wire.StepReply{}, fault.New(fault.Unavailable, err)
 		}
+	}
+}
+
+func wipe(step wire.Step) {
+	if step.Begin != nil {
+		step.Begin.Password.Wipe()
+	}
+	if step.Answer != nil {
+		step.Answer.Text.Wipe()
 	}
 }
 
@@ -370,13 +381,6 @@ func (s *Service) Occasion(ctx context.Context, m db.Machine, o wire.Occasion) e
 		return s.fault(ctx, err)
 	}
 	return nil
-}
-
-func (s *Service) contact(ctx context.Context) string {
-	if s.Contact == nil {
-		return ""
-	}
-	return s.Contact(ctx)
 }
 
 // turn is one step on its way through one transaction.
