@@ -345,6 +345,24 @@ func (q *Queries) MachineNameTaken(ctx context.Context, name string) (int64, err
 	return count, err
 }
 
+const raiseMachineSerial = `-- name: RaiseMachineSerial :execrows
+UPDATE machines SET serial = $1 WHERE id = $2 AND serial < $1
+`
+
+type RaiseMachineSerialParams struct {
+	Serial int64
+	ID     string
+}
+
+// The machine has seen a later policy than a restored database knows of.
+func (q *Queries) RaiseMachineSerial(ctx context.Context, arg RaiseMachineSerialParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, raiseMachineSerial, arg.Serial, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const retireActivating = `-- name: RetireActivating :execrows
 UPDATE vaults SET state = 'retired', updated_at = $1
 WHERE user_id = $2 AND machine_id = $3 AND state = 'activating'

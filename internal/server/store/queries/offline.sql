@@ -94,3 +94,7 @@ SELECT COUNT(*) FROM users u WHERE u.id = sqlc.arg(user_id) AND (
     EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = sqlc.arg(machine_id) AND a.user_id = sqlc.arg(user_id))
     OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = sqlc.arg(machine_id) AND k.user_id = sqlc.arg(user_id))
     OR EXISTS (SELECT 1 FROM vaults v WHERE v.machine_id = sqlc.arg(machine_id) AND v.user_id = sqlc.arg(user_id)));
+
+-- name: RaiseMachineSerial :execrows
+-- The machine has seen a later policy than a restored database knows of.
+UPDATE machines SET serial = sqlc.arg(serial) WHERE id = sqlc.arg(id) AND serial < sqlc.arg(serial);

@@ -1,0 +1,750 @@
+// Package agentapi is the door for machines: HTTP/1.1 and 2 over TLS 1.3 with
+// client certificates of the internal CA, JSON bodies, one long poll.
+//
+// It promises:
+//
+//   - Who calls is read from the certificate alone, and looked up at every
+//     request: a machine that was revoked a moment ago is refused, with a signed
+//     refusal, on every path, and a poll that hangs is ended at once.
+//   - TLS is finished with every certificate that the CA ever issued, so that a
+//     revoked machine can be told and an expired one can renew; nothing else can
+//     be done with an expired one.
+//   - A machine that waits for approval may say hello and poll.
+//   - Bodies are bounded, strict and never logged; every error leaves as a
+//     wire.Problem with a code of package fault; a panic costs one request.
+//   - A POST is answered within seconds, a poll within a minute, and all of them
+//     when the server stops.
+//
+// Rows: E4, O1 (probe, refusal), O5 and O14 (the poll), W6; architecture §5.
+package agentapi
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/server/ca"
+	"latchkey/internal/server/enroll"
+	"latchkey/internal/server/occasion"
+	"latchkey/internal/server/offline"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+// Signin carries the sign-in conversations.
+type Signin interface {
+	// Step answers one step of a conversation of the machine. body is the request
+	// as it came, to be compared with a repetition; it is wiped after the call.
+	Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error)
+}
+
+// Config is what an API needs. All fields but Observe, Patience and Limits are
+// required.
+type Config struct {
+	Store   *store.Store
+	CA      *ca.Authority
+	Enroll  *enroll.Door
+	Offline *offline.Service
+	Signin  Signin
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Version string // of this program
+	// Observe is called after each request with the route's pattern; it may be nil.
+	Observe func(route string, status int, took time.Duration)
+	// Patience is how long a poll hangs; 0 is 50 s, and at most 55 s are taken.
+	Patience time.Duration
+	// PerMachine bounds what one machine may ask; the zero value is a default.
+	PerMachine, PerAddress Rate
+}
+
+// The times of requests.
+const (
+	patience    = 50 * time.Second
+	maxPatience = 55 * time.Second
+	postTime    = 5 * time.Second
+	longTime    = 18 * time.Second // bundles and journals; agents wait 20 s for them
+	lookAgain   = 15 * time.Second // how often a poll looks without having been woken
+	writeTime   = 10 * time.Second
+)
+
+// API is the door. It is safe for concurrent use.
+type API struct {
+	c        Config
+	mux      *http.ServeMux
+	machines *limiter
+	joins    *limiter
+	notices  *limiter // of refused strangers, per address or machine
+
+	polls   atomic.Int64
+	stop    chan struct{}
+	stopped sync.Once
+	work    sync.WaitGroup
+}
+
+// New makes the door.
+func New(c Config) *API {
+	if c.Patience <= 0 {
+		c.Patience = patience
+	}
+	c.Patience = min(c.Patience, maxPatience)
+	if c.Observe == nil {
+		c.Observe = func(string, int, time.Duration) {}
+	}
+	a := &API{
+		c: c, mux: http.NewServeMux(), stop: make(chan struct{}),
+		machines: newLimiter(c.PerMachine.or(Rate{PerSecond: 20, Burst: 60}), c.Clock),
+		joins:    newLimiter(c.PerAddress.or(Rate{PerSecond: 5, Burst: 50}), c.Clock),
+		notices:  newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
+	}
+	a.handle("POST "+wire.PathJoin, nobody, postTime, a.join)
+	a.handle("POST "+wire.PathRenew, expired, postTime, a.renew)
+	a.handle("GET "+wire.PathProbe, pending, postTime, a.probe)
+	a.handle("POST "+wire.PathHello, pending, postTime, a.hello)
+	a.handle("GET "+wire.PathChanges, pending, maxPatience+writeTime, a.changes)
+	a.handle("POST "+wire.PathStep, active, postTime, a.step)
+	a.handle("POST "+wire.PathPrepare, active, postTime, a.prepare)
+	a.handle("POST "+wire.PathPermit, active, postTime, a.permit)
+	a.handle("POST "+wire.PathReady, active, postTime, a.ready)
+	a.handle("POST "+wire.PathBundle, active, longTime, a.bundle)
+	a.handle("POST "+wire.PathWiped, active, postTime, a.wiped)
+	a.handle("POST "+wire.PathJournal, active, longTime, a.journal)
+	a.handle("POST "+wire.PathOccasion, active, postTime, a.occasion)
+	return a
+}
+
+// Polls is how many polls hang now.
+func (a *API) Polls() int64 { return a.polls.Load() }
+
+// Stop answers all polls, now and from now on, and waits for what the door does in
+// the background. It is called before the HTTP server is shut down.
+func (a *API) Stop() {
+	a.stopped.Do(func() { close(a.stop) })
+	a.work.Wait()
+}
+
+// TLS is the configuration of the listener. certificate shows the server's own.
+func (a *API) TLS(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{
+		MinVersion:     tls.VersionTLS13,
+		GetCertificate: certificate,
+		NextProtos:     []string{"h2", "http/1.1"},
+		// Expired and revoked certificates must get through to be answered; who does
+		// not belong to this CA is sent away here.
+		ClientAuth:       tls.RequestClientCert,
+		VerifyConnection: a.verify,
+	}
+}
+
+// verify is asked at every handshake, also of resumed sessions.
+func (a *API) verify(cs tls.ConnectionState) error {
+	if len(cs.PeerCertificates) == 0 {
+		return nil // it may join
+	}
+	_, _, err := a.c.CA.Recognise(cs.PeerCertificates[0])
+	return err
+}
+
+// Server makes the HTTP server of the listener.
+func (a *API) Server() *http.Server {
+	p := new(http.Protocols)
+	p.SetHTTP1(true)
+	p.SetHTTP2(true)
+	return &http.Server{
+		Handler:   a,
+		Protocols: p,
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: 64, MaxReadFrameSize: 64 << 10},
+		// No ReadTimeout: it would end a poll over HTTP/1.1. Each body has its own.
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(a.c.Log.Handler(), slog.LevelDebug),
+	}
+}
+
+// ServeHTTP answers one request.
+func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	begun := a.c.Clock.Now()
+	sw := &statusWriter{ResponseWriter: w}
+	_, route := a.mux.Handler(r)
+	w.Header().Set(wire.VersionHeader, strconv.Itoa(wire.Version))
+	w.Header().Set("Cache-Control", "no-store")
+	defer func() {
+		if v := recover(); v != nil {
+			if v == http.ErrAbortHandler {
+				panic(v)
+			}
+			id := store.NewID()
+			a.c.Log.Error("a request panicked", "id", id, "route", route, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+			if sw.status == 0 {
+				a.problem(sw, db.Machine{}, fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id))
+			}
+		}
+		a.c.Observe(route, sw.status, a.c.Clock.Now().Sub(begun))
+	}()
+	if route == "" {
+		a.problem(sw, db.Machine{}, fault.Newf(fault.NotFound, "There is no such address here. This is the machines' door of a Latchkey server."))
+		return
+	}
+	a.mux.ServeHTTP(sw, r)
+}
+
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	if w.status == 0 {
+		w.status = status
+	}
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *statusWriter) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	return w.ResponseWriter.Write(b)
+}
+
+// Unwrap lets http.ResponseController through.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// may says who is let through to a route.
+type may int
+
+const (
+	active  may = iota // machines in good standing
+	pending            // and those that wait for approval
+	expired            // and those whose certificate has expired
+	nobody             // and those without a certificate
+)
+
+// request is one call as the routes see it.
+type request struct {
+	*http.Request
+	w       *statusWriter
+	addr    netip.Addr
+	version int64
+	cert    *x509.Certificate
+	m       db.Machine // zero with may nobody
+}
+
+// route answers with a body, or nil for 204.
+type route func(ctx context.Context, r *request) (any, error)
+
+func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
+	a.mux.HandleFunc(pattern, func(w http.ResponseWriter, hr *http.Request) {
+		sw := w.(*statusWriter) //nolint:forcetypeassert // ServeHTTP is the only way here
+		r := &request{Request: hr, w: sw}
+		ctx, cancel := context.WithTimeout(hr.Context(), limit)
+		defer cancel()
+		// A client that reads or writes slowly costs no more than the limit.
+		rc := http.NewResponseController(sw)
+		_ = rc.SetWriteDeadline(clock.Deadline(limit + writeTime))
+		out, err := a.serve(ctx, r, who, do)
+		if err != nil {
+			a.fail(hr.Context(), r, err)
+			return
+		}
+		if out == nil {
+			sw.WriteHeader(http.StatusNoContent)
+			return
+		}
+		body, err := json.Marshal(out)
+		if err != nil {
+			a.fail(hr.Context(), r, err)
+			return
+		}
+		defer clear(body)
+		sw.Header().Set("Content-Type", "application/json")
+		_, _ = sw.Write(body)
+	})
+}
+
+func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, error) {
+	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
+		r.addr = ap.Addr().Unmap().WithZone("")
+	}
+	if err := r.speaks(); err != nil {
+		return nil, err
+	}
+	if who == nobody {
+		if !a.joins.take(r.addr.String()) {
+			return nil, fault.New(fault.TooMany, nil)
+		}
+		return do(ctx, r)
+	}
+	if err := a.identify(ctx, r, who); err != nil {
+		return nil, err
+	}
+	if !a.machines.take(r.m.ID) {
+		return nil, fault.New(fault.TooMany, nil)
+	}
+	return do(ctx, r)
+}
+
+// speaks reads the version of the agent's API.
+func (r *request) speaks() error {
+	v, err := strconv.ParseInt(r.Header.Get(wire.VersionHeader), 10, 32)
+	switch {
+	case err != nil || v < 1:
+		return fault.Newf(fault.BadRequest, "The header %s with the version of the protocol is missing or no number.", wire.VersionHeader)
+	case v < wire.Oldest:
+		return fault.New(fault.TooOld, nil)
+	case v > wire.Version:
+		return fault.New(fault.TooNew, nil)
+	}
+	r.version = v
+	return nil
+}
+
+// identify finds out who calls, and whether it may.
+func (a *API) identify(ctx context.Context, r *request, who may) error {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		return fault.Newf(fault.Unauthorized, "Machines show their certificate here.")
+	}
+	r.cert = r.TLS.PeerCertificates[0]
+	id, over, err := a.c.CA.Recognise(r.cert)
+	if err != nil {
+		return fault.New(fault.MachineUnknown, err)
+	}
+	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert)); err != nil {
+		return err
+	}
+	switch {
+	case over && who != expired:
+		return fault.Newf(fault.Unauthorized, "The machine's certificate has expired. It can be renewed, and nothing else can be done with it.")
+	case who == active && r.m.Status != enroll.Active:
+		return fault.New(fault.MachinePending, nil)
+	}
+	return nil
+}
+
+// standing looks the machine up as it is now. Whatever is not active or waiting
+// is refused.
+func (a *API) standing(ctx context.Context, id, serial string) (m db.Machine, err error) {
+	revoked := false
+	err = a.c.Store.Read(ctx, func(q *store.Queries) error {
+		if m, err = q.GetMachine(ctx, id); err != nil {
+			return err
+		}
+		c, err := q.GetMachineCertificate(ctx, serial)
+		if store.IsNotFound(err) {
+			// Issued after the backup from which this database was restored: the
+			// machine's own state decides.
+			return nil
+		}
+		revoked = c.RevokedAt != 0
+		return err
+	})
+	switch {
+	case store.IsNotFound(err):
+		return db.Machine{ID: id}, fault.New(fault.MachineUnknown, err)
+	case err != nil:
+		return db.Machine{ID: id}, err
+	case m.Status != enroll.Active && m.Status != enroll.Pending:
+		return m, fault.New(fault.MachineRefused, errors.New("the machine is "+m.Status))
+	case revoked:
+		return m, fault.New(fault.MachineUnknown, errors.New("the certificate was revoked"))
+	}
+	return m, nil
+}
+
+// fail turns an error into an answer.
+func (a *API) fail(ctx context.Context, r *request, err error) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, store.ErrClosed) {
+		err = fault.New(fault.Unavailable, err)
+	}
+	f := fault.Of(err)
+	switch {
+	case ctx.Err() != nil:
+		return // nobody is there to be answered
+	case f.Status() >= 500:
+		id := store.NewID()
+		a.c.Log.Error("a request failed", "id", id, "path", r.URL.Path, "machine", r.m.ID, "error", err)
+		if f.Code == fault.Internal {
+			f = fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id)
+		}
+	case f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown:
+		a.refused(r, f)
+	default:
+		a.c.Log.Debug("a request was refused", "path", r.URL.Path, "machine", r.m.ID, "error", err)
+	}
+	a.problem(r.w, r.m, f)
+}
+
+func (a *API) problem(w *statusWriter, m db.Machine, f *fault.Fault) {
+	p := wire.Problem{Code: string(f.Code), Detail: f.Public()}
+	if f.Code == fault.MachineRefused {
+		p.Refusal = a.c.Enroll.Refusal(m)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		body = []byte(`{"code":"internal","detail":""}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	if f.Code == fault.TooMany {
+		w.Header().Set("Retry-After", "1")
+	}
+	w.WriteHeader(f.Status())
+	_, _ = w.Write(body)
+}
+
+// refused leaves an event about a machine that was refused, at most one a minute
+// for each: a revoked machine that does not understand must not fill the log.
+func (a *API) refused(r *request, f *fault.Fault) {
+	key := r.m.ID
+	if key == "" {
+		key = r.addr.String()
+	}
+	if !a.notices.take(key) {
+		return
+	}
+	e := event.Event{
+		Type: event.MachineRefused, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Address: r.addr.String(),
+		Link: "refused", Outcome: "deny", Reason: string(f.Code),
+	}
+	if e.Subject == "" {
+		e.Subject = r.m.ID
+	}
+	a.note(e)
+}
+
+// note writes an event that nobody waits for.
+func (a *API) note(e event.Event) {
+	a.work.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), postTime)
+		defer cancel()
+		err := a.c.Store.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+			_, err := tx.Event(e)
+			return err
+		})
+		if err != nil {
+			a.c.Log.Error("an event could not be written", "type", string(e.Type), "error", err)
+		}
+	})
+}
+
+// read takes a body: bounded, one JSON value, no field that is not known. The
+// octets are wiped: they hold passwords and codes.
+func (r *request) read(into any) error {
+	body, err := r.body()
+	if err != nil {
+		return err
+	}
+	defer clear(body)
+	return Decode(body, into)
+}
+
+func (r *request) body() ([]byte, error) {
+	if r.ContentLength > wire.MaxRequest {
+		return nil, fault.Newf(fault.BadRequest, "The request has more than %d octets.", wire.MaxRequest)
+	}
+	rc := http.NewResponseController(r.w)
+	_ = rc.SetReadDeadline(clock.Deadline(postTime))
+	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
+	size := max(r.ContentLength, 512)
+	buf := make([]byte, 0, min(size+1, wire.MaxRequest))
+	for {
+		if len(buf) == cap(buf) {
+			if len(buf) > wire.MaxRequest {
+				clear(buf)
+				return nil, fault.Newf(fault.BadRequest, "The request has more than %d octets.", wire.MaxRequest)
+			}
+			// By hand, because append would leave a copy of a password behind.
+			next := make([]byte, len(buf), 2*cap(buf)+1)
+			copy(next, buf)
+			clear(buf)
+			buf = next
+		}
+		n, err := r.Body.Read(buf[len(buf):cap(buf)])
+		buf = buf[:len(buf)+n]
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			clear(buf)
+			return nil, fault.Newf(fault.BadRequest, "The request could not be read to its end.").Because(err)
+		}
+	}
+	if len(buf) > wire.MaxRequest {
+		clear(buf)
+		return nil, fault.Newf(fault.BadRequest, "The request has more than %d octets.", wire.MaxRequest)
+	}
+	return buf, nil
+}
+
+func (a *API) join(ctx context.Context, r *request) (any, error) {
+	var in wire.Join
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	defer in.Token.Wipe()
+	reply, err := a.c.Enroll.Join(ctx, r.addr.String(), in)
+	if err != nil {
+		return nil, err
+	}
+	a.c.Log.Info("a machine joined", "machine", reply.MachineID, "name", reply.Name, "status", reply.Status, "address", r.addr.String())
+	return reply, nil
+}
+
+func (a *API) renew(ctx context.Context, r *request) (any, error) {
+	var in wire.Renew
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Enroll.Renew(ctx, r.m, r.addr.String(), in)
+}
+
+func (a *API) probe(context.Context, *request) (any, error) { return nil, nil }
+
+func (a *API) hello(ctx context.Context, r *request) (any, error) {
+	var in wire.Hello
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	if err := a.c.Enroll.Hello(ctx, r.m, r.addr.String(), r.version, in); err != nil {
+		return nil, err
+	}
+	out := wire.HelloReply{
+		Time: clock.Micros(a.c.Clock.Now()), ServerVersion: a.c.Version, RenewAfter: clock.Micros(ca.RenewAfter(r.cert)),
+	}
+	err := a.c.Store.Read(ctx, func(q *store.Queries) error {
+		h, err := q.GetJournalHead(ctx, r.m.ID)
+		if store.IsNotFound(err) {
+			return nil
+		}
+		out.JournalSeq, out.JournalHash = uint64(h.Seq), h.Hash
+		return err
+	})
+	return out, err
+}
+
+// changes is the long poll.
+func (a *API) changes(ctx context.Context, r *request) (any, error) {
+	since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
+	if err != nil || since < 0 {
+		return nil, fault.New(fault.Invalid, err).With("since", "allowed is the serial of the policy that the machine has, or 0")
+	}
+	woken, cancel := a.c.Store.Watch(r.m.ID)
+	defer cancel()
+	a.polls.Add(1)
+	defer a.polls.Add(-1)
+	ctx, end := context.WithTimeout(ctx, a.c.Patience)
+	defer end()
+	serial := ca.Serial(r.cert)
+	if err := a.seen(ctx, r); err != nil {
+		return nil, err
+	}
+	for first := true; ; first = false {
+		m := r.m
+		if !first {
+			// The patience must not end in the middle of a look.
+			look, done := context.WithTimeout(context.WithoutCancel(ctx), postTime)
+			m, err = a.standing(look, r.m.ID, serial)
+			done()
+			if err != nil {
+				r.m = m
+				return nil, err
+			}
+		}
+		if m.Serial < since && since < math.MaxInt32 {
+			if err := a.catchUp(ctx, m, since); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if m.Serial != since {
+			file, now, err := a.c.Offline.PolicyFile(context.WithoutCancel(ctx), m.ID)
+			if err != nil {
+				return nil, err
+			}
+			return wire.Changes{Serial: now, Time: clock.Micros(a.c.Clock.Now()), Policy: file}, nil
+		}
+		switch a.wait(ctx, woken) {
+		case look:
+			continue
+		case enough:
+			return wire.Changes{Serial: m.Serial, Time: clock.Micros(a.c.Clock.Now())}, nil
+		}
+	}
+}
+
+// catchUp raises the serial of a machine that has seen a higher one: the database
+// was restored from a backup, and the machine takes nothing older than it has.
+func (a *API) catchUp(ctx context.Context, m db.Machine, since int64) error {
+	a.c.Log.Warn("a machine has seen a later policy than this database: was it restored from a backup?", "machine", m.ID, "serial", m.Serial, "seen", since)
+	return a.c.Store.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.RaiseMachineSerial(ctx, db.RaiseMachineSerialParams{ID: m.ID, Serial: since + 1})
+		tx.Wake(m.ID)
+		return err
+	})
+}
+
+type waited int
+
+const (
+	look   waited = iota // something may have changed
+	enough               // the patience ends, or the server stops
+)
+
+func (a *API) wait(ctx context.Context, woken <-chan struct{}) waited {
+	again, cancel := context.WithTimeout(ctx, lookAgain)
+	defer cancel()
+	select {
+	case _, ok := <-woken:
+		if !ok {
+			return enough // the store was closed
+		}
+		return look
+	case <-a.stop:
+		return enough
+	case <-again.Done():
+		if ctx.Err() != nil {
+			return enough
+		}
+		return look
+	}
+}
+
+// seen notes that the machine is there, at most once a minute.
+func (a *API) seen(ctx context.Context, r *request) error {
+	now := a.c.Clock.Now()
+	if clock.Micros(now)-r.m.LastSeenAt < time.Minute.Microseconds() {
+		return nil
+	}
+	return a.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		_, err := tx.SeeMachine(ctx, db.SeeMachineParams{ID: r.m.ID, At: clock.Micros(now), Address: r.addr.String()})
+		return err
+	})
+}
+
+// maxSteps bounds a conversation.
+const maxSteps = 200
+
+func (a *API) step(ctx context.Context, r *request) (any, error) {
+	id := r.PathValue("id")
+	seq, err := strconv.ParseInt(r.PathValue("seq"), 10, 32)
+	if !ValidID(id) || err != nil || seq < 1 || seq > maxSteps {
+		return nil, fault.Newf(fault.BadRequest, "The address names no step of a conversation.")
+	}
+	body, err := r.body()
+	if err != nil {
+		return nil, err
+	}
+	defer clear(body)
+	return a.c.Signin.Step(ctx, r.m, r.addr, id, seq, body)
+}
+
+// ValidID tells whether s has the form of a UUID in lower case.
+func ValidID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i, c := range []byte(s) {
+		if slices.Contains([]int{8, 13, 18, 23}, i) {
+			if c != '-' {
+				return false
+			}
+		} else if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func (a *API) prepare(ctx context.Context, r *request) (any, error) {
+	var in wire.Prepare
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Offline.Prepare(ctx, r.m, in)
+}
+
+func (a *API) permit(ctx context.Context, r *request) (any, error) {
+	var in wire.PermitRequest
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Offline.Permit(ctx, r.m, in)
+}
+
+func (a *API) ready(ctx context.Context, r *request) (any, error) {
+	var in wire.Ready
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return wire.Empty{}, a.c.Offline.Ready(ctx, r.m, in)
+}
+
+func (a *API) bundle(ctx context.Context, r *request) (any, error) {
+	var in wire.BundleRequest
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Offline.Bundle(ctx, r.m, in)
+}
+
+func (a *API) wiped(ctx context.Context, r *request) (any, error) {
+	var in wire.Wiped
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return wire.Empty{}, a.c.Offline.Wiped(ctx, r.m, in)
+}
+
+func (a *API) journal(ctx context.Context, r *request) (any, error) {
+	var in wire.Journal
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Offline.Journal(ctx, r.m, in)
+}
+
+func (a *API) occasion(ctx context.Context, r *request) (any, error) {
+	var in wire.Occasion
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	if !occasion.Valid(in.Kind) {
+		return nil, fault.New(fault.Invalid, nil).With("kind", "allowed are logoff, reboot, network and offline-signin")
+	}
+	if len(in.User) > text.MaxName {
+		return nil, fault.New(fault.Invalid, nil).With("user", "%d octets; allowed are %d", len(in.User), text.MaxName)
+	}
+	return wire.Empty{}, a.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		what := occasion.What{Kind: in.Kind, Boot: r.m.Boot}
+		if in.User != "" {
+			u, err := tx.GetUserByName(ctx, in.User)
+			if store.IsNotFound(err) {
+				return nil // not one of ours: no window
+			}
+			if err != nil {
+				return err
+			}
+			what.UserID = u.ID
+		}
+		_, err := occasion.Report(ctx, tx, r.m, what, a.c.Clock.Now())
+		return err
+	})
+}
