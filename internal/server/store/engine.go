@@ -41,12 +41,11 @@ func engineOf(conf Config) (engine, error) {
 		}
 		return newSQLite(rest, conf.Backups)
 	case "postgres", "postgresql":
-		u, err := url.Parse(conf.Database)
-		if err != nil {
+		if _, err := url.Parse(conf.Database); err != nil {
 			// url.Error repeats its input, which may hold a password.
 			return nil, fmt.Errorf("the database's address is not a URL: write postgres://USER@HOST/NAME")
 		}
-		return newPostgres(u, conf.Database)
+		return newPostgres(conf.Database)
 	}
 	return nil, fmt.Errorf("the database %q is neither sqlite:PATH nor postgres://…", scheme)
 }

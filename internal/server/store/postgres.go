@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -29,14 +28,12 @@ const (
 
 // elephant is PostgreSQL: one connection writes, a pool reads, one listens.
 type elephant struct {
-	conf    *pgx.ConnConfig
-	u       *url.URL
-	replica string
-	dirty   atomic.Bool // events were added since the last word to the others
-	wake    chan struct{}
+	conf  *pgx.ConnConfig
+	dirty atomic.Bool // events were added since the last word to the others
+	wake  chan struct{}
 }
 
-func newPostgres(u *url.URL, dsn string) (engine, error) {
+func newPostgres(dsn string) (engine, error) {
 	conf, err := pgx.ParseConfig(dsn)
 	if err != nil {
 		// The message of the parser masks the password.
@@ -45,7 +42,7 @@ func newPostgres(u *url.URL, dsn string) (engine, error) {
 	if conf.RuntimeParams["application_name"] == "" {
 		conf.RuntimeParams["application_name"] = "latchkeyd"
 	}
-	return &elephant{conf: conf, u: u, wake: make(chan struct{}, 1)}, nil
+	return &elephant{conf: conf, wake: make(chan struct{}, 1)}, nil
 }
 
 func (e *elephant) name() string { return "postgresql" }

@@ -234,11 +234,9 @@ cd / && rm -rf "$2"
 	cmd := exec.Command("/bin/sh", "-c", script, "sh", bin, dir)
 	cmd.SysProcAttr = attr
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C.UTF-8"}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
+	if _, err := cmd.StdinPipe(); err != nil { // never written to; open as long as cmd.Wait below holds it
 		return postgres{}, err
 	}
-	keep = stdin
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
@@ -265,9 +263,6 @@ cd / && rm -rf "$2"
 	log, _ := os.ReadFile(filepath.Join(dir, "log"))
 	return postgres{}, fmt.Errorf("it does not answer: %w\n%s", err, log)
 }
-
-// keep holds the guard's input open as long as this process lives.
-var keep any
 
 // binaries finds the newest installed server; Debian keeps it out of PATH.
 func binaries() (string, error) {
