@@ -321,10 +321,10 @@ func (r Report) Whole() bool {
 	return true
 }
 
-// VerifyEvents recomputes every chain from its start, or from its last checkpoint
-// when older events were removed by retention, and compares it with the heads in
-// the table and with the marks that were kept outside of the database. An edit, a
-// missing or inserted event, a changed order and a cut-off end are seen; the marks
+// VerifyEvents recomputes every chain from its start, or from a checkpoint when
+// older events were removed by retention, and compares it with all later
+// checkpoints, with the heads in the table and with the marks that were kept
+// outside of the database. An edit, a missing or inserted event, a changed order and a cut-off end are seen; the marks
 // make a chain visible that was rewritten as a whole. The checkpoints' signatures
 // are the caller's business.
 func (s *Store) VerifyEvents(ctx context.Context, marks ...Mark) (Report, error) {
@@ -372,18 +372,38 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 	r := ChainReport{Chain: c.Chain}
 	var seq int64
 	var hash event.Hash
-	cp, err := q.LatestCheckpoint(ctx, c.Chain)
-	switch {
-	case err == nil:
-		seq = cp.Seq
-		copy(hash[:], cp.Hash)
-	case !IsNotFound(err):
-		return r, err
-	}
 	at := map[int64]event.Hash{}
 	for _, m := range marks {
-		if m.Chain == c.Chain && m.Seq >= seq {
+		if m.Chain == c.Chain {
 			at[m.Seq] = m.Hash
+		}
+	}
+	checkpoints, err := q.ListCheckpoints(ctx)
+	if err != nil {
+		return r, err
+	}
+	first, err := q.ListChainEvents(ctx, db.ListChainEventsParams{Chain: c.Chain, After: 0, N: 1})
+	if err != nil {
+		return r, err
+	}
+	recorded := map[int64]event.Hash{}
+	for _, cp := range checkpoints {
+		if cp.Chain != c.Chain {
+			continue
+		}
+		var at event.Hash
+		copy(at[:], cp.Hash)
+		recorded[cp.Seq] = at
+		// What lies before the first event that is there was removed by retention,
+		// and only the checkpoint speaks for it. Where nothing was removed nothing is
+		// passed over.
+		if (len(first) == 0 || cp.Seq < first[0].Seq) && cp.Seq > seq {
+			seq, hash = cp.Seq, at
+		}
+	}
+	for s := range at {
+		if s < seq {
+			delete(at, s)
 		}
 	}
 	broken := func(seq int64, why string) (ChainReport, error) {
@@ -412,6 +432,9 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 			if m, ok := at[e.Seq]; ok && m != next {
 				return broken(e.Seq, "it differs from the hash that was recorded outside")
 			}
+			if m, ok := recorded[e.Seq]; ok && m != next {
+				return broken(e.Seq, "it differs from the checkpoint")
+			}
 			seq, hash = e.Seq, next
 			r.Events++
 		}
@@ -420,6 +443,11 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 		}
 	}
 	r.Head = Mark{Chain: c.Chain, Seq: seq, Hash: hash}
+	for s := range recorded {
+		if s > seq {
+			return broken(seq+1, "it is missing: a checkpoint lies behind it")
+		}
+	}
 	for s := range at {
 		if s > seq {
 			return broken(seq+1, "it is missing: the chain was longer when its end was recorded outside")
