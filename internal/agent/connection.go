@@ -145,7 +145,7 @@ func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s serv
 		}
 		defer leave()
 	}
-	v := a.talks.Sign(ctx, r, &person{a: a, c: ac, began: a.clk.Now()})
+	v := a.talks.Sign(ctx, r, &person{c: ac})
 	defer v.Authtok.Wipe()
 	if v.Outcome == policy.Allow || v.Outcome == policy.Ignore {
 		parent, _ := a.procs.Get(who.peer.PPID)
@@ -262,14 +262,12 @@ func others(names []string, but string) []string {
 
 // person is who sits behind a shim.
 type person struct {
-	a     *agent
-	c     *shim.AgentConn
-	n     int
-	began time.Time
+	c *shim.AgentConn
+	n int
 }
 
 // Prompt implements conversation.Person.
-func (p *person) Prompt(ctx context.Context, q wire.Prompt) (secret.Bytes, error) {
+func (p *person) Prompt(_ context.Context, q wire.Prompt, within time.Duration) (secret.Bytes, error) {
 	p.n++
 	var m shim.FromAgent
 	switch q.Kind {
@@ -285,11 +283,7 @@ func (p *person) Prompt(ctx context.Context, q wire.Prompt) (secret.Bytes, error
 	if err := p.c.Send(m, sendTime); err != nil {
 		return secret.Bytes{}, err
 	}
-	left := conversation.Limit - p.a.clk.Now().Sub(p.began)
-	if left <= 0 {
-		return secret.Bytes{}, context.DeadlineExceeded
-	}
-	got, err := p.c.Receive(min(left, conversation.Limit))
+	got, err := p.c.Receive(within)
 	if err != nil {
 		return secret.Bytes{}, err
 	}

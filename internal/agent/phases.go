@@ -119,7 +119,7 @@ func (a *agent) chauthtok(ctx context.Context, ac *shim.AgentConn, who caller, s
 		return
 	}
 	r.Purpose, r.BreakGlass = wire.PurposePassword, false
-	v := a.talks.Sign(ctx, r, &person{a: a, c: ac, began: a.clk.Now()})
+	v := a.talks.Sign(ctx, r, &person{c: ac})
 	defer v.Authtok.Wipe()
 	a.say(ac, v, m.User)
 }

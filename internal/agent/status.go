@@ -25,7 +25,8 @@ type Status struct {
 	MachineID  string         `json:"machine_id"`
 	Number     int64          `json:"number"`
 	Server     string         `json:"server"`
-	ServerSays string         `json:"server_says,omitempty"` // why it does not welcome the machine
+	Standing   string         `json:"machine_status,omitempty"` // pending, active, …, as the policy on the disk says
+	ServerSays string         `json:"server_says,omitempty"`    // why it does not welcome the machine
 	Version    string         `json:"version"`
 	ServerIs   string         `json:"server_version,omitempty"`
 	Class      string         `json:"class"` // tpm or software
@@ -49,6 +50,7 @@ func (a *agent) statusJSON(ctx context.Context, who caller) string {
 	if st.Link == policy.LinkDown {
 		s.Reason, s.Text = string(st.Reason), st.Reason.Text()
 	}
+	s.Standing = a.vault.Facts(ctx, "").Machine.Status
 	if trouble != nil {
 		s.ServerSays = trouble.Detail
 	}

@@ -15,7 +15,7 @@
 //   - What the server accepted is marked as spent before the shim is answered.
 //   - Before an accepted first factor there is one text, and the time of an answer
 //     is rounded up, so that it does not tell whose name or password was right (S5).
-//   - A conversation has fifty seconds.
+//   - A conversation has fifty seconds, and some more to scan a QR code.
 //
 // Rows S1-S5, S9 (relayed), O2, O3, O6, O11, O17.
 package conversation
@@ -62,9 +62,9 @@ type Vault interface {
 
 // Person is who sits behind the shim.
 type Person interface {
-	// Prompt asks and waits; an error means that there will be no answer. The
-	// answer to a choice is the number as typed.
-	Prompt(ctx context.Context, p wire.Prompt) (secret.Bytes, error)
+	// Prompt asks and waits no longer than said; an error means that there will be no
+	// answer. The answer to a choice is the number as typed.
+	Prompt(ctx context.Context, p wire.Prompt, within time.Duration) (secret.Bytes, error)
 	// Tell shows a message.
 	Tell(m wire.Message) error
 }
@@ -109,8 +109,12 @@ type Verdict struct {
 	Online     bool
 }
 
-// Limit is the time of a whole conversation; login gives up after 60 s.
-const Limit = 50 * time.Second
+// Limit is the time of a whole conversation; login gives up after 60 s. Whoever
+// has to scan a QR code gets ScanTime on top; the module waits 110 s.
+const (
+	Limit    = 50 * time.Second
+	ScanTime = 55 * time.Second
+)
 
 // grain is what the time of a denial is rounded up to.
 const grain = time.Second
@@ -174,6 +178,8 @@ type talk struct {
 	r        Request
 	person   Person
 	id       string
+	began    time.Time
+	limit    time.Duration
 	heard    time.Time    // when the person said something last
 	password secret.Bytes // what the person typed or the stack held
 	fresh    secret.Bytes // the last new password that was typed
@@ -183,13 +189,14 @@ type talk struct {
 
 // Sign leads one conversation to its verdict. It always returns one.
 func (c *Conversations) Sign(ctx context.Context, r Request, p Person) Verdict {
-	t := &talk{Conversations: c, r: r, person: p, id: newID(), heard: c.cfg.Clock.Now(), bg: context.WithoutCancel(ctx)}
+	now := c.cfg.Clock.Now()
+	t := &talk{Conversations: c, r: r, person: p, id: newID(), began: now, limit: Limit, heard: now, bg: context.WithoutCancel(ctx)}
 	if r.HasPassword && !r.Junk {
 		t.password = r.Password.Clone()
 	}
 	r.Password.Wipe()
 	defer func() { t.password.Wipe(); t.fresh.Wipe() }()
-	ctx, cancel := context.WithTimeout(ctx, Limit)
+	ctx, cancel := context.WithTimeout(ctx, Limit+ScanTime)
 	defer cancel()
 
 	var s stage = opening{}
@@ -233,17 +240,34 @@ func (t *talk) ask(ctx context.Context, p wire.Prompt) (secret.Bytes, stage) {
 	if p.Kind != wire.PromptSecret && p.Kind != wire.PromptAsk && p.Kind != wire.PromptChoose {
 		return secret.Bytes{}, deny("prompt-unknown", text.DeniedInternal)
 	}
-	a, err := t.person.Prompt(ctx, p)
+	if p.For == wire.ForFirstCode {
+		t.limit = Limit + ScanTime
+	}
+	left := t.left()
+	if left <= 0 {
+		return secret.Bytes{}, deny("too-long", text.DeniedTooLong)
+	}
+	a, err := t.person.Prompt(ctx, p, left)
 	t.heard = t.cfg.Clock.Now()
 	switch {
-	case err == nil && ctx.Err() == nil:
+	case err == nil && ctx.Err() == nil && t.left() > 0:
 		return a, nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil || t.left() <= 0:
 		a.Wipe()
 		return secret.Bytes{}, deny("too-long", text.DeniedTooLong)
 	}
 	a.Wipe()
 	return secret.Bytes{}, deny("given-up", text.DeniedGivenUp)
+}
+
+// left is what the conversation has left of its time.
+func (t *talk) left() time.Duration { return t.limit - t.cfg.Clock.Now().Sub(t.began) }
+
+// step carries a message to the server within the time that is left.
+func (t *talk) step(ctx context.Context, seq int, s wire.Step) (wire.StepReply, error) {
+	ctx, cancel := context.WithTimeout(ctx, max(t.left(), 0))
+	defer cancel()
+	return t.cfg.Server.Step(ctx, t.id, seq, s)
 }
 
 // say shows a message; whether it arrives is seen at the next prompt.

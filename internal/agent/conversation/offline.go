@@ -295,10 +295,12 @@ func (s sham) next(ctx context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Deny, Reason: "user-unknown-here", Text: text.DeniedFirst, Online: true}}
 	}
 	if s.ask {
-		a, over := t.ask(ctx, codePrompt(s.decision))
-		a.Wipe()
-		if over != nil {
-			return t.abandoned(ctx, s.link, s.facts.User, over)
+		for range max(1, s.decision.Applied().FactorsOffline) {
+			a, over := t.ask(ctx, codePrompt(s.decision))
+			a.Wipe()
+			if over != nil {
+				return t.abandoned(ctx, s.link, s.facts.User, over)
+			}
 		}
 	}
 	t.cfg.Vault.Burn(ctx, secret.FromString("nobody"))

@@ -75,7 +75,7 @@ func (contact) next(ctx context.Context, t *talk) stage {
 	if !t.password.Empty() {
 		b.Password = wire.Hide(t.password)
 	}
-	reply, err := t.cfg.Server.Step(ctx, t.id, 1, wire.Step{Begin: b})
+	reply, err := t.step(ctx, 1, wire.Step{Begin: b})
 	var down *link.Down
 	switch {
 	case err == nil && t.r.Junk:
@@ -113,7 +113,7 @@ func (t *talk) failed(ctx context.Context, err error) stage {
 		return end{Verdict{Outcome: policy.Deny, Reason: problem.Code, Text: words, Online: true}}
 	case errors.Is(err, link.ErrLost):
 		return end{Verdict{Outcome: policy.Deny, Reason: "server-lost", Text: text.DeniedUnreachable, Online: true}}
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		return deny("too-long", text.DeniedTooLong)
 	}
 	t.cfg.Log.Error("a sign-in could not be carried to the server", "err", err)
@@ -159,7 +159,7 @@ func (s relay) next(ctx context.Context, t *talk) stage {
 		t.fresh.Wipe()
 		t.fresh = a.Clone()
 	}
-	reply, err := t.cfg.Server.Step(ctx, t.id, s.seq+1, wire.Step{Answer: &wire.Answer{Text: wire.Hide(a)}})
+	reply, err := t.step(ctx, s.seq+1, wire.Step{Answer: &wire.Answer{Text: wire.Hide(a)}})
 	a.Wipe()
 	if err != nil {
 		return online(t.failed(ctx, err))

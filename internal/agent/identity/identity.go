@@ -229,6 +229,10 @@ func (i *Identity) open(dir string, device *tpm.Device) (crypto.Signer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: machine key: %w", ErrDamaged, err)
 	}
+	if i.KeyPlace == KeyTPM && device == nil {
+		// The agent runs on, and denies with words of its own (O17).
+		return absentKey{i.cert.PublicKey}, nil
+	}
 	key := Key{Place: i.KeyPlace, Record: secret.New(raw)}
 	signer, err := key.Signer(device)
 	if err != nil {
@@ -250,7 +254,7 @@ type Key struct {
 func (k Key) Signer(device *tpm.Device) (crypto.Signer, error) {
 	if k.Place == KeyTPM {
 		if device == nil {
-			return nil, fmt.Errorf("the machine key lies in the TPM: %w; give the TPM with --tpm, or join again", tpm.ErrNone)
+			return nil, tpm.ErrNone
 		}
 		return device.Signer(k.Record.Reveal())
 	}
@@ -263,6 +267,15 @@ func (k Key) Signer(device *tpm.Device) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%w: the machine key is not a P-256 key", ErrDamaged)
 	}
 	return key, nil
+}
+
+// absentKey stands for a key in a TPM that is not there.
+type absentKey struct{ pub crypto.PublicKey }
+
+func (k absentKey) Public() crypto.PublicKey { return k.pub }
+
+func (absentKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
+	return nil, fmt.Errorf("the machine key lies in the TPM: %w; give the TPM with --tpm, or join again", tpm.ErrNone)
 }
 
 // fileKey makes a key that lies in a file.

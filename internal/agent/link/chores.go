@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/wire"
 )
@@ -21,8 +22,12 @@ func (l *Link) chores(ctx context.Context) {
 		if l.State().Link == policy.LinkUp {
 			if err := l.chore(ctx); err != nil && ctx.Err() == nil {
 				again = 15 * time.Second
-				var down *Down
-				if !errors.As(err, &down) {
+				var (
+					down *Down
+					p    *wire.Problem
+				)
+				waits := errors.As(err, &p) && p.Code == string(fault.MachinePending)
+				if !errors.As(err, &down) && !waits {
 					again = time.Minute
 					l.log.Warn("something is left undone for the server and will be tried again", "err", err)
 				}

@@ -60,6 +60,8 @@ type Vault interface {
 	Refusal() *wire.RefusalNote
 	// Contacted tells the server's time.
 	Contacted(t time.Time)
+	// PolicySerial is that of the policy on the disk; 0 if there is none.
+	PolicySerial() int64
 	// HighestTime is the highest time seen; zero if none.
 	HighestTime() time.Time
 	// Lift lifts counters where the policy says that an administrator wants it.
@@ -161,7 +163,7 @@ func New(cfg Config) *Link {
 		Code: "certificate-renewal", Severity: health.Warning, Text: "The machine's certificate is due and could not be renewed.",
 		Next: "Look into the server's log; an expired certificate can still be renewed.",
 	})
-	l.state = Start(l.clk.Now())
+	l.state, l.serial = Start(l.clk.Now()), cfg.Vault.PolicySerial()
 	l.client = l.newClient()
 	if cfg.Vault.Refusal() != nil {
 		l.enter(Refusal{At: l.clk.Now()})
@@ -387,8 +389,8 @@ func (l *Link) hello(ctx context.Context) error {
 	return nil
 }
 
-// wholeEvery is how often a whole policy is asked for though nothing changed, so
-// that its end never comes near while the server is there.
+// wholeEvery is how often, and at each start, a whole policy is asked for though
+// nothing changed, so that its end never comes near while the server is there.
 const wholeEvery = 24 * time.Hour
 
 func (l *Link) poll(ctx context.Context) error {
@@ -418,10 +420,13 @@ func (l *Link) poll(ctx context.Context) error {
 	l.mu.Lock()
 	l.wiped = append(l.wiped, wiped...)
 	noted := ""
+	l.fetched = now
 	if err != nil {
-		noted = err.Error()
+		// Told truthfully what the machine has, a server that was restored from a
+		// backup makes a policy that is not older.
+		noted, l.serial = err.Error(), l.vault.PolicySerial()
 	} else {
-		l.serial, l.fetched = c.Serial, now
+		l.serial = c.Serial
 	}
 	news := noted != l.noted
 	l.noted = noted

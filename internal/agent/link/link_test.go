@@ -1,0 +1,542 @@
+package link
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"latchkey/internal/agent/identity"
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/policy"
+	"latchkey/internal/seal"
+	"latchkey/internal/wire"
+)
+
+func TestNextStateHoldsItsPromises(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.Unix(1_800_000_000, 0)
+		s := Start(at)
+		refused := false
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "ms")) * time.Millisecond)
+			before := s
+			var e Event
+			switch rapid.IntRange(0, 9).Draw(t, "kind") {
+			case 0, 1, 2, 3:
+				e = Answer{At: at}
+			case 9:
+				e = Refusal{At: at}
+			default:
+				e = Failure{At: at, Reason: rapid.SampledFrom([]Reason{Silence, ConnectionRefused, Foreign, ServerError}).Draw(t, "reason")}
+			}
+			s = Next(s, e)
+			_, isRefusal := e.(Refusal)
+			refused = refused || isRefusal
+			switch e := e.(type) {
+			case Answer:
+				if !refused && (s.Link != policy.LinkUp || s.Failures != 0 || s.Reason != "" || !s.LastAnswer.Equal(at)) {
+					t.Fatalf("behind an answer: %+v", s)
+				}
+			case Failure:
+				if !refused && (s.Link != policy.LinkDown || s.Reason != e.Reason || s.Failures < 1 || s.Failures > maxFailures) {
+					t.Fatalf("behind a failure: %+v", s)
+				}
+			}
+			if refused && (s.Link != policy.LinkRefused || s.Choose(at) != BeRefused) {
+				t.Fatalf("refused does not last: %+v", s)
+			}
+			if before.Link == s.Link && !s.Since.Equal(before.Since) && s.Link != policy.LinkRefused {
+				t.Fatalf("since changed without the state: %+v → %+v", before, s)
+			}
+			if s.Link == policy.LinkUp && s.Choose(at.Add(time.Hour)) != TryFirst {
+				t.Fatalf("a link that is up is not tried: %+v", s)
+			}
+			if s.Link == policy.LinkDown && s.Choose(at.Add(silenceSpeaks)) != TryFirst {
+				t.Fatalf("a failure speaks for too long: %+v", s)
+			}
+			p := Pause(s.Failures, rapid.Byte().Draw(t, "dice"))
+			if p < 0 || p > lastPause {
+				t.Fatalf("pause %s", p)
+			}
+		}
+	})
+}
+
+func TestASigninChoosesByWhatWasSeenLast(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	down := func(r Reason, ago time.Duration) State {
+		return Next(Start(now), Failure{At: now.Add(-ago), Reason: r})
+	}
+	for name, c := range map[string]struct {
+		s    State
+		want Choice
+	}{
+		"never tried":                      {Start(now), TryFirst},
+		"an answer long ago":               {Next(Start(now), Answer{At: now.Add(-time.Hour)}), TryFirst},
+		"silence just now":                 {down(Silence, time.Second), BeOffline},
+		"silence a while ago":              {down(Silence, 11*time.Second), TryFirst},
+		"turned away just now":             {down(ConnectionRefused, 100*time.Millisecond), BeOffline},
+		"turned away a moment ago":         {down(ConnectionRefused, 2*time.Second), TryFirst},
+		"a failure in the future":          {down(Silence, -time.Hour), TryFirst},
+		"refused":                          {Next(down(Silence, 0), Refusal{At: now}), BeRefused},
+		"refused, and then an answer":      {Next(Next(Start(now), Refusal{At: now}), Answer{At: now}), BeRefused},
+		"a state that nobody made":         {State{}, BeRefused},
+		"an event that nobody knows (nil)": {Next(Start(now), nil), TryFirst},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.s.Choose(now); got != c.want {
+				t.Errorf("got %v, want %v", got, c.want)
+			}
+		})
+	}
+}
+
+func TestThePauseGrowsAndEnds(t *testing.T) {
+	want := []time.Duration{0, 0, 500 * time.Millisecond, time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 15 * time.Second, 15 * time.Second}
+	for n, w := range want {
+		if got := Pause(n, 0); got != w {
+			t.Errorf("after %d failures: %s, want %s", n, got, w)
+		}
+		if got := Pause(n, 255); got > w || got < w*3/4 {
+			t.Errorf("after %d failures with dice: %s", n, got)
+		}
+	}
+}
+
+func TestLinkComesUpAndCarriesWhatWaits(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	for i := range 450 {
+		r.vault.pending = append(r.vault.pending, wire.JournalEntry{Seq: uint64(i + 1), Event: event.Event{ID: "e"}})
+	}
+	var got []uint64
+	done := make(chan struct{})
+	s.on(wire.PathJournal, func(w http.ResponseWriter, body []byte) {
+		var j wire.Journal
+		if err := json.Unmarshal(body, &j); err != nil {
+			t.Error(err)
+		}
+		for _, e := range j.Entries {
+			got = append(got, e.Seq)
+		}
+		last := got[len(got)-1]
+		reply(w, 200, wire.JournalReply{Seq: last})
+		if last == 450 {
+			close(done)
+		}
+	})
+	asked := make(chan string, 8)
+	s.on(wire.PathChanges, func(w http.ResponseWriter, _ []byte) {
+		select {
+		case asked <- "":
+			reply(w, 200, wire.Changes{Serial: 7, Time: time.Now().UnixMicro(), Policy: []byte("signed")})
+		default:
+			time.Sleep(20 * time.Millisecond)
+			reply(w, 200, wire.Changes{Serial: 7, Time: time.Now().UnixMicro()})
+		}
+	})
+	occasions := make(chan wire.Occasion, 1)
+	s.on(wire.PathOccasion, func(w http.ResponseWriter, body []byte) {
+		var o wire.Occasion
+		_ = json.Unmarshal(body, &o)
+		occasions <- o
+		w.WriteHeader(204)
+	})
+	r.link.Occasion(wire.Occasion{Kind: policy.EndLogoff, User: "alice"})
+	r.run()
+	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	select {
+	case <-done:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the journal was not delivered")
+	}
+	for i, seq := range got {
+		if seq != uint64(i+1) {
+			t.Fatalf("entry %d came at place %d", seq, i+1)
+		}
+	}
+	if o := <-occasions; o.User != "alice" || o.Kind != policy.EndLogoff {
+		t.Errorf("occasion %+v", o)
+	}
+	until(t, "the policy is applied", 5*time.Second, func() bool { r.vault.mu.Lock(); defer r.vault.mu.Unlock(); return len(r.vault.applied) > 0 })
+	until(t, "the serial is told", 5*time.Second, func() bool { return s.requests("GET "+wire.PathChanges+"?since=7") > 0 })
+	if version, trouble := r.link.Server(); version != "9.9" || trouble != nil {
+		t.Errorf("server %q, trouble %v", version, trouble)
+	}
+}
+
+// O1: a black-holed server costs a sign-in its two seconds once, the next one nothing.
+func TestABlackHoledServerCostsItsTimeOnce(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	r.run()
+	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	if _, err := r.link.Step(t.Context(), "c0", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+	g.freeze()
+	var down *Down
+	start := time.Now()
+	_, err := r.link.Step(t.Context(), "c1", 1, begin("alice"))
+	if took := time.Since(start); !errors.As(err, &down) || down.Reason != Silence || took > quick3.First+300*time.Millisecond {
+		t.Fatalf("%v after %s", err, took)
+	}
+	start = time.Now()
+	_, err = r.link.Step(t.Context(), "c2", 1, begin("alice"))
+	if took := time.Since(start); !errors.As(err, &down) || took > 50*time.Millisecond {
+		t.Fatalf("the second: %v after %s", err, took)
+	}
+	g.melt()
+	until(t, "the link is up again", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	if _, err := r.link.Step(t.Context(), "c3", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSilenceIsNoticedWithoutASignin(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	r.run()
+	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	g.freeze()
+	until(t, "the link is down", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkDown })
+}
+
+func TestAServerThatDiesIsNoticedAtOnce(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	r.run()
+	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	_ = g.l.Close()
+	g.cutAll()
+	until(t, "the link is down", 2*time.Second, func() bool {
+		st := r.link.State()
+		return st.Link == policy.LinkDown && st.Reason == ConnectionRefused
+	})
+}
+
+// A conversation begun online never turns offline: it is repeated, octet for octet.
+func TestALaterStepIsRepeatedUntilTheServerIsBack(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+	g.freeze()
+	time.AfterFunc(1500*time.Millisecond, g.melt)
+	answer := wire.Step{Cancel: true}
+	start := time.Now()
+	if _, err := r.link.Step(t.Context(), "c", 2, answer); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(start); took < time.Second {
+		t.Errorf("answered after %s, though nothing went through", took)
+	}
+	all := s.bodies()[1:]
+	for _, b := range all {
+		if string(b) != string(all[0]) {
+			t.Errorf("a repeat differs: %s", b)
+		}
+	}
+}
+
+func TestALaterStepIsLostAndNeverDown(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+	for name, cut := range map[string]func(){
+		"packets vanish": g.freeze,
+		"server is gone": func() { g.melt(); _ = g.l.Close(); g.cutAll() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cut()
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			var down *Down
+			_, err := r.link.Step(ctx, "c", 2, wire.Step{Cancel: true})
+			if !errors.Is(err, ErrLost) || errors.As(err, &down) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+func TestAConnectionThatLayIdleIsReplacedWithinTheFirstStep(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	for range 5 {
+		if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+			t.Fatal(err)
+		}
+		g.cutAll()
+	}
+}
+
+// Every way in which a server can be no server has its own reason.
+func TestDownHasItsReason(t *testing.T) {
+	ca, other := newAuthority(t), newAuthority(t)
+	good := newServer(t, ca)
+
+	certOf := func(a *authority, usage x509.ExtKeyUsage, from, to time.Duration) tls.Certificate {
+		k := newKey(t)
+		return tls.Certificate{Certificate: [][]byte{a.issue(k.Public(), usage, from, to), a.cert.Raw}, PrivateKey: k}
+	}
+	plain, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = http.Serve(plain, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { //nolint:gosec // a captive portal of the test
+			http.Redirect(w, &http.Request{}, "http://portal.example/", http.StatusFound)
+		}))
+	}()
+	defer plain.Close()
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadAddr := dead.Addr().String()
+	_ = dead.Close()
+	proxy := func(status int) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })) //nolint:gosec // of the test
+		}()
+		t.Cleanup(func() { _ = l.Close() })
+		return "http://" + l.Addr().String()
+	}
+	noHeader := newServer(t, ca)
+	noHeader.header = false
+	failing := newServer(t, ca)
+	failing.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		reply(w, 503, wire.Problem{Code: string(fault.Unavailable), Detail: "not now"})
+	})
+	redirect := newServer(t, ca)
+	redirect.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		w.Header().Set("Location", "https://elsewhere/")
+		w.WriteHeader(302)
+	})
+	garbage := newServer(t, ca)
+	garbage.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) { _, _ = w.Write([]byte("<html>")) })
+	odd := newServer(t, ca)
+	odd.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		w.WriteHeader(404)
+		_, _ = w.Write([]byte("<html>"))
+	})
+
+	for name, c := range map[string]struct {
+		addr, proxy string
+		want        Reason
+	}{
+		"another CA answers":                        {newServer(t, other).addr, "", Foreign},
+		"a machine of the same CA plays the server": {newServer(t, ca, certOf(ca, x509.ExtKeyUsageClientAuth, -time.Hour, time.Hour)).addr, "", Foreign},
+		"the server's certificate is old":           {newServer(t, ca, certOf(ca, x509.ExtKeyUsageServerAuth, -2*time.Hour, -time.Hour)).addr, "", ServerExpired},
+		"a captive portal answers in the clear":     {plain.Addr().String(), "", NotLatchkey},
+		"nobody listens":                            {deadAddr, "", ConnectionRefused},
+		"no Latchkey behind the right certificate":  {noHeader.addr, "", NotLatchkey},
+		"the server redirects":                      {redirect.addr, "", NotLatchkey},
+		"the server has a problem":                  {failing.addr, "", ServerError},
+		"the answer can not be read":                {garbage.addr, "", ServerError},
+		"a 404 that is no problem":                  {odd.addr, "", NotLatchkey},
+		"the proxy refuses":                         {good.addr, proxy(403), ProxyRefused},
+		"the proxy has no way":                      {good.addr, proxy(502), ProxyRefused},
+		"the proxy is gone":                         {good.addr, "http://" + deadAddr, ProxyUnreachable},
+		"the name is unknown":                       {"nowhere.invalid:8444", "", NameUnknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, ca, c.addr, func(_ *rig, i *identity.Identity) { i.Proxy = c.proxy })
+			_, err := r.link.Step(t.Context(), "c", 1, begin("alice"))
+			var down *Down
+			if !errors.As(err, &down) || down.Reason != c.want && (c.want != NameUnknown || down.Reason != Silence) {
+				t.Fatalf("got %v, want %s", err, c.want)
+			}
+			if st := r.link.State(); st.Link != policy.LinkDown || st.Reason != down.Reason || down.Reason.Text() == "" {
+				t.Errorf("state %+v", st)
+			}
+			for _, b := range good.bodies() {
+				if strings.Contains(string(b), "b3Blbi") {
+					t.Error("a password went to the good server by this way")
+				}
+			}
+		})
+	}
+	// What is not the pinned server never sees a request, and so never a password.
+	for _, s := range []*scriptedServer{noHeader, failing} {
+		if len(s.bodies()) == 0 {
+			t.Error("the pinned server saw no request: the test proves nothing")
+		}
+	}
+}
+
+func TestAnAnswerOfTheServerIsNeverDown(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	for _, code := range []fault.Code{fault.MachinePending, fault.MachineUnknown, fault.TooOld, fault.TooMany, fault.Expired, fault.MachineRefused} {
+		f := fault.New(code, nil)
+		s.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+			reply(w, f.Status(), wire.Problem{Code: string(code), Detail: f.Public()})
+		})
+		for seq := 1; seq <= 2; seq++ {
+			_, err := r.link.Step(t.Context(), "c", seq, wire.Step{Cancel: true})
+			var p *wire.Problem
+			if !errors.As(err, &p) || p.Code != string(code) || r.link.State().Link != policy.LinkUp {
+				t.Errorf("%s at step %d: %v, %+v", code, seq, err, r.link.State())
+			}
+		}
+	}
+}
+
+func TestARefusalMustBeSignedForThisMachineAndThenLasts(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	note, err := json.Marshal(wire.RefusalNote{MachineID: r.id.MachineID, Status: "revoked", Text: "gone"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	refuse := func(object []byte) {
+		s.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+			reply(w, 403, wire.Problem{Code: string(fault.MachineRefused), Detail: "no", Refusal: object})
+		})
+	}
+	foreign := newRig(t, ca, s.addr)
+	for name, object := range map[string][]byte{
+		"no object":       nil,
+		"garbage":         []byte("refused!"),
+		"another machine": seal.Sign(r.grant, seal.Refusal, "0198c0de-0000-7000-8000-00000000ffff", note),
+		"another kind":    seal.Sign(r.grant, seal.Policy, r.id.MachineID, note),
+		"another key":     seal.Sign(foreign.grant, seal.Refusal, r.id.MachineID, note),
+	} {
+		refuse(object)
+		_, err := r.link.Step(t.Context(), "c", 1, begin("alice"))
+		var refused *Refused
+		if errors.As(err, &refused) || r.link.State().Link != policy.LinkUp || r.vault.Refusal() != nil {
+			t.Errorf("%s: %v, %+v", name, err, r.link.State())
+		}
+	}
+	refuse(seal.Sign(r.grant, seal.Refusal, r.id.MachineID, note))
+	var refused *Refused
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); !errors.As(err, &refused) {
+		t.Fatalf("%v", err)
+	}
+	// It lasts: the server may say what it likes, also if the disk was full.
+	s.step(nil)
+	if _, err := r.link.Step(t.Context(), "d", 1, begin("alice")); !errors.As(err, &refused) || refused.Text() == "" {
+		t.Fatalf("%v", err)
+	}
+	again := r.newLink()
+	if again.State().Link != policy.LinkRefused {
+		t.Errorf("after a restart: %+v", again.State())
+	}
+}
+
+func TestTheMachineIsNotCutOffByItsClock(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	for name, now := range map[string]time.Time{
+		"the battery is dead":       time.Unix(0, 0),
+		"the clock is an hour late": time.Now().Add(-90 * time.Minute),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, ca, s.addr)
+			r.clk = clock.NewManual(now)
+			r.link = r.newLink()
+			if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	t.Run("a time seen before counts against an old certificate", func(t *testing.T) {
+		r := newRig(t, ca, s.addr)
+		r.clk = clock.NewManual(time.Unix(0, 0))
+		r.vault.highest = time.Now().Add(2 * time.Hour)
+		r.link = r.newLink()
+		var down *Down
+		if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); !errors.As(err, &down) || down.Reason != ServerExpired {
+			t.Fatalf("%v", err)
+		}
+	})
+}
+
+func TestTheCertificateIsRenewedAtTwoThirds(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr, func(r *rig, i *identity.Identity) {
+		i.Certificate = ca.issue(r.key.Public(), x509.ExtKeyUsageClientAuth, -3*time.Hour, time.Hour)
+	})
+	s.on(wire.PathRenew, func(w http.ResponseWriter, body []byte) {
+		var q wire.Renew
+		if err := json.Unmarshal(body, &q); err != nil {
+			t.Error(err)
+		}
+		csr, err := x509.ParseCertificateRequest(q.CSR)
+		if err != nil || csr.CheckSignature() != nil {
+			t.Errorf("request: %v", err)
+		}
+		reply(w, 200, wire.RenewReply{Certificate: ca.issue(csr.PublicKey, x509.ExtKeyUsageClientAuth, -time.Minute, 90*24*time.Hour)})
+	})
+	r.run()
+	until(t, "the certificate is new", 5*time.Second, func() bool {
+		i, _, err := identity.Load(r.dir, nil)
+		return err == nil && time.Until(i.MachineCertificate().NotAfter) > 80*24*time.Hour
+	})
+	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+}
+
+func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	for _, v := range []string{"HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"} {
+		t.Setenv(v, "http://127.0.0.1:1")
+	}
+	r := newRig(t, ca, s.addr)
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestAServerRestoredFromABackupCatchesUp(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	r.vault.serial, r.vault.applyErr = 41, errors.New("older than the ledger's")
+	r.link = r.newLink()
+	s.on(wire.PathChanges, func(w http.ResponseWriter, _ []byte) {
+		reply(w, 200, wire.Changes{Serial: 3, Time: time.Now().UnixMicro(), Policy: []byte("old")})
+	})
+	r.run()
+	until(t, "a whole policy is asked for", 5*time.Second, func() bool { return s.requests("GET "+wire.PathChanges+"?since=0") > 0 })
+	until(t, "the policy is refused", 5*time.Second, func() bool { r.vault.mu.Lock(); defer r.vault.mu.Unlock(); return len(r.vault.applied) > 0 })
+	r.link.wake(r.link.nudge)
+	until(t, "the truth is told", 20*time.Second, func() bool { return s.requests("GET "+wire.PathChanges+"?since=41") > 0 })
+}
