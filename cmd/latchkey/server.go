@@ -1,0 +1,71 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/internal/rest"
+)
+
+func (a *app) serverCommand() *cobra.Command {
+	status := &cobra.Command{
+		Use: "status", Short: "How the server is",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var s rest.Status
+			if err := cl.call(cmd.Context(), http.MethodGet, "/status", nil, nil, &s); err != nil {
+				return err
+			}
+			return a.emit(s, func(p *printer) {
+				p.card("Version", s.Version, "Database", s.Engine, "Replica", s.Replica, "Users", fmt.Sprint(s.Users),
+					"Machines", fmt.Sprintf("%d active, %d waiting for approval, %d revoked, %d lost", s.Machines[rest.MachineActive], s.Machines[rest.MachinePending], s.Machines[rest.MachineRevoked], s.Machines[rest.MachineLost]),
+					"Locked out", plural(int(s.Locked), "user"), "CA (SHA-256)", s.CAPrint, "You are", s.Actor+", "+s.ActorRole)
+			})
+		},
+	}
+	card := func(s rest.Settings) func(p *printer) {
+		return func(p *printer) { p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL)) }
+	}
+	show := &cobra.Command{
+		Use: "show", Short: "Show the settings of the server",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var s rest.Settings
+			if err := cl.call(cmd.Context(), http.MethodGet, "/settings", nil, nil, &s); err != nil {
+				return err
+			}
+			return a.emit(s, card(s))
+		},
+	}
+	var contact, serverURL string
+	set := &cobra.Command{
+		Use: "set", Short: "Change the settings of the server",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in := rest.SettingsChange{Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL)}
+			if in == (rest.SettingsChange{}) {
+				return usageError{errors.New("say what to change"), cmd}
+			}
+			var s rest.Settings
+			if err := cl.call(cmd.Context(), http.MethodPatch, "/settings", nil, in, &s); err != nil {
+				return err
+			}
+			return a.emit(s, card(s))
+		},
+	}
+	set.Flags().StringVar(&contact, "contact", "", "whom people call; machines show it with refusals, also offline")
+	set.Flags().StringVar(&serverURL, "server-url", "", "https://HOST:PORT of the machines' listener; goes into join tokens")
+	return noun("server", "The server as a whole", status, show, set)
+}

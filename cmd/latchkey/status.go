@@ -1,0 +1,180 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/internal/health"
+	"latchkey/internal/policy"
+	"latchkey/internal/text"
+)
+
+// machineStatus is what the agent says of itself. Times inside "offline" are unix
+// microseconds.
+type machineStatus struct {
+	Link       string         `json:"link"`
+	Reason     string         `json:"reason"`
+	Text       string         `json:"text"`
+	Since      time.Time      `json:"since"`
+	LastAnswer time.Time      `json:"last_answer"`
+	Machine    string         `json:"machine"`
+	MachineID  string         `json:"machine_id"`
+	Number     int64          `json:"number"`
+	Server     string         `json:"server"`
+	ServerSays string         `json:"server_says"`
+	Version    string         `json:"version"`
+	ServerIs   string         `json:"server_version"`
+	KeyInTPM   bool           `json:"key_in_tpm"`
+	Until      time.Time      `json:"certificate_until"`
+	Health     []health.State `json:"health"`
+	More       int            `json:"more"`
+	Offline    struct {
+		Class         string        `json:"class"`
+		Problem       policy.Reason `json:"problem"`
+		Detail        string        `json:"detail"`
+		PolicySerial  int64         `json:"policy_serial"`
+		PolicyIssued  int64         `json:"policy_issued"`
+		PolicyProblem policy.Reason `json:"policy_problem"`
+		Undelivered   int           `json:"undelivered"`
+		ClockBehind   bool          `json:"clock_behind"`
+		Refused       string        `json:"refused"`
+		Users         []struct {
+			User     string `json:"user"`
+			Enrolled bool   `json:"enrolled"`
+			Class    string `json:"class"`
+			Until    int64  `json:"until"`
+			Left     struct {
+				Days    int  `json:"days"`
+				Signins int  `json:"signins"`
+				Tries   int  `json:"tries"`
+				Checks  int  `json:"checks"`
+				Warn    bool `json:"warn"`
+			} `json:"left"`
+			Problem policy.Reason `json:"problem"`
+		} `json:"users"`
+	} `json:"offline"`
+}
+
+func (a *app) statusCommand() *cobra.Command {
+	var socket string
+	c := &cobra.Command{
+		Use: "status", Short: "How this machine is: link, policy, offline days and sign-ins left",
+		Long: "Asks this machine's agent. Root sees every user, others themselves.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := agent(cmd.Context(), socket)
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			raw, err := conn.Status()
+			if err != nil {
+				return fmt.Errorf("the agent does not tell its state: %w", err)
+			}
+			var s machineStatus
+			if err := json.Unmarshal([]byte(raw), &s); err != nil {
+				return fmt.Errorf("the agent's answer is not understood; is it of another version than this command? %w", err)
+			}
+			if a.output == outputJSON {
+				return a.emit(json.RawMessage(raw), nil)
+			}
+			return a.emit(nil, func(p *printer) { statusCard(p, s) })
+		},
+	}
+	c.Flags().StringVar(&socket, "socket", defaultAgent, "the agent's socket")
+	return c
+}
+
+func statusCard(p *printer, s machineStatus) {
+	link := s.Link
+	switch {
+	case s.Link == "up":
+		link = "up, the server answered " + p.ago(s.LastAnswer)
+	case s.Text != "":
+		link = fmt.Sprintf("%s since %s: %s", s.Link, p.ago(s.Since), s.Text)
+	default:
+		link = fmt.Sprintf("%s since %s", s.Link, p.ago(s.Since))
+	}
+	kept := map[string]string{"tpm": "in the TPM", "software": "software protection, no TPM"}[s.Offline.Class]
+	pol := "none yet"
+	if s.Offline.PolicySerial > 0 {
+		pol = fmt.Sprintf("number %d, made %s", s.Offline.PolicySerial, p.ago(micros(s.Offline.PolicyIssued)))
+	}
+	cert := ""
+	if !s.Until.IsZero() {
+		cert = "until " + when(s.Until)
+	}
+	waiting := ""
+	if s.Offline.Undelivered > 0 {
+		waiting = fmt.Sprintf("%d wait for the server", s.Offline.Undelivered)
+	}
+	p.card("Machine", s.Machine, "Link", link, "Server", s.Server, "The server says", s.ServerSays, "Policy", pol, "Offline data", kept,
+		"Certificate", cert, "Offline events", waiting, "Versions", versions(s))
+	for _, h := range s.Health {
+		p.line("")
+		p.line("%s: %s%s", word3(h.Severity), h.Text, behind(" — ", h.Detail))
+		p.line("  %s", h.Next)
+	}
+	if s.Offline.Refused != "" {
+		p.line("")
+		p.line("Refused: %s", s.Offline.Refused)
+	}
+	for _, r := range []policy.Reason{s.Offline.Problem, s.Offline.PolicyProblem} {
+		if r != "" {
+			p.line("")
+			p.line("Problem: %s%s", r, behind(" — ", s.Offline.Detail))
+		}
+	}
+	if s.Offline.ClockBehind {
+		p.line("")
+		p.line("Problem: the clock is behind the time of an earlier sign-in. Set it right.")
+	}
+	p.line("")
+	if len(s.Offline.Users) == 0 {
+		p.line("Nobody is enrolled for offline sign-in here. That happens at the next sign-in with a second factor while the server is there.")
+		return
+	}
+	t := text.NewTable("USER", "OFFLINE", "DAYS LEFT", "SIGN-INS LEFT", "TRIES LEFT", "UNTIL", "NOTE")
+	for _, u := range s.Offline.Users {
+		if !u.Enrolled {
+			t.Row(u.User, "not enrolled", "-", "-", "-", "-", string(u.Problem))
+			continue
+		}
+		note := string(u.Problem)
+		if note == "" && u.Left.Warn {
+			note = "sign in with the server there before it is used up"
+		}
+		t.Row(u.User, "enrolled", fmt.Sprint(u.Left.Days), fmt.Sprint(u.Left.Signins), fmt.Sprint(u.Left.Tries), when(micros(u.Until)), note)
+	}
+	p.table(t, "")
+	if s.More > 0 {
+		p.line("and %s more", plural(s.More, "user"))
+	}
+}
+
+func versions(s machineStatus) string {
+	v := "agent " + s.Version
+	if s.ServerIs != "" {
+		v += ", server " + s.ServerIs
+	}
+	return v
+}
+
+func word3(s health.Severity) string {
+	switch s {
+	case health.Failure:
+		return "Failure"
+	case health.Warning:
+		return "Warning"
+	}
+	return "Notice"
+}
+
+func micros(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us)
+}

@@ -1,0 +1,745 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/internal/policy"
+	"latchkey/internal/rest"
+	"latchkey/internal/text"
+)
+
+func (a *app) userCommand() *cobra.Command {
+	return noun("user", "Users: who may sign in, and how",
+		a.userAdd(), a.userList(), a.userShow(), a.userSet(), a.userSwitch("disable", "Keep a user from signing in, everywhere and at once", true),
+		a.userSwitch("enable", "Let a disabled user sign in again", false), a.userUnlock(), a.userLocked(), a.userRemove(), a.userPassword(),
+		a.userEnrolCode(), a.userBypassCode())
+}
+
+func (a *app) userAdd() *cobra.Command {
+	var in rest.NewUser
+	var fromStdin, none bool
+	var uid int64
+	activate := whenFlag{now: a.clock.Now, ahead: true}
+	c := &cobra.Command{
+		Use: "add USER", Short: "Add a user", Args: words("USER"),
+		Long: "Adds a user. At a terminal the password is asked for; in a script give it as one line\non standard input with --password-stdin. Without one the user can sign in only where\nthe machine itself judges the password.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in.Name, in.UID, in.ActivateAt = args[0], given(cmd.Flags(), "uid", uid), activate.t
+			if !in.ActivateAt.IsZero() && in.Activation == "" {
+				in.Activation = rest.ActivateAt
+			}
+			if !none {
+				p, err := a.readPassword(in.Name, fromStdin, true)
+				if err != nil {
+					return err
+				}
+				defer p.Wipe()
+				in.Password = rest.Hide(p)
+			}
+			var u rest.User
+			if err := cl.call(cmd.Context(), http.MethodPost, "/users", nil, in, &u); err != nil {
+				return err
+			}
+			return a.emit(u, func(p *printer) {
+				p.line("User %s was added.", u.Name)
+				if !u.HasPassword {
+					p.line("There is no password yet: latchkey user password %s", u.Name)
+				}
+				p.line("Next, a second factor: latchkey factor add totp %s", u.Name)
+			})
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&in.DisplayName, "display-name", "", "name for people")
+	f.StringVar(&in.Mail, "mail", "", "mail address")
+	f.StringVar(&in.Role, "role", "", strings.Join(rest.Roles, ", ")+" (default none)")
+	f.StringVar(&in.MFA, "2fa", "", "on, off, or inherit from the groups (default inherit)")
+	f.StringVar(&in.Activation, "activation", "", "now, first-login or at (default now)")
+	f.Var(&activate, "activate-at", "when the user becomes active")
+	f.BoolVar(&in.MustChange, "must-change", false, "the password must be changed at the first sign-in")
+	f.Int64Var(&uid, "uid", 0, "account number on the machines")
+	f.StringArrayVar(&in.Groups, "group", nil, "group to put the user into; may be repeated")
+	f.BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input, one line")
+	f.BoolVar(&none, "no-password", false, "set no password, and do not ask for one")
+	c.MarkFlagsMutuallyExclusive("password-stdin", "no-password")
+	choose(c, "role", rest.Roles...)
+	choose(c, "2fa", rest.MFASettings...)
+	choose(c, "activation", rest.Activations...)
+	return c
+}
+
+// state is how a user is, in a word or two.
+func state(u rest.User, now time.Time) string {
+	switch {
+	case u.Disabled:
+		return "disabled"
+	case u.Activation == rest.ActivateAt && now.Before(u.ActivateAt):
+		return "from " + when(u.ActivateAt)
+	case len(u.Locks) > 0:
+		return "locked"
+	case u.Activation == rest.ActivateFirst && u.ActivatedAt.IsZero():
+		return "first sign-in awaited"
+	}
+	return "active"
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func usersTable(p *printer, users []rest.User, none string) {
+	t := text.NewTable("USER", "NAME", "ROLE", "2FA", "STATE", "FACTORS", "GROUPS")
+	for _, u := range users {
+		t.Row(u.Name, u.DisplayName, u.Role, u.MFA, state(u, p.now), dash(strings.Join(u.Factors, ", ")), strings.Join(u.Groups, ", "))
+	}
+	p.table(t, none)
+}
+
+func (a *app) userList() *cobra.Command {
+	var prefix string
+	c := &cobra.Command{
+		Use: "list", Short: "List users", Aliases: []string{"ls"},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			q := url.Values{}
+			if prefix != "" {
+				q.Set("prefix", prefix)
+			}
+			users, err := list[rest.User](cmd.Context(), cl, "/users", q, 0)
+			if err != nil {
+				return err
+			}
+			return a.emit(users, func(p *printer) { usersTable(p, users, "There are no users yet. Add one: latchkey user add NAME") })
+		},
+	}
+	c.Flags().StringVar(&prefix, "prefix", "", "only names that begin so, whatever their case")
+	return c
+}
+
+func (a *app) userShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show USER", Short: "Show a user", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var u rest.User
+			if err := cl.call(cmd.Context(), http.MethodGet, at("users", args[0]), nil, nil, &u); err != nil {
+				return err
+			}
+			return a.emit(u, func(p *printer) { userCard(p, u) })
+		},
+	}
+}
+
+func userCard(p *printer, u rest.User) {
+	uid, password := "", "none"
+	if u.UID != nil {
+		uid = fmt.Sprint(*u.UID)
+	}
+	if u.HasPassword {
+		password = "set " + p.ago(u.PasswordChangedAt)
+		if u.MustChange {
+			password += ", must be changed at the next sign-in"
+		}
+	}
+	p.card("User", u.Name, "Name", u.DisplayName, "Mail", u.Mail, "Id", u.ID, "Role", u.Role, "2FA", u.MFA, "State", state(u, p.now),
+		"Password", password, "Account number", uid, "Groups", dash(strings.Join(u.Groups, ", ")), "Factors", dash(strings.Join(u.Factors, ", ")),
+		"Added", when(u.CreatedAt), "Changed", when(u.UpdatedAt))
+	for _, l := range u.Locks {
+		p.line("%s", lockLine(p, l))
+	}
+}
+
+func lockLine(p *printer, l rest.Lock) string {
+	where := "across machines"
+	if l.Machine != "" {
+		where = "on " + l.Machine
+	}
+	if !l.LockedUntil.IsZero() {
+		return fmt.Sprintf("Locked out %s until %s, after %d failures. Lift it: latchkey user unlock %s", where, when(l.LockedUntil), l.Failures, l.User)
+	}
+	return fmt.Sprintf("Must wait %s until %s, after %d failures.", where, l.BlockedUntil.Local().Format(time.TimeOnly), l.Failures)
+}
+
+func (a *app) userSet() *cobra.Command {
+	var display, mail, role, mfa, activation, uid string
+	var must bool
+	var rev int64
+	activate := whenFlag{now: a.clock.Now, ahead: true}
+	c := &cobra.Command{
+		Use: "set USER", Short: "Change a user", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			f := cmd.Flags()
+			in := rest.UserChange{
+				DisplayName: given(f, "display-name", display), Mail: given(f, "mail", mail), Role: given(f, "role", role), MFA: given(f, "2fa", mfa),
+				Activation: given(f, "activation", activation), ActivateAt: given(f, "activate-at", activate.t), MustChange: given(f, "must-change", must),
+			}
+			if f.Changed("uid") {
+				n := int64(-1)
+				if uid != "none" {
+					if _, err := fmt.Sscanf(uid, "%d", &n); err != nil || fmt.Sprint(n) != uid {
+						return usagef("--uid: %q is not allowed; allowed are a number, or none", text.CleanN(uid, 40))
+					}
+				}
+				in.UID = &n
+			}
+			if in == (rest.UserChange{}) {
+				return usageError{errors.New("say what to change"), cmd}
+			}
+			var u rest.User
+			if err := cl.callIf(cmd.Context(), http.MethodPatch, at("users", args[0]), rev, nil, in, &u); err != nil {
+				return err
+			}
+			return a.emit(u, func(p *printer) { userCard(p, u) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&display, "display-name", "", "name for people")
+	f.StringVar(&mail, "mail", "", "mail address")
+	f.StringVar(&role, "role", "", strings.Join(rest.Roles, ", "))
+	f.StringVar(&mfa, "2fa", "", "on, off, or inherit from the groups")
+	f.StringVar(&activation, "activation", "", "now, first-login or at")
+	f.Var(&activate, "activate-at", "when the user becomes active")
+	f.BoolVar(&must, "must-change", false, "the password must be changed at the next sign-in")
+	f.StringVar(&uid, "uid", "", "account number on the machines, or none")
+	f.Int64Var(&rev, "if-rev", 0, "only if it still has this revision (see show --output json)")
+	choose(c, "role", rest.Roles...)
+	choose(c, "2fa", rest.MFASettings...)
+	choose(c, "activation", rest.Activations...)
+	return c
+}
+
+func (a *app) userSwitch(use, short string, disabled bool) *cobra.Command {
+	c := &cobra.Command{
+		Use: use + " USER", Short: short, Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var u rest.User
+			if err := cl.call(cmd.Context(), http.MethodPatch, at("users", args[0]), nil, rest.UserChange{Disabled: &disabled}, &u); err != nil {
+				return err
+			}
+			return a.emit(u, func(p *printer) { p.line("User %s is %sd.", u.Name, use) })
+		},
+	}
+	return c
+}
+
+func (a *app) userUnlock() *cobra.Command {
+	return &cobra.Command{
+		Use: "unlock USER", Short: "Lift a user's lock-outs and pauses", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var d rest.Done
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "unlock"), nil, nil, &d); err != nil {
+				return err
+			}
+			return a.emit(d, func(p *printer) {
+				if d.Count == 0 {
+					p.line("User %s was not locked out.", args[0])
+					return
+				}
+				p.line("User %s may try again (%s lifted).", args[0], plural(d.Count, "lock-out"))
+			})
+		},
+	}
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (a *app) userLocked() *cobra.Command {
+	return &cobra.Command{
+		Use: "locked", Short: "List who is locked out or must wait",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var page rest.Page[rest.Lock]
+			if err := cl.call(cmd.Context(), http.MethodGet, "/locks", nil, nil, &page); err != nil {
+				return err
+			}
+			return a.emit(page.Items, func(p *printer) {
+				t := text.NewTable("USER", "MACHINE", "FAILURES", "LOCKED UNTIL", "WAITS UNTIL")
+				for _, l := range page.Items {
+					where := l.Machine
+					if where == "" {
+						where = "(across machines)"
+					}
+					wait := ""
+					if !l.BlockedUntil.IsZero() {
+						wait = l.BlockedUntil.Local().Format(time.TimeOnly)
+					}
+					t.Row(l.User, where, fmt.Sprint(l.Failures), dash(when(l.LockedUntil)), dash(wait))
+				}
+				p.table(t, "Nobody is locked out.")
+			})
+		},
+	}
+}
+
+// yesFlag adds --yes.
+func (a *app) yesFlag(c *cobra.Command) *cobra.Command {
+	c.Flags().BoolVarP(&a.yes, "yes", "y", false, "do not ask")
+	return c
+}
+
+func (a *app) userRemove() *cobra.Command {
+	return a.yesFlag(&cobra.Command{
+		Use: "remove USER", Short: "Remove a user with all factors", Aliases: []string{"rm"}, Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm("User %s is removed with all factors, and offline data is wiped everywhere.", args[0]); err != nil {
+				return err
+			}
+			if err := cl.call(cmd.Context(), http.MethodDelete, at("users", args[0]), nil, nil, nil); err != nil {
+				return err
+			}
+			return a.emit(struct{}{}, func(p *printer) { p.line("User %s was removed.", args[0]) })
+		},
+	})
+}
+
+func (a *app) userPassword() *cobra.Command {
+	var in rest.NewPassword
+	var fromStdin bool
+	c := &cobra.Command{
+		Use: "password USER", Short: "Set a user's password", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			p, err := a.readPassword(args[0], fromStdin, false)
+			if err != nil {
+				return err
+			}
+			defer p.Wipe()
+			in.Password = rest.Hide(p)
+			if err := cl.call(cmd.Context(), http.MethodPut, at("users", args[0], "password"), nil, in, nil); err != nil {
+				return err
+			}
+			return a.emit(struct{}{}, func(p *printer) {
+				p.line("The password of %s was set. Machines that hold offline data made with the old one refuse it.", args[0])
+			})
+		},
+	}
+	c.Flags().BoolVar(&in.MustChange, "must-change", false, "it must be changed at the next sign-in")
+	c.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from standard input, one line")
+	return c
+}
+
+func (a *app) codeCard(c rest.Code, what string) error {
+	return a.emit(c, func(p *printer) {
+		p.raw(c.Code.Show() + "\n")
+		scope := ""
+		if c.Scope != "" {
+			scope = ", for " + c.Scope + " only"
+		}
+		p.line("%s for %s, good once until %s%s. It is not shown again.", what, c.User, when(c.ExpiresAt), scope)
+	})
+}
+
+func (a *app) userEnrolCode() *cobra.Command {
+	var in rest.NewEnrolCode
+	c := &cobra.Command{
+		Use: "enrol-code USER", Short: "Issue a code with which a user may enrol a first factor", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var out rest.Code
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "enrolment-codes"), nil, in, &out); err != nil {
+				return err
+			}
+			return a.codeCard(out, "Enrolment code")
+		},
+	}
+	c.Flags().StringVar(&in.ValidFor, "expires", "", "how long it is good: 1m to 168h (default 24h)")
+	return c
+}
+
+func (a *app) userBypassCode() *cobra.Command {
+	var in rest.NewBypassCode
+	c := &cobra.Command{
+		Use: "bypass-code USER", Short: "Issue a code that stands in for the second factor once", Args: words("USER"),
+		Long: "Issues a one-time code that stands in for the second factor of one sign-in, for somebody\nwho can not give one now. The reason stands in the event log.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var out rest.Code
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "bypass-codes"), nil, in, &out); err != nil {
+				return err
+			}
+			return a.codeCard(out, "Bypass code")
+		},
+	}
+	c.Flags().StringVar(&in.Reason, "reason", "", "why; required")
+	c.Flags().StringVar(&in.Scope, "scope", "", "only for logon, elevation or remote (default any)")
+	c.Flags().StringVar(&in.ValidFor, "expires", "", "how long it is good: 1m to 24h (default 1h)")
+	choose(c, "scope", scopeWords()...)
+	return c
+}
+
+func scopeWords() []string {
+	out := make([]string, len(policy.Scopes))
+	for i, s := range policy.Scopes {
+		out[i] = string(s)
+	}
+	return out
+}
+
+// ── groups ──
+
+func (a *app) groupCommand() *cobra.Command {
+	return noun("group", "Groups of users: what policies belong to",
+		a.groupAdd(), a.groupList(), a.groupShow(), a.groupSet(), a.groupRemove(),
+		noun("member", "Members of a group", a.memberList(), a.memberChange("add", "Put users into a group", http.MethodPut), a.memberChange("remove", "Take users out of a group", http.MethodDelete)))
+}
+
+func groupCard(p *printer, g rest.Group) {
+	p.card("Group", g.Name, "Id", g.ID, "2FA", g.MFA, "Members", fmt.Sprint(g.Members), "Added", when(g.CreatedAt), "Changed", when(g.UpdatedAt))
+}
+
+func (a *app) groupAdd() *cobra.Command {
+	var in rest.NewGroup
+	c := &cobra.Command{
+		Use: "add GROUP", Short: "Add a group", Args: words("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in.Name = args[0]
+			var g rest.Group
+			if err := cl.call(cmd.Context(), http.MethodPost, "/groups", nil, in, &g); err != nil {
+				return err
+			}
+			return a.emit(g, func(p *printer) { p.line("Group %s was added.", g.Name) })
+		},
+	}
+	c.Flags().StringVar(&in.MFA, "2fa", "", "on, off or inherit (default inherit)")
+	choose(c, "2fa", rest.MFASettings...)
+	return c
+}
+
+func (a *app) groupList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List groups", Aliases: []string{"ls"},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			groups, err := list[rest.Group](cmd.Context(), cl, "/groups", nil, 0)
+			if err != nil {
+				return err
+			}
+			return a.emit(groups, func(p *printer) {
+				t := text.NewTable("GROUP", "2FA", "MEMBERS")
+				for _, g := range groups {
+					t.Row(g.Name, g.MFA, fmt.Sprint(g.Members))
+				}
+				p.table(t, "There are no groups yet. Add one: latchkey group add NAME")
+			})
+		},
+	}
+}
+
+func (a *app) groupShow() *cobra.Command {
+	return &cobra.Command{
+		Use: "show GROUP", Short: "Show a group", Args: words("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var g rest.Group
+			if err := cl.call(cmd.Context(), http.MethodGet, at("groups", args[0]), nil, nil, &g); err != nil {
+				return err
+			}
+			return a.emit(g, func(p *printer) { groupCard(p, g) })
+		},
+	}
+}
+
+func (a *app) groupSet() *cobra.Command {
+	var name, mfa string
+	var rev int64
+	c := &cobra.Command{
+		Use: "set GROUP", Short: "Change a group", Args: words("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in := rest.GroupChange{Name: given(cmd.Flags(), "name", name), MFA: given(cmd.Flags(), "2fa", mfa)}
+			if in == (rest.GroupChange{}) {
+				return usageError{errors.New("say what to change"), cmd}
+			}
+			var g rest.Group
+			if err := cl.callIf(cmd.Context(), http.MethodPatch, at("groups", args[0]), rev, nil, in, &g); err != nil {
+				return err
+			}
+			return a.emit(g, func(p *printer) { groupCard(p, g) })
+		},
+	}
+	c.Flags().StringVar(&name, "name", "", "another name")
+	c.Flags().StringVar(&mfa, "2fa", "", "on, off or inherit")
+	c.Flags().Int64Var(&rev, "if-rev", 0, "only if it still has this revision (see show --output json)")
+	choose(c, "2fa", rest.MFASettings...)
+	return c
+}
+
+func (a *app) groupRemove() *cobra.Command {
+	return a.yesFlag(&cobra.Command{
+		Use: "remove GROUP", Short: "Remove a group; its members stay users", Aliases: []string{"rm"}, Args: words("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm("Group %s is removed; policies that belong to it alone no longer apply to its members.", args[0]); err != nil {
+				return err
+			}
+			if err := cl.call(cmd.Context(), http.MethodDelete, at("groups", args[0]), nil, nil, nil); err != nil {
+				return err
+			}
+			return a.emit(struct{}{}, func(p *printer) { p.line("Group %s was removed.", args[0]) })
+		},
+	})
+}
+
+func (a *app) memberList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list GROUP", Short: "List a group's members", Aliases: []string{"ls"}, Args: words("GROUP"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			users, err := list[rest.User](cmd.Context(), cl, at("groups", args[0], "members"), nil, 0)
+			if err != nil {
+				return err
+			}
+			return a.emit(users, func(p *printer) { usersTable(p, users, "The group has no members.") })
+		},
+	}
+}
+
+func (a *app) memberChange(use, short, method string) *cobra.Command {
+	return &cobra.Command{
+		Use: use + " GROUP USER…", Short: short, Args: wordsAndMore("GROUP", "USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var all rest.Done
+			for _, u := range args[1:] {
+				var d rest.Done
+				if err := cl.call(cmd.Context(), method, at("groups", args[0], "members", u), nil, nil, &d); err != nil {
+					return err
+				}
+				all.Count += d.Count
+			}
+			return a.emit(all, func(p *printer) {
+				if method == http.MethodPut {
+					p.line("%s added to %s.", plural(all.Count, "user"), args[0])
+				} else {
+					p.line("%s taken out of %s.", plural(all.Count, "user"), args[0])
+				}
+			})
+		},
+	}
+}
+
+// ── factors ──
+
+func (a *app) factorCommand() *cobra.Command {
+	return noun("factor", "Second factors of users",
+		a.factorList(), noun("add", "Enrol a factor for a user", a.factorAddTOTP(), a.factorAddBackup()), a.factorRemove(), a.factorLost())
+}
+
+func (a *app) factorList() *cobra.Command {
+	return &cobra.Command{
+		Use: "list USER", Short: "List a user's factors and codes", Aliases: []string{"ls"}, Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var page rest.Page[rest.Factor]
+			if err := cl.call(cmd.Context(), http.MethodGet, at("users", args[0], "factors"), nil, nil, &page); err != nil {
+				return err
+			}
+			return a.emit(page.Items, func(p *printer) {
+				t := text.NewTable("KIND", "NAME", "STATE", "DETAIL", "LAST USED", "ID")
+				for _, f := range page.Items {
+					t.Row(f.Kind, f.Name, f.State, factorDetail(f), p.ago(f.LastUsedAt), f.ID)
+				}
+				p.table(t, fmt.Sprintf("%s has no factor yet. Enrol one: latchkey factor add totp %s", args[0], args[0]))
+			})
+		},
+	}
+}
+
+func factorDetail(f rest.Factor) string {
+	switch {
+	case f.Left != nil:
+		return fmt.Sprintf("%d left", *f.Left)
+	case f.Digits != 0:
+		return fmt.Sprintf("%s, %d digits, %d s", f.Algorithm, f.Digits, f.Period)
+	case !f.ExpiresAt.IsZero() && f.Scope != "":
+		return f.Scope + ", until " + when(f.ExpiresAt)
+	case !f.ExpiresAt.IsZero():
+		return "until " + when(f.ExpiresAt)
+	}
+	return ""
+}
+
+func (a *app) factorAddTOTP() *cobra.Command {
+	var in rest.NewTOTP
+	c := &cobra.Command{
+		Use: "totp USER", Short: "Enrol an authenticator app; the key is shown once", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var out rest.TOTP
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "factors", "totp"), nil, in, &out); err != nil {
+				return err
+			}
+			return a.emit(out, func(p *printer) {
+				p.raw(strings.TrimRight(out.QR.Show(), "\n") + "\n\n")
+				p.line("Scan this with an authenticator app, or type the key into it. It is not shown again.")
+				p.raw("\nKey:  " + spaced(out.Key.Show()) + "\nURI:  " + out.URI.Show() + "\n")
+				if out.State == "unconfirmed" {
+					p.line("It counts from the first code on that %s gives at a sign-in.", out.User)
+				}
+			})
+		},
+	}
+	c.Flags().StringVar(&in.Name, "name", "", "what the user calls it, such as phone")
+	c.Flags().StringVar(&in.Algorithm, "algorithm", "", "SHA1, SHA256 or SHA512 (default SHA1, which every app knows)")
+	c.Flags().IntVar(&in.Digits, "digits", 0, "6 or 8 (default 6)")
+	c.Flags().IntVar(&in.Period, "period", 0, "30 or 60 seconds (default 30)")
+	c.Flags().BoolVar(&in.RequireFirstCode, "require-first-code", false, "usable only after its first code was given at a sign-in")
+	choose(c, "algorithm", "SHA1", "SHA256", "SHA512")
+	choose(c, "digits", "6", "8")
+	choose(c, "period", "30", "60")
+	return c
+}
+
+// spaced writes a key in groups of four.
+func spaced(s string) string {
+	var b strings.Builder
+	for i, r := range s {
+		if i > 0 && i%4 == 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func (a *app) factorAddBackup() *cobra.Command {
+	return &cobra.Command{
+		Use: "backup USER", Short: "Make ten new backup codes, shown once; older ones no longer work", Args: words("USER"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var out rest.BackupCodes
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "factors", "backup"), nil, nil, &out); err != nil {
+				return err
+			}
+			return a.emit(out, func(p *printer) {
+				for _, c := range out.Codes {
+					p.raw(c.Show() + "\n")
+				}
+				p.line("Backup codes for %s: each is good once, and older ones no longer work. They are not shown again.", out.User)
+			})
+		},
+	}
+}
+
+func (a *app) factorRemove() *cobra.Command {
+	return a.yesFlag(&cobra.Command{
+		Use: "remove USER FACTOR", Short: "Remove a factor by its id, or all of a kind", Aliases: []string{"rm"}, Args: words("USER", "FACTOR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm("Factor %s of %s is removed for good.", args[1], args[0]); err != nil {
+				return err
+			}
+			var d rest.Done
+			if err := cl.call(cmd.Context(), http.MethodDelete, at("users", args[0], "factors", args[1]), nil, nil, &d); err != nil {
+				return err
+			}
+			return a.emit(d, func(p *printer) { p.line("%s of %s removed.", plural(d.Count, "factor"), args[0]) })
+		},
+	})
+}
+
+func (a *app) factorLost() *cobra.Command {
+	return a.yesFlag(&cobra.Command{
+		Use: "lost USER FACTOR", Short: "Mark an authenticator as lost; it is no longer accepted", Args: words("USER", "FACTOR"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var f rest.Factor
+			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "factors", args[1], "lost"), nil, nil, &f); err != nil {
+				return err
+			}
+			return a.emit(f, func(p *printer) {
+				p.line("The authenticator is no longer accepted. Enrol another: latchkey factor add totp %s", args[0])
+			})
+		},
+	})
+}
