@@ -93,6 +93,7 @@ func (t *talk) failed(ctx context.Context, err error) stage {
 	var (
 		refused *link.Refused
 		problem *wire.Problem
+		down    *link.Down // not of a first step: that is the caller's
 	)
 	switch {
 	case errors.As(err, &refused):
@@ -111,7 +112,7 @@ func (t *talk) failed(ctx context.Context, err error) stage {
 			words = text.DeniedInternal
 		}
 		return end{Verdict{Outcome: policy.Deny, Reason: problem.Code, Text: words, Online: true}}
-	case errors.Is(err, link.ErrLost):
+	case errors.Is(err, link.ErrLost), errors.As(err, &down):
 		return end{Verdict{Outcome: policy.Deny, Reason: "server-lost", Text: text.DeniedUnreachable, Online: true}}
 	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		return deny("too-long", text.DeniedTooLong)
