@@ -56,9 +56,9 @@ type rig struct {
 // onBoth runs fn on both engines, and checks afterwards what is true of every run.
 func onBoth(t *testing.T, fn func(r *rig)) {
 	t.Helper()
-	c := clock.NewManual(start)
-	storetest.EnginesAt(t, c, func(t *testing.T, s *store.Store) {
-		r := newRig(t, s, c)
+	storetest.Databases(t, func(t *testing.T, database string) {
+		c := clock.NewManual(start)
+		r := newRig(t, storetest.Open(t, store.Config{Database: database, Clock: c}), c)
 		fn(r)
 		r.eachEndHasOneEvent()
 		r.nothingSecretIsStored()
@@ -411,18 +411,28 @@ func (c *conv) faults(code fault.Code) {
 func (r *rig) events(types ...event.Type) (out []event.Event) {
 	r.Helper()
 	r.read(func(q *store.Queries) error {
-		for after := int64(0); ; {
-			rows, err := q.ListChainEvents(context.Background(), db.ListChainEventsParams{Chain: r.store.Replica(), After: after, N: 500})
-			if err != nil || len(rows) == 0 {
-				return err
-			}
-			for _, row := range rows {
-				after = row.Seq
-				if e := store.EventOf(row); len(types) == 0 || slices.Contains(types, e.Type) {
-					out = append(out, e)
+		chains, err := q.ListEventChains(context.Background())
+		if err != nil {
+			return err
+		}
+		for _, chain := range chains {
+			for after := int64(0); ; {
+				rows, err := q.ListChainEvents(context.Background(), db.ListChainEventsParams{Chain: chain, After: after, N: 500})
+				if err != nil {
+					return err
+				}
+				if len(rows) == 0 {
+					break
+				}
+				for _, row := range rows {
+					after = row.Seq
+					if e := store.EventOf(row); len(types) == 0 || slices.Contains(types, e.Type) {
+						out = append(out, e)
+					}
 				}
 			}
 		}
+		return nil
 	})
 	return out
 }
@@ -549,3 +559,7 @@ func (r *rig) setUser(name string, change func(*db.UpdateUserParams)) {
 }
 
 var constant = text.DeniedFirst
+
+func answerStep(s string) wire.Step {
+	return wire.Step{Answer: &wire.Answer{Text: wire.Hide(secret.FromString(s))}}
+}
