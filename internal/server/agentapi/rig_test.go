@@ -33,6 +33,7 @@ import (
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/offline"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
@@ -87,7 +88,7 @@ func newRig(t *testing.T, s *store.Store, alter func(*agentapi.Config)) *rig {
 	}
 	r.keeper = &factor.Keeper{Box: r.keys.Box, Pepper: r.keys.Pepper, Random: rand.Reader}
 	r.enroll = enroll.New(enroll.Config{Store: s, Keys: r.keys, CA: r.ca, Clock: r.clock, Log: log})
-	r.offline = offline.New(offline.Config{Store: s, Keys: r.keys, Keeper: r.keeper, Clock: r.clock, Random: rand.Reader, Log: log, Contact: "help desk, 123"})
+	r.offline = offline.New(offline.Config{Store: s, Keys: r.keys, Keeper: r.keeper, Clock: r.clock, Random: rand.Reader, Log: log})
 	c := agentapi.Config{Store: s, CA: r.ca, Enroll: r.enroll, Offline: r.offline, Signin: r, Clock: r.clock, Log: log, Version: "1.2.3"}
 	if alter != nil {
 		alter(&c)
@@ -110,6 +111,9 @@ func newRig(t *testing.T, s *store.Store, alter func(*agentapi.Config)) *rig {
 		<-done
 	})
 	r.change(func(tx *store.Tx) error {
+		if err := settings.Write(t.Context(), tx, settings.Settings{Contact: "help desk, 123"}, 1); err != nil {
+			return err
+		}
 		p := policy.NewPolicy()
 		body, err := json.Marshal(p)
 		if err != nil {

@@ -5,7 +5,7 @@
 // proven), reads bodies of package rest, calls package desk, and writes the answer.
 // It promises: every answer that is not 2xx is a problem (RFC 9457) with a stable
 // code, a sentence for people and every field at fault; causes stay in the log;
-// lists are paged by opaque cursors; what can be changed carries an ETag, and
+// lists are Paged by opaque cursors; what can be changed carries an ETag, and
 // If-Match refuses a change of something that was changed meanwhile (412); bodies
 // are bounded.
 package api
@@ -138,15 +138,15 @@ func add[In, Out any](x *door, o huma.Operation, fn func(ctx context.Context, a 
 	})
 }
 
-// ifMatch is the header of a conditional change.
-type ifMatch struct {
+// Conditional is the header of a conditional change.
+type Conditional struct {
 	IfMatch string `header:"If-Match" doc:"The ETag that was seen; absent or *: any"`
 }
 
-func (i ifMatch) matched() bool { return i.IfMatch != "" }
+func (i Conditional) matched() bool { return i.IfMatch != "" }
 
 // rev is the revision that was seen, 0 for any.
-func (i ifMatch) rev() (int64, error) {
+func (i Conditional) rev() (int64, error) {
 	if i.IfMatch == "" || i.IfMatch == "*" {
 		return 0, nil
 	}
@@ -170,8 +170,8 @@ type tagged[T any] struct {
 // plain is an answer without.
 type plain[T any] struct{ Body T }
 
-// paged is what every list takes.
-type paged struct {
+// Paged is what every list takes.
+type Paged struct {
 	After string `query:"after" doc:"Cursor: the \"next\" of the page before"`
 	Limit int    `query:"limit" minimum:"0" maximum:"500" doc:"How many at most; 0 or absent: 50"`
 }

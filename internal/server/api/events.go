@@ -18,15 +18,15 @@ import (
 	"latchkey/internal/server/desk"
 )
 
-type eventQuery struct {
-	pairQuery
+type EventQuery struct {
+	PairQuery
 	Type    []string  `query:"type" doc:"Words of the vocabulary, or beginnings such as signin. ; several with commas"`
 	Outcome string    `query:"outcome" maxLength:"64"`
 	Since   time.Time `query:"since" doc:"At the source, inclusive"`
 	Until   time.Time `query:"until" doc:"Exclusive"`
 }
 
-func (q eventQuery) filter() desk.EventFilter {
+func (q EventQuery) filter() desk.EventFilter {
 	return desk.EventFilter{Types: q.Type, User: q.User, Machine: q.Machine, Outcome: q.Outcome, Since: q.Since, Until: q.Until}
 }
 
@@ -34,8 +34,8 @@ func (q eventQuery) filter() desk.EventFilter {
 func (x *door) events(mux *http.ServeMux) {
 	d := x.desk
 	add(x, op("list-events", "GET", "/events", "List events, the youngest first", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		paged
-		eventQuery
+		Paged
+		EventQuery
 	},
 	) (*plain[rest.Page[rest.Event]], error) {
 		return reply(d.ListEvents(ctx, a, in.filter(), in.After, in.Limit))

@@ -8,11 +8,11 @@ import (
 	"latchkey/internal/server/desk"
 )
 
-type userPath struct {
+type UserPath struct {
 	User string `path:"user" maxLength:"512" doc:"Name or id"`
 }
 
-type groupPath struct {
+type GroupPath struct {
 	Group string `path:"group" maxLength:"512" doc:"Name or id"`
 }
 
@@ -25,7 +25,7 @@ func groupRev(g rest.Group) int64 { return g.Rev }
 func (x *door) people() {
 	d := x.desk
 	add(x, op("list-users", "GET", "/users", "List users", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		paged
+		Paged
 		Prefix string `query:"prefix" maxLength:"128" doc:"Only names that begin so, whatever their case"`
 	},
 	) (*plain[rest.Page[rest.User]], error) {
@@ -35,13 +35,13 @@ func (x *door) people() {
 		u, err := d.AddUser(ctx, a, in.Body)
 		return withTag(u, err, userRev)
 	})
-	add(x, op("show-user", "GET", "/users/{user}", "Show a user", 0), func(ctx context.Context, a desk.Actor, in *userPath) (*tagged[rest.User], error) {
+	add(x, op("show-user", "GET", "/users/{user}", "Show a user", 0), func(ctx context.Context, a desk.Actor, in *UserPath) (*tagged[rest.User], error) {
 		u, err := d.ShowUser(ctx, a, in.User)
 		return withTag(u, err, userRev)
 	})
 	add(x, op("change-user", "PATCH", "/users/{user}", "Change a user", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
-		ifMatch
+		UserPath
+		Conditional
 		Body rest.UserChange
 	},
 	) (*tagged[rest.User], error) {
@@ -53,8 +53,8 @@ func (x *door) people() {
 		return withTag(u, err, userRev)
 	})
 	add(x, op("remove-user", "DELETE", "/users/{user}", "Remove a user", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
-		ifMatch
+		UserPath
+		Conditional
 	},
 	) (*empty, error) {
 		rev, err := in.rev()
@@ -64,25 +64,25 @@ func (x *door) people() {
 		return nil, d.RemoveUser(ctx, a, in.User, rev)
 	})
 	add(x, op("set-password", "PUT", "/users/{user}/password", "Set a user's password", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
+		UserPath
 		Body rest.NewPassword
 	},
 	) (*empty, error) {
 		defer in.Body.Password.Wipe()
 		return nil, d.SetPassword(ctx, a, in.User, in.Body)
 	})
-	add(x, op("unlock-user", "POST", "/users/{user}/unlock", "Lift all pauses and lock-outs of a user", http.StatusOK), func(ctx context.Context, a desk.Actor, in *userPath) (*plain[rest.Done], error) {
+	add(x, op("unlock-user", "POST", "/users/{user}/unlock", "Lift all pauses and lock-outs of a user", http.StatusOK), func(ctx context.Context, a desk.Actor, in *UserPath) (*plain[rest.Done], error) {
 		return reply(d.Unlock(ctx, a, in.User))
 	})
 	add(x, op("issue-enrolment-code", "POST", "/users/{user}/enrolment-codes", "Issue an enrolment code", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
+		UserPath
 		Body rest.NewEnrolCode
 	},
 	) (*plain[rest.Code], error) {
 		return reply(d.IssueEnrolCode(ctx, a, in.User, in.Body))
 	})
 	add(x, op("issue-bypass-code", "POST", "/users/{user}/bypass-codes", "Issue a bypass code", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
+		UserPath
 		Body rest.NewBypassCode
 	},
 	) (*plain[rest.Code], error) {
@@ -92,44 +92,44 @@ func (x *door) people() {
 		return reply(d.ListLocks(ctx, a))
 	})
 
-	add(x, op("list-factors", "GET", "/users/{user}/factors", "List a user's factors", 0), func(ctx context.Context, a desk.Actor, in *userPath) (*plain[rest.Page[rest.Factor]], error) {
+	add(x, op("list-factors", "GET", "/users/{user}/factors", "List a user's factors", 0), func(ctx context.Context, a desk.Actor, in *UserPath) (*plain[rest.Page[rest.Factor]], error) {
 		return reply(d.ListFactors(ctx, a, in.User))
 	})
 	add(x, op("add-totp", "POST", "/users/{user}/factors/totp", "Enrol an authenticator app", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct {
-		userPath
+		UserPath
 		Body rest.NewTOTP
 	},
 	) (*plain[rest.TOTP], error) {
 		return reply(d.AddTOTP(ctx, a, in.User, in.Body))
 	})
-	add(x, op("add-backup", "POST", "/users/{user}/factors/backup", "Make ten new backup codes", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *userPath) (*plain[rest.BackupCodes], error) {
+	add(x, op("add-backup", "POST", "/users/{user}/factors/backup", "Make ten new backup codes", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *UserPath) (*plain[rest.BackupCodes], error) {
 		return reply(d.AddBackup(ctx, a, in.User))
 	})
-	type factorPath struct {
-		userPath
+	type FactorPath struct {
+		UserPath
 		Factor string `path:"factor" maxLength:"64" doc:"Id, or the kind for all of it"`
 	}
-	add(x, op("remove-factor", "DELETE", "/users/{user}/factors/{factor}", "Remove a factor", http.StatusOK), func(ctx context.Context, a desk.Actor, in *factorPath) (*plain[rest.Done], error) {
+	add(x, op("remove-factor", "DELETE", "/users/{user}/factors/{factor}", "Remove a factor", http.StatusOK), func(ctx context.Context, a desk.Actor, in *FactorPath) (*plain[rest.Done], error) {
 		return reply(d.RemoveFactor(ctx, a, in.User, in.Factor))
 	})
-	add(x, op("lose-factor", "POST", "/users/{user}/factors/{factor}/lost", "Mark an authenticator as lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *factorPath) (*plain[rest.Factor], error) {
+	add(x, op("lose-factor", "POST", "/users/{user}/factors/{factor}/lost", "Mark an authenticator as lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *FactorPath) (*plain[rest.Factor], error) {
 		return reply(d.LoseFactor(ctx, a, in.User, in.Factor))
 	})
 
-	add(x, op("list-groups", "GET", "/groups", "List groups", 0), func(ctx context.Context, a desk.Actor, in *paged) (*plain[rest.Page[rest.Group]], error) {
+	add(x, op("list-groups", "GET", "/groups", "List groups", 0), func(ctx context.Context, a desk.Actor, in *Paged) (*plain[rest.Page[rest.Group]], error) {
 		return reply(d.ListGroups(ctx, a, in.After, in.Limit))
 	})
 	add(x, op("add-group", "POST", "/groups", "Add a group", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewGroup }) (*tagged[rest.Group], error) {
 		g, err := d.AddGroup(ctx, a, in.Body)
 		return withTag(g, err, groupRev)
 	})
-	add(x, op("show-group", "GET", "/groups/{group}", "Show a group", 0), func(ctx context.Context, a desk.Actor, in *groupPath) (*tagged[rest.Group], error) {
+	add(x, op("show-group", "GET", "/groups/{group}", "Show a group", 0), func(ctx context.Context, a desk.Actor, in *GroupPath) (*tagged[rest.Group], error) {
 		g, err := d.ShowGroup(ctx, a, in.Group)
 		return withTag(g, err, groupRev)
 	})
 	add(x, op("change-group", "PATCH", "/groups/{group}", "Change a group", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		groupPath
-		ifMatch
+		GroupPath
+		Conditional
 		Body rest.GroupChange
 	},
 	) (*tagged[rest.Group], error) {
@@ -141,8 +141,8 @@ func (x *door) people() {
 		return withTag(g, err, groupRev)
 	})
 	add(x, op("remove-group", "DELETE", "/groups/{group}", "Remove a group", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		groupPath
-		ifMatch
+		GroupPath
+		Conditional
 	},
 	) (*empty, error) {
 		rev, err := in.rev()
@@ -152,20 +152,20 @@ func (x *door) people() {
 		return nil, d.RemoveGroup(ctx, a, in.Group, rev)
 	})
 	add(x, op("list-members", "GET", "/groups/{group}/members", "List a group's members", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		groupPath
-		paged
+		GroupPath
+		Paged
 	},
 	) (*plain[rest.Page[rest.User]], error) {
 		return reply(d.ListMembers(ctx, a, in.Group, in.After, in.Limit))
 	})
-	type memberPath struct {
-		groupPath
-		userPath
+	type MemberPath struct {
+		GroupPath
+		UserPath
 	}
-	add(x, op("add-member", "PUT", "/groups/{group}/members/{user}", "Put a user into a group", http.StatusOK), func(ctx context.Context, a desk.Actor, in *memberPath) (*plain[rest.Done], error) {
+	add(x, op("add-member", "PUT", "/groups/{group}/members/{user}", "Put a user into a group", http.StatusOK), func(ctx context.Context, a desk.Actor, in *MemberPath) (*plain[rest.Done], error) {
 		return reply(d.AddMember(ctx, a, in.Group, in.User))
 	})
-	add(x, op("remove-member", "DELETE", "/groups/{group}/members/{user}", "Take a user out of a group", http.StatusOK), func(ctx context.Context, a desk.Actor, in *memberPath) (*plain[rest.Done], error) {
+	add(x, op("remove-member", "DELETE", "/groups/{group}/members/{user}", "Take a user out of a group", http.StatusOK), func(ctx context.Context, a desk.Actor, in *MemberPath) (*plain[rest.Done], error) {
 		return reply(d.RemoveMember(ctx, a, in.Group, in.User))
 	})
 }

@@ -8,15 +8,15 @@ import (
 	"latchkey/internal/server/desk"
 )
 
-type policyPath struct {
+type PolicyPath struct {
 	Policy string `path:"policy" maxLength:"512" doc:"Name or id"`
 }
 
-type machinePath struct {
+type MachinePath struct {
 	Machine string `path:"machine" maxLength:"512" doc:"Name, number such as #7, or id"`
 }
 
-type pairQuery struct {
+type PairQuery struct {
 	User    string `query:"user" maxLength:"512" doc:"Only of this user: name or id"`
 	Machine string `query:"machine" maxLength:"512" doc:"Only on this machine: name, number or id"`
 }
@@ -34,13 +34,13 @@ func (x *door) things() {
 		p, err := d.AddPolicy(ctx, a, in.Body)
 		return withTag(p, err, policyRev)
 	})
-	add(x, op("show-policy", "GET", "/policies/{policy}", "Show a policy", 0), func(ctx context.Context, a desk.Actor, in *policyPath) (*tagged[rest.Policy], error) {
+	add(x, op("show-policy", "GET", "/policies/{policy}", "Show a policy", 0), func(ctx context.Context, a desk.Actor, in *PolicyPath) (*tagged[rest.Policy], error) {
 		p, err := d.ShowPolicy(ctx, a, in.Policy)
 		return withTag(p, err, policyRev)
 	})
 	add(x, op("change-policy", "PATCH", "/policies/{policy}", "Change a policy", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		policyPath
-		ifMatch
+		PolicyPath
+		Conditional
 		Body rest.PolicyChange
 	},
 	) (*tagged[rest.Policy], error) {
@@ -52,8 +52,8 @@ func (x *door) things() {
 		return withTag(p, err, policyRev)
 	})
 	add(x, op("remove-policy", "DELETE", "/policies/{policy}", "Remove a policy", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		policyPath
-		ifMatch
+		PolicyPath
+		Conditional
 	},
 	) (*empty, error) {
 		rev, err := in.rev()
@@ -63,15 +63,15 @@ func (x *door) things() {
 		return nil, d.RemovePolicy(ctx, a, in.Policy, rev)
 	})
 	add(x, op("list-policy-versions", "GET", "/policies/{policy}/versions", "A policy's history, the youngest version first", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		policyPath
-		paged
+		PolicyPath
+		Paged
 	},
 	) (*plain[rest.Page[rest.PolicyVersion]], error) {
 		return reply(d.PolicyHistory(ctx, a, in.Policy, in.After, in.Limit))
 	})
 	add(x, op("roll-back-policy", "POST", "/policies/{policy}/rollback", "Bring an older version of a policy back", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct {
-		policyPath
-		ifMatch
+		PolicyPath
+		Conditional
 		Body rest.Rollback
 	},
 	) (*tagged[rest.Policy], error) {
@@ -84,19 +84,19 @@ func (x *door) things() {
 	})
 
 	add(x, op("list-machines", "GET", "/machines", "List machines", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		paged
+		Paged
 		Status string `query:"status" maxLength:"32" doc:"Only those that are pending, active, revoked or lost"`
 	},
 	) (*plain[rest.Page[rest.Machine]], error) {
 		return reply(d.ListMachines(ctx, a, in.Status, in.After, in.Limit))
 	})
-	add(x, op("show-machine", "GET", "/machines/{machine}", "Show a machine", 0), func(ctx context.Context, a desk.Actor, in *machinePath) (*tagged[rest.Machine], error) {
+	add(x, op("show-machine", "GET", "/machines/{machine}", "Show a machine", 0), func(ctx context.Context, a desk.Actor, in *MachinePath) (*tagged[rest.Machine], error) {
 		m, err := d.ShowMachine(ctx, a, in.Machine)
 		return withTag(m, err, machineRev)
 	})
 	add(x, op("change-machine", "PATCH", "/machines/{machine}", "Change or approve a machine", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		machinePath
-		ifMatch
+		MachinePath
+		Conditional
 		Body rest.MachineChange
 	},
 	) (*tagged[rest.Machine], error) {
@@ -108,8 +108,8 @@ func (x *door) things() {
 		return withTag(m, err, machineRev)
 	})
 	add(x, op("remove-machine", "DELETE", "/machines/{machine}", "Remove a machine that is no longer trusted", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		machinePath
-		ifMatch
+		MachinePath
+		Conditional
 	},
 	) (*empty, error) {
 		rev, err := in.rev()
@@ -118,18 +118,18 @@ func (x *door) things() {
 		}
 		return nil, d.RemoveMachine(ctx, a, in.Machine, rev)
 	})
-	type dismissal struct {
-		machinePath
+	type Dismissal struct {
+		MachinePath
 		Body rest.Why
 	}
-	add(x, op("revoke-machine", "POST", "/machines/{machine}/revoke", "Revoke a machine for good", http.StatusOK), func(ctx context.Context, a desk.Actor, in *dismissal) (*tagged[rest.Machine], error) {
+	add(x, op("revoke-machine", "POST", "/machines/{machine}/revoke", "Revoke a machine for good", http.StatusOK), func(ctx context.Context, a desk.Actor, in *Dismissal) (*tagged[rest.Machine], error) {
 		m, err := d.RevokeMachine(ctx, a, in.Machine, in.Body)
 		return withTag(m, err, machineRev)
 	})
-	add(x, op("lose-machine", "POST", "/machines/{machine}/lost", "Report a machine lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *dismissal) (*plain[rest.Lost], error) {
+	add(x, op("lose-machine", "POST", "/machines/{machine}/lost", "Report a machine lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *Dismissal) (*plain[rest.Lost], error) {
 		return reply(d.LoseMachine(ctx, a, in.Machine, in.Body))
 	})
-	add(x, op("list-tokens", "GET", "/machine-tokens", "List join tokens", 0), func(ctx context.Context, a desk.Actor, in *paged) (*plain[rest.Page[rest.Token]], error) {
+	add(x, op("list-tokens", "GET", "/machine-tokens", "List join tokens", 0), func(ctx context.Context, a desk.Actor, in *Paged) (*plain[rest.Page[rest.Token]], error) {
 		return reply(d.ListTokens(ctx, a, in.After, in.Limit))
 	})
 	add(x, op("issue-token", "POST", "/machine-tokens", "Issue a join token", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewToken }) (*plain[rest.Token], error) {
@@ -143,8 +143,8 @@ func (x *door) things() {
 	})
 
 	add(x, op("list-offline", "GET", "/offline", "The offline enrolment report", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		paged
-		pairQuery
+		Paged
+		PairQuery
 	},
 	) (*plain[rest.Page[rest.OfflineEntry]], error) {
 		return reply(d.ListOffline(ctx, a, in.User, in.Machine, in.After, in.Limit))
@@ -157,8 +157,8 @@ func (x *door) things() {
 	})
 
 	add(x, op("list-windows", "GET", "/windows", "List open MFA windows", 0), func(ctx context.Context, a desk.Actor, in *struct {
-		paged
-		pairQuery
+		Paged
+		PairQuery
 	},
 	) (*plain[rest.Page[rest.Window]], error) {
 		return reply(d.ListWindows(ctx, a, in.User, in.Machine, in.After, in.Limit))

@@ -40,6 +40,7 @@ import (
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/keys"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
@@ -86,15 +87,14 @@ const (
 // adminLift is the cause of a lift that an administrator wants.
 const adminLift = "admin"
 
-// Config is what a Service needs. All fields but Contact are required.
+// Config is what a Service needs. All fields are required.
 type Config struct {
-	Store   *store.Store
-	Keys    *keys.Keys
-	Keeper  *factor.Keeper
-	Clock   clock.Clock
-	Random  io.Reader
-	Log     *slog.Logger
-	Contact string // whom a person on a machine without server may ask
+	Store  *store.Store
+	Keys   *keys.Keys
+	Keeper *factor.Keeper
+	Clock  clock.Clock
+	Random io.Reader
+	Log    *slog.Logger
 }
 
 // Service is the server's half of offline sign-in. It is safe for concurrent use.
@@ -132,8 +132,13 @@ func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID st
 	now := s.Clock.Now()
 	f = wire.PolicyFile{
 		MachineID: m.ID, Serial: m.Serial, IssuedAt: clock.Micros(now), NotAfter: clock.Micros(now.Add(policyLife)),
-		Machine: facts.Machine(m), Contact: s.Contact, Users: []policy.User{}, Vaults: []wire.VaultEntry{}, Policies: []policy.Policy{},
+		Machine: facts.Machine(m), Users: []policy.User{}, Vaults: []wire.VaultEntry{}, Policies: []policy.Policy{},
 	}
+	set, err := settings.Read(ctx, q)
+	if err != nil {
+		return f, err
+	}
+	f.Contact = set.Contact
 	ps, err := facts.Policies(ctx, q)
 	if err != nil {
 		return f, err
@@ -402,7 +407,7 @@ func (s *Service) Prepare(ctx context.Context, m db.Machine, in wire.Prepare) (r
 		if !in.HavePassword {
 			return refuse(ReasonPassword)
 		}
-		generation, err := tx.NextVaultGeneration(ctx, db.NextVaultGenerationParams{UserID: b.user.ID, MachineID: m.ID})
+		generation, err := nextGeneration(ctx, tx, b.user.ID, m.ID)
 		if err != nil {
 			return err
 		}
@@ -444,6 +449,42 @@ func (s *Service) Prepare(ctx context.Context, m db.Machine, in wire.Prepare) (r
 		return err
 	})
 	return reply, err
+}
+
+// settingFloor is the row of the setting below which no generation is given out.
+const settingFloor = "offline.generation_floor"
+
+// nextGeneration gives a number that this pair has never had, also not in a
+// database that is no more: a key that is made again under an old number would
+// share its counters with the old key.
+func nextGeneration(ctx context.Context, tx *store.Tx, userID, machineID string) (int64, error) {
+	next, err := tx.NextVaultGeneration(ctx, db.NextVaultGenerationParams{UserID: userID, MachineID: machineID})
+	if err != nil {
+		return 0, err
+	}
+	v, err := tx.GetSetting(ctx, settingFloor)
+	if store.IsNotFound(err) {
+		return next, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	floor, err := strconv.ParseInt(string(v), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("the setting %s is damaged: %w", settingFloor, err)
+	}
+	return max(next, floor+1), nil
+}
+
+// Restored prepares a database that was filled from a backup: machines have seen
+// later policies than it knows of, and hold generations that it does not know of.
+func Restored(ctx context.Context, tx *store.Tx, now time.Time) error {
+	if _, err := tx.RaiseAllSerials(ctx); err != nil {
+		return err
+	}
+	tx.WakeAll()
+	// Far more seconds have passed since 1970 than generations were made.
+	return tx.PutSetting(ctx, db.PutSettingParams{Key: settingFloor, Value: []byte(strconv.FormatInt(now.Unix(), 10)), UpdatedAt: clock.Micros(now)})
 }
 
 // changed raises the machine's serial and tells it: policy files from it on know

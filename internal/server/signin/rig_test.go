@@ -522,9 +522,25 @@ func (r *rig) eachEndHasOneEvent() {
 	})
 }
 
-// nothingSecretIsStored looks for the passwords of these tests in every event.
+// nothingSecretIsStored looks for the passwords of these tests in every event and,
+// opened, in the state of every conversation.
 func (r *rig) nothingSecretIsStored() {
 	r.Helper()
+	r.read(func(q *store.Queries) error {
+		rows, err := q.ListOverdueConversations(context.Background(), db.ListOverdueConversationsParams{Before: 1 << 62, N: 10000})
+		for _, row := range rows {
+			plain, err := r.keys.Box.Open(row.Data, "conversations", "data", row.ID)
+			if err != nil {
+				return err
+			}
+			for _, s := range []string{password, newPassword, wrongPassword} {
+				if strings.Contains(string(plain.Reveal()), s) {
+					r.Errorf("a conversation holds a password: %s", plain.Reveal())
+				}
+			}
+		}
+		return err
+	})
 	for _, e := range r.events() {
 		b, _ := json.Marshal(e)
 		for _, s := range []string{password, newPassword, wrongPassword} {

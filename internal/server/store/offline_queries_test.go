@@ -66,4 +66,5 @@ func runOffline(c *script) {
 	c.want("1", "DeleteOldJoinTokens", int64(3))
 	c.do("InsertWindow", db.InsertWindowParams{ID: "ow1", UserID: "ou1", MachineID: "om1", OpenedAt: 1, ExpiresAt: 2, Scopes: "[]", Factors: "[]"})
 	c.want("1", "DeleteOldWindows", int64(3))
+	c.do("RaiseAllSerials")
 }

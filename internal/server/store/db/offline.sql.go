@@ -345,6 +345,19 @@ func (q *Queries) MachineNameTaken(ctx context.Context, name string) (int64, err
 	return count, err
 }
 
+const raiseAllSerials = `-- name: RaiseAllSerials :execrows
+UPDATE machines SET serial = serial + 1000000
+`
+
+// The database was restored: machines may have seen later policies than it knows of.
+func (q *Queries) RaiseAllSerials(ctx context.Context) (int64, error) {
+	result, err := q.db.ExecContext(ctx, raiseAllSerials)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const raiseMachineSerial = `-- name: RaiseMachineSerial :execrows
 UPDATE machines SET serial = $1 WHERE id = $2 AND serial < $1
 `

@@ -98,3 +98,7 @@ SELECT COUNT(*) FROM users u WHERE u.id = sqlc.arg(user_id) AND (
 -- name: RaiseMachineSerial :execrows
 -- The machine has seen a later policy than a restored database knows of.
 UPDATE machines SET serial = sqlc.arg(serial) WHERE id = sqlc.arg(id) AND serial < sqlc.arg(serial);
+
+-- name: RaiseAllSerials :execrows
+-- The database was restored: machines may have seen later policies than it knows of.
+UPDATE machines SET serial = serial + 1000000;

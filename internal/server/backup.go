@@ -1,0 +1,175 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/keys"
+	"latchkey/internal/server/offline"
+	"latchkey/internal/server/store"
+)
+
+// Backup copies a server's database into a file and back (K3).
+type Backup struct {
+	Data, Database, Replica string
+	File                    string
+	// Passphrase is for the master key beside it; empty: the key is left where it is.
+	Passphrase secret.Bytes
+	Clock      clock.Clock
+	Log        *slog.Logger
+}
+
+// KeyFile is where the master key of a backup lies.
+func KeyFile(backup string) string { return backup + ".key" }
+
+func (b Backup) conf() store.Config {
+	return store.Config{
+		Database: DatabaseOf(b.Data, b.Database), Replica: b.Replica, Backups: filepath.Join(b.Data, "backup"), NoMigration: true, Clock: b.Clock, Logger: b.Log,
+	}
+}
+
+// Write makes the backup, beside a server that may be running, and tells how many
+// rows are in it. The master key goes first: a backup without its key looks whole
+// and is not.
+func (b Backup) Write(ctx context.Context) (rows int64, err error) {
+	if b.Database == "" {
+		if _, err := os.Stat(filepath.Join(b.Data, "latchkey.db")); err != nil {
+			return 0, fmt.Errorf("there is no database: %w", err)
+		}
+	}
+	s, err := store.Open(ctx, b.conf())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if !b.Passphrase.Empty() {
+		if err := b.writeKey(ctx, s); err != nil {
+			return 0, err
+		}
+	}
+	info, err := s.BackupFile(ctx, b.File)
+	if err != nil {
+		return 0, err
+	}
+	err = s.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+		_, err := tx.Event(event.Event{Type: event.BackupMade, Actor: "root@local", Subject: filepath.Base(b.File), Outcome: "allow"})
+		return err
+	})
+	if err != nil {
+		return info.Rows, fmt.Errorf("the backup was made, but its event was not written: %w", err)
+	}
+	return info.Rows, nil
+}
+
+func (b Backup) writeKey(ctx context.Context, s *store.Store) error {
+	// Opened once, so that the key that is put aside is the one of this database.
+	if _, _, err := keys.Open(ctx, keys.Config{Dir: b.Data, Store: s, Clock: b.Clock}); err != nil {
+		return err
+	}
+	master, err := keys.ReadMaster(b.Data)
+	if err != nil {
+		return err
+	}
+	defer master.Wipe()
+	raw, err := keys.LockMaster(master, b.Passphrase)
+	if err != nil {
+		return err
+	}
+	part := KeyFile(b.File) + ".part"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(raw)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(part, KeyFile(b.File))
+}
+
+// Restore fills a new database from the backup, and the data folder's master key
+// from the one beside the backup where there is none.
+func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
+	if err := prepareFolder(b.Data); err != nil {
+		return 0, err
+	}
+	unlock, err := lockFolder(b.Data)
+	if err != nil {
+		return 0, err
+	}
+	defer unlock()
+	var master secret.Bytes
+	_, have := keys.ReadMaster(b.Data)
+	switch {
+	case have == nil && !b.Passphrase.Empty():
+		return 0, fmt.Errorf("%s holds a master key already: leave out the passphrase, or give an empty folder", b.Data)
+	case have == nil:
+	case !errors.Is(have, keys.ErrNoMaster):
+		return 0, have
+	case b.Passphrase.Empty():
+		return 0, fmt.Errorf("%w: put master.key into %s first, or restore it from %s with --passphrase-file", keys.ErrNoMaster, b.Data, KeyFile(b.File))
+	default:
+		raw, err := readBounded(KeyFile(b.File))
+		if err != nil {
+			return 0, err
+		}
+		if master, err = keys.UnlockMaster(raw, b.Passphrase); err != nil {
+			return 0, err
+		}
+		defer master.Wipe()
+	}
+	f, err := os.Open(b.File)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	conf := b.conf()
+	conf.NoMigration = false
+	info, err := store.Restore(ctx, conf, f)
+	if err != nil {
+		return 0, err
+	}
+	if !master.Empty() {
+		if err := keys.WriteMaster(b.Data, master); err != nil {
+			return 0, fmt.Errorf("the database was restored, the master key could not be written: %w", err)
+		}
+	}
+	s, err := store.Open(ctx, conf)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, s.Close()) }()
+	if _, _, err := keys.Open(ctx, keys.Config{Dir: b.Data, Store: s, Clock: b.Clock}); err != nil {
+		return 0, fmt.Errorf("the database was restored: %w", err)
+	}
+	err = s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := offline.Restored(ctx, tx, b.Clock.Now()); err != nil {
+			return err
+		}
+		_, err := tx.Event(event.Event{Type: event.ServerStarted, Actor: "root@local", Subject: filepath.Base(b.File), Reason: "restored"})
+		return err
+	})
+	return info.Rows, err
+}
+
+func readBounded(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > 1<<10 {
+		return nil, fmt.Errorf("%s is too large to hold a master key", path)
+	}
+	return os.ReadFile(path)
+}

@@ -1,0 +1,437 @@
+// Package server composes the parts of latchkeyd and runs them: database, keys,
+// CA, the doors for machines, for people and for administrators, and the jobs that
+// are nobody's request.
+//
+// It promises: a first start makes everything that is needed and says what it made;
+// nothing is served before all of it stands; plain HTTP is served to nobody but
+// root on the admin socket and, where asked for, metrics on a loopback address;
+// when it is told to stop, every poll is answered, what was begun is finished, and
+// it is gone within five seconds. The plug-ins (factors, directories) are chosen by
+// the command, not here.
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/server/agentapi"
+	"latchkey/internal/server/api"
+	"latchkey/internal/server/ca"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/directory"
+	"latchkey/internal/server/enroll"
+	"latchkey/internal/server/factor"
+	"latchkey/internal/server/keys"
+	"latchkey/internal/server/offline"
+	"latchkey/internal/server/signin"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+)
+
+// Config is what a server is made from. Data, Listen, ListenAgent, AdminSocket,
+// Clock and Log are required.
+type Config struct {
+	Data        string   // folder of the master key and, without Database, of the database
+	Database    string   // "sqlite:PATH" or "postgres://…"; empty: latchkey.db in Data
+	Replica     string   // name of this server's event chain; empty: "main"
+	Listen      string   // address for people
+	ListenAgent string   // address for machines
+	AdminSocket string   // for the administrators of this host
+	Metrics     string   // loopback address for Prometheus; empty: only on the admin socket
+	Names       []string // further host names and addresses by which the server is reached
+	// Directories are the settings of the directories, by their names; may be nil.
+	Directories map[string]any
+
+	Clock   clock.Clock
+	Log     *slog.Logger
+	Out     io.Writer // a few lines for the person who starts it; may be nil
+	Version string
+	// Ready is called once everything is served; may be nil.
+	Ready func(Addresses)
+}
+
+// Addresses are where a running server is reached. They are written to serve.json
+// in the data folder, for scripts that had it choose a port.
+type Addresses struct {
+	PID         int    `json:"pid"`
+	Listen      string `json:"listen"`
+	ListenAgent string `json:"listen_agent"`
+	AdminSocket string `json:"admin_socket"`
+	Metrics     string `json:"metrics,omitempty"`
+	CA          string `json:"ca"` // SHA-256 of the CA's certificate
+}
+
+// AddressFile is the name of the file in the data folder.
+const AddressFile = "serve.json"
+
+// stopTime is how long requests that are under way get when the server stops.
+const stopTime = 4 * time.Second
+
+// DatabaseOf is the address of the database of a data folder.
+func DatabaseOf(data, database string) string {
+	if database != "" {
+		return database
+	}
+	return "sqlite:" + filepath.Join(data, "latchkey.db")
+}
+
+// running is a server and its parts.
+type running struct {
+	Config
+	host  string
+	store *store.Store
+	keys  *keys.Keys
+	ca    *ca.Authority
+	api   *agentapi.API
+	sign  *signin.Service
+	stats *stats
+
+	made   []string // what the first start has made, for people
+	addrs  Addresses
+	failed chan error
+}
+
+// Run serves until ctx ends. A returned error means that it could not start, or
+// that a part of it died.
+func Run(ctx context.Context, c Config) (err error) {
+	r := &running{Config: c, failed: make(chan error, 8)}
+	if r.Out == nil {
+		r.Out = io.Discard
+	}
+	if err := prepareFolder(c.Data); err != nil {
+		return err
+	}
+	unlock, err := lockFolder(c.Data)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if r.host, err = os.Hostname(); err != nil {
+		r.host = "localhost"
+	}
+	// Everything below is closed in the opposite order.
+	var undo []func()
+	defer func() {
+		for i := len(undo) - 1; i >= 0; i-- {
+			undo[i]()
+		}
+	}()
+	r.store, err = store.Open(ctx, store.Config{
+		Database: DatabaseOf(c.Data, c.Database), Replica: c.Replica, Backups: filepath.Join(c.Data, "backup"), Clock: c.Clock, Logger: c.Log,
+	})
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { err = errors.Join(err, r.store.Close()) })
+	if err := r.open(ctx); err != nil {
+		return err
+	}
+	handlers, err := r.compose()
+	if err != nil {
+		return err
+	}
+
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	undo = append(undo, end)
+	doors, err := r.listen(life, handlers)
+	if err != nil {
+		return err
+	}
+	undo = append(undo, func() { closeDoors(doors) })
+	if err := r.writeAddresses(); err != nil {
+		return err
+	}
+	undo = append(undo, func() { _ = os.Remove(filepath.Join(c.Data, AddressFile)) })
+	if err := r.event(ctx, event.ServerStarted, map[string]any{"version": c.Version, "engine": r.store.Engine()}); err != nil {
+		return err
+	}
+	jobs := r.startJobs(life)
+	for _, d := range doors {
+		go d.serve(r.failed)
+	}
+	r.greet()
+	r.Log.Info("the server is ready", "people", r.addrs.Listen, "machines", r.addrs.ListenAgent, "admin", r.addrs.AdminSocket, "metrics", r.addrs.Metrics,
+		"database", r.store.Engine(), "version", c.Version)
+	if c.Ready != nil {
+		c.Ready(r.addrs)
+	}
+
+	select {
+	case <-ctx.Done():
+	case err = <-r.failed:
+		r.Log.Error("a door failed; the server stops", "error", err)
+	}
+	r.Log.Info("the server stops")
+	r.stop(doors, end)
+	jobs()
+	if e := r.event(context.WithoutCancel(ctx), event.ServerStopped, nil); e != nil {
+		err = errors.Join(err, e)
+	}
+	return err
+}
+
+// stop answers polls, lets go of followers of the event log, and gives the rest
+// stopTime.
+func (r *running) stop(doors []*door, end context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	done := make(chan struct{}, len(doors))
+	// The listeners close before the polls are answered: who was answered must not
+	// come back to this server.
+	for _, d := range doors {
+		go func() {
+			if err := d.server.Shutdown(ctx); err != nil {
+				_ = d.server.Close()
+			}
+			done <- struct{}{}
+		}()
+	}
+	r.api.Stop()
+	end()
+	for range doors {
+		<-done
+	}
+}
+
+// prepareFolder makes the data folder, or refuses one that others may write to.
+func prepareFolder(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	if !info.IsDir() {
+		return fmt.Errorf("data folder: %s is no folder", dir)
+	}
+	if p := info.Mode().Perm(); p&0o022 != 0 {
+		return fmt.Errorf("data folder: others may write to %s (mode %04o); run: chmod go-w %s", dir, p, dir)
+	}
+	return nil
+}
+
+// open opens keys and CA and makes sure that there is a default policy.
+func (r *running) open(ctx context.Context) error {
+	_, err := os.Stat(keys.MasterPath(r.Data))
+	fresh := errors.Is(err, fs.ErrNotExist)
+	var made bool
+	if r.keys, made, err = keys.Open(ctx, keys.Config{Dir: r.Data, Store: r.store, Clock: r.Clock}); err != nil {
+		return err
+	}
+	if fresh {
+		r.made = append(r.made, "master key      "+keys.MasterPath(r.Data))
+	}
+	if made {
+		r.made = append(r.made, "signing keys    in the database, sealed under the master key")
+	}
+	if r.ca, made, err = ca.Open(ctx, ca.Config{Store: r.store, Keys: r.keys, Clock: r.Clock}); err != nil {
+		return err
+	}
+	if made {
+		f := r.ca.Fingerprint()
+		r.made = append(r.made, "CA              SHA-256 "+hex.EncodeToString(f[:]))
+	}
+	if made, err = defaultPolicy(ctx, r.store, r.Clock); err != nil {
+		return fmt.Errorf("make the default policy: %w", err)
+	}
+	if made {
+		r.made = append(r.made, "default policy  a second factor at every sign-in, without the server too")
+	}
+	return nil
+}
+
+// DefaultPolicyName is what the first start calls the default policy.
+const DefaultPolicyName = "Default"
+
+// defaultPolicy makes the default policy unless there is one (P1). Of two replicas
+// one makes it: the name is unique.
+func defaultPolicy(ctx context.Context, s *store.Store, c clock.Clock) (made bool, err error) {
+	exists := func(q *store.Queries) (bool, error) {
+		_, err := q.GetDefaultPolicy(ctx)
+		if store.IsNotFound(err) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	err = s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		made = false
+		there, err := exists(tx.Queries)
+		if err != nil || there {
+			return err
+		}
+		body, err := json.Marshal(policy.NewPolicy())
+		if err != nil {
+			return err
+		}
+		id, now := store.NewID(), clock.Micros(c.Now())
+		err = tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: id, Name: DefaultPolicyName, IsDefault: true, Body: string(body), CreatedAt: now, UpdatedAt: now})
+		if err != nil {
+			return err
+		}
+		err = tx.InsertPolicyVersion(ctx, db.InsertPolicyVersionParams{
+			PolicyID: id, Version: 1, Name: DefaultPolicyName, Body: string(body), Groups: "[]", Actor: "server", At: now, Comment: "made at the first start",
+		})
+		if err != nil {
+			return err
+		}
+		made = true
+		_, err = tx.Event(event.Event{Type: event.PolicyChanged, Actor: "server", Subject: DefaultPolicyName, Reason: "first-start"})
+		return err
+	})
+	if store.IsDuplicate(err) {
+		var there bool
+		err = s.Read(ctx, func(q *store.Queries) (err error) { there, err = exists(q); return err })
+		if err == nil && !there {
+			err = fmt.Errorf("a policy is called %q and is not the default", DefaultPolicyName)
+		}
+		return false, err
+	}
+	return made && err == nil, err
+}
+
+// handlers are what the doors serve.
+type handlers struct {
+	people, admin, metrics http.Handler
+}
+
+func (r *running) compose() (h handlers, err error) {
+	keeper := &factor.Keeper{Box: r.keys.Box, Pepper: r.keys.Pepper, Random: rand.Reader}
+	directories, err := directory.All(directory.Deps{Clock: r.Clock, Logger: r.Log, Settings: r.Directories})
+	if err != nil {
+		return h, err
+	}
+	passwords, ok := directories.Of(nil).(desk.Passwords)
+	if !ok {
+		return h, errors.New("the directory of local users can not set passwords")
+	}
+	door := enroll.New(enroll.Config{Store: r.store, Keys: r.keys, CA: r.ca, Clock: r.Clock, Log: r.Log})
+	off := offline.New(offline.Config{Store: r.store, Keys: r.keys, Keeper: keeper, Clock: r.Clock, Random: rand.Reader, Log: r.Log})
+	r.sign = signin.New(signin.Deps{
+		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Logger: r.Log,
+	})
+	r.stats = newStats()
+	r.api = agentapi.New(agentapi.Config{
+		Store: r.store, CA: r.ca, Enroll: door, Offline: off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
+	})
+	r.stats.watch(r)
+	d := desk.New(desk.Config{
+		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint,
+		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
+	})
+	h.people = r.front()
+	h.metrics = r.stats.handler()
+	mux := http.NewServeMux()
+	r.health(mux)
+	mux.Handle("GET /metrics", h.metrics)
+	mux.Handle("/", api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log}))
+	h.admin = asRoot(mux)
+	return h, nil
+}
+
+// asRoot says on whose behalf requests over the admin socket are made: the listener
+// has let in nobody else.
+func asRoot(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		next.ServeHTTP(w, req.WithContext(api.WithActor(req.Context(), desk.Root())))
+	})
+}
+
+// machinesURL is how machines reach this server, as far as it can tell; tokens name
+// it unless somebody says better. A port that is chosen by the system is not known
+// yet: then there is none.
+func (r *running) machinesURL() string {
+	host, port, err := net.SplitHostPort(r.ListenAgent)
+	if err != nil || port == "0" {
+		return ""
+	}
+	switch ip := net.ParseIP(host); {
+	case len(r.Names) > 0:
+		host = r.Names[0]
+	case host == "" || ip != nil && ip.IsUnspecified():
+		host = r.host
+	}
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+// event writes an event of the server itself.
+func (r *running) event(ctx context.Context, t event.Type, about map[string]any) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTime)
+	defer cancel()
+	e := event.Event{Type: t, Actor: "server", Subject: r.host}
+	if about != nil {
+		b, err := json.Marshal(about)
+		if err != nil {
+			return err
+		}
+		e.Data = b
+	}
+	return r.store.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+		_, err := tx.Event(e)
+		return err
+	})
+}
+
+// writeAddresses says in a file where the server is reached, whole or not at all.
+func (r *running) writeAddresses() error {
+	b, err := json.MarshalIndent(r.addrs, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(r.Data, AddressFile)
+	if err := os.WriteFile(path+".part", append(b, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(path+".part", path)
+}
+
+// greet tells the person who has started it what was made and what to do next.
+func (r *running) greet() {
+	cli := "latchkey"
+	if r.addrs.AdminSocket != DefaultAdminSocket {
+		cli += " --server unix:" + r.addrs.AdminSocket
+	}
+	if len(r.made) > 0 {
+		fmt.Fprintf(r.Out, "Latchkey server %s: the first start. It has made:\n  %s\n", r.Version, strings.Join(r.made, "\n  "))
+		fmt.Fprintln(r.Out, "Next:")
+		for _, step := range [][2]string{
+			{"a person who signs in", cli + " user add NAME"},
+			{"their second factor, shown once", cli + " factor add totp NAME"},
+			{"lets one machine join", cli + " machine token"},
+			{"on that machine, as root", "latchkey-agent join TOKEN"},
+			{"a backup; the master key is in no other", "latchkeyd backup --data " + r.Data + " --with-key --passphrase-file FILE BACKUP"},
+		} {
+			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
+		}
+	}
+	fmt.Fprintf(r.Out, "Listening: people https://%s, machines https://%s, administration %s\n", r.addrs.Listen, r.addrs.ListenAgent, r.addrs.AdminSocket)
+}
+
+// DefaultAdminSocket is where administrators find the server of a host.
+const DefaultAdminSocket = "/run/latchkey/admin.sock"
+
+// certificate is the server's own for the address that it listens on.
+func (r *running) certificate(listen string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		r.Log.Warn("the addresses of this host can not be read", "error", err)
+	}
+	return r.ca.ServerCertificate(ca.ServerNames(listen, r.host, addrs, r.Names))
+}
