@@ -259,7 +259,7 @@ func (r *running) open(ctx context.Context) error {
 }
 
 // DefaultPolicyName is what the first start calls the default policy.
-const DefaultPolicyName = "Default"
+const DefaultPolicyName = "default"
 
 // defaultPolicy makes the default policy unless there is one (P1). Of two replicas
 // one makes it: the name is unique.
