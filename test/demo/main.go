@@ -28,14 +28,15 @@ import (
 func main() {
 	bin := flag.String("bin", "bin", "folder of the release programs")
 	inside := flag.String("inside", "", "the private folder; set by the demo itself when it has entered its namespace")
+	noTPM := flag.Bool("no-tpm", false, "play as a machine without a TPM")
 	flag.Parse()
-	if err := run(*bin, *inside); err != nil {
+	if err := run(*bin, *inside, *noTPM); err != nil {
 		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin, inside string) error {
+func run(bin, inside string, noTPM bool) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
 		return err
@@ -48,7 +49,7 @@ func run(bin, inside string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if inside != "" {
-		w := &world{ctx: ctx, dir: inside, bin: bin, private: true, user: "alice"}
+		w := &world{ctx: ctx, dir: inside, bin: bin, private: true, user: "alice", noTPM: noTPM}
 		if err := w.enter(); err != nil {
 			return fmt.Errorf("making the namespace: %w", err)
 		}
@@ -74,7 +75,7 @@ func run(bin, inside string) error {
 		}
 		// The innermost process is the first of its own world: when it ends, everything in it ends.
 		cmd := exec.Command("unshare", "--mount", "--net", "--uts", "--ipc", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
-			self, "-bin", bin, "-inside", dir)
+			self, "-bin", bin, "-inside", dir, fmt.Sprintf("-no-tpm=%v", noTPM))
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 		var exit *exec.ExitError
 		if err := cmd.Run(); errors.As(err, &exit) {
@@ -85,7 +86,7 @@ func run(bin, inside string) error {
 		return nil
 	}
 	fmt.Printf("Playing without PAM, through `latchkey signin`: %v.\n", why)
-	return play(&world{ctx: ctx, dir: dir, bin: bin, user: "alice"})
+	return play(&world{ctx: ctx, dir: dir, bin: bin, user: "alice", noTPM: noTPM})
 }
 
 // namespaces tells why a private machine can not be made here, or nil.

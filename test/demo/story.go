@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 )
@@ -203,7 +205,11 @@ func (s *story) wrongCode() (string, error) {
 const (
 	passwordPrompt = `password[^\n]*:`
 	codePrompt     = `code[^\n]*:`
+	menuPrompt     = `\[1-\d+\]:`
 )
+
+// app chooses the authenticator app where more than one kind of factor is offered; the app is preferred and so the first.
+func app() answer { return answer{to: menuPrompt, say: "1"} }
 
 func (s *story) pass() answer { return answer{passwordPrompt, password, "the password"} }
 
@@ -217,6 +223,8 @@ func (s *story) signIn(service string, answers ...answer) (*signin, error) {
 // alone plays everything by itself.
 func (s *story) alone() error {
 	var code string
+	var left int // seconds of the pause
+	pause := regexp.MustCompile(`(?i)wait (\d+) s`)
 	return steps(
 		func() error {
 			return s.step("Online: a logon with password and code", func() (string, error) {
@@ -224,7 +232,7 @@ func (s *story) alone() error {
 				if code, err = s.freshCode(); err != nil {
 					return "", err
 				}
-				return "allowed", s.mustAllow(2, "login", s.pass(), answer{to: codePrompt, say: code})
+				return "allowed", s.mustAllow(3, "login", s.pass(), app(), answer{to: codePrompt, say: code})
 			})
 		},
 		func() error {
@@ -241,7 +249,7 @@ func (s *story) alone() error {
 				if err != nil {
 					return "", err
 				}
-				err = s.mustDeny(3, "sudo", s.pass(), answer{to: codePrompt, say: code}, answer{to: codePrompt, say: wrong}, answer{to: codePrompt, say: wrong})
+				err = s.mustDeny(4, "sudo", s.pass(), app(), answer{to: codePrompt, say: code}, answer{to: codePrompt, say: wrong}, answer{to: codePrompt, say: wrong})
 				if err != nil {
 					return "", err
 				}
@@ -254,13 +262,16 @@ func (s *story) alone() error {
 				if err != nil {
 					return "", err
 				}
-				for range 3 {
+				for range 4 {
 					a := answer{to: codePrompt, say: wrong}
-					if err := s.mustDeny(1, "sudo", s.pass(), a, a, a); err != nil {
+					if err := s.mustDeny(1, "sudo", s.pass(), app(), a, a, a); err != nil {
 						return "", err
 					}
-					if s.last.shows(`wait|try again in`) == nil {
-						return "backed off, and the screen says for how long", nil
+					if m := pause.FindStringSubmatch(s.last.screen); m != nil {
+						if _, err := fmt.Sscan(m[1], &left); err != nil {
+							return "", err
+						}
+						return "backed off for " + m[1] + " s", nil
 					}
 				}
 				return "", errors.New("nobody had to wait")
@@ -268,12 +279,12 @@ func (s *story) alone() error {
 		},
 		func() error {
 			return s.step("After the pause a fresh code opens sudo", func() (string, error) {
-				time.Sleep(9 * time.Second) // longer than the pause after six failures
+				time.Sleep(time.Duration(left)*time.Second + 500*time.Millisecond)
 				c, err := s.freshCode()
 				if err != nil {
 					return "", err
 				}
-				return "allowed", s.mustAllow(2, "sudo", s.pass(), answer{to: codePrompt, say: c})
+				return "allowed", s.mustAllow(3, "sudo", s.pass(), app(), answer{to: codePrompt, say: c})
 			})
 		},
 		func() error {
@@ -380,27 +391,17 @@ func (s *story) mustDeny(n int, service string, answers ...answer) error {
 	return nil
 }
 
-// list reads a list that the command printed as JSON, alone or as "items".
-func list[T any](out []byte) ([]T, error) {
-	var l []T
-	if err := json.Unmarshal(out, &l); err == nil {
-		return l, nil
-	}
-	var page struct{ Items []T }
-	if err := json.Unmarshal(out, &page); err != nil {
-		return nil, fmt.Errorf("no list: %s", out)
-	}
-	return page.Items, nil
-}
-
 // enrolments counts what the server's report of offline enrolments lists for the person.
 func (s *story) enrolments() (int, error) {
 	out, err := s.cli("offline", "list", "--output", "json")
 	if err != nil {
 		return 0, err
 	}
-	l, err := list[map[string]any](out)
-	return len(l), err
+	var l []json.RawMessage
+	if err := json.Unmarshal(out, &l); err != nil {
+		return 0, fmt.Errorf("no list: %s", out)
+	}
+	return len(l), nil
 }
 
 // event is what the story reads of an event.
@@ -410,22 +411,18 @@ type event struct {
 
 // offlineEvents returns the sign-ins that the machine judged alone, as the server has them.
 func (s *story) offlineEvents() ([]event, error) {
-	out, err := s.cli("events", "--output", "json")
+	out, err := s.cli("events", "--limit", "0", "--output", "json")
 	if err != nil {
 		return nil, err
 	}
 	var all []event
-	if l, err := list[event](out); err == nil {
-		all = l
-	} else { // one object per line
-		dec := json.NewDecoder(bytes.NewReader(out))
-		for dec.More() {
-			var e event
-			if err := dec.Decode(&e); err != nil {
-				return nil, err
-			}
-			all = append(all, e)
+	dec := json.NewDecoder(bytes.NewReader(out)) // one object a line
+	for dec.More() {
+		var e event
+		if err := dec.Decode(&e); err != nil {
+			return nil, fmt.Errorf("%w in %s", err, out)
 		}
+		all = append(all, e)
 	}
 	var got []event
 	for _, e := range all {
@@ -481,7 +478,7 @@ func (s *story) disenrol() (string, error) {
 	if len(before) == 0 {
 		return "", errors.New("the machine holds no offline data to wipe")
 	}
-	if _, err := s.cli("offline", "disenroll", "--user", s.name, "--machine", machineName); err != nil {
+	if _, err := s.cli("offline", "disenroll", "--user", s.name, "--machine", machineName, "--yes"); err != nil {
 		return "", err
 	}
 	start := time.Now()
@@ -505,19 +502,19 @@ func (s *story) disenrol() (string, error) {
 	})
 }
 
-// vaultFiles lists the bundles in the agent's folder.
+// vaultFiles lists what the agent's folder holds for offline sign-ins of people.
 func (s *story) vaultFiles() ([]string, error) {
 	var out []string
-	err := filepath.WalkDir(s.path("agent"), func(p string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, folder := range []string{"vaults", "bundles"} {
+		l, err := os.ReadDir(s.path("agent", folder))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
 		}
-		if !d.IsDir() && strings.Contains(strings.ToLower(p), "bundle") {
-			out = append(out, d.Name())
+		for _, e := range l {
+			out = append(out, filepath.Join(folder, e.Name()))
 		}
-		return nil
-	})
-	return out, err
+	}
+	return out, nil
 }
 
 // person lets the one at the terminal play.
