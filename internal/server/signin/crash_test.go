@@ -1,0 +1,150 @@
+package signin_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/directory"
+	"latchkey/internal/server/directory/local"
+	"latchkey/internal/server/signin"
+	"latchkey/internal/server/store"
+	"latchkey/internal/text"
+	"latchkey/internal/wire"
+)
+
+// dying is a clock that ends the process, as far as one step can tell, at its n-th
+// reading: 1 is within the claim, 2 between the claim and the outcome.
+type dying struct {
+	clock.Clock
+	left int
+}
+
+var errDied = errors.New("the server died here")
+
+func (d *dying) Now() time.Time {
+	d.left--
+	if d.left == 0 {
+		panic(errDied)
+	}
+	return d.Clock.Now()
+}
+
+// dies sends the step to a server that dies at that reading.
+func (c *conv) dies(reading int, s wire.Step) {
+	c.r.Helper()
+	healthy := c.svc
+	defer func() {
+		c.svc = healthy
+		if got := recover(); got != errDied { //nolint:errorlint // the very value
+			c.r.Fatalf("it did not die: %v, %s", got, c.show())
+		}
+	}()
+	c.svc = signin.New(signin.Deps{
+		Store: c.r.store, Keys: c.r.keys, Directories: c.r.dirs, Factors: c.r.factors, Clock: &dying{c.r.clock, reading},
+	})
+	c.send(s)
+}
+
+func TestTheServerDiesInTheMiddleOfAStep(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		r.svc.Impatient()
+		u := r.addUser("alice")
+		phone := r.addTOTP(u)
+		b := begin("alice")
+		for reading := 1; reading <= 2; reading++ {
+			c := r.talk()
+			c.dies(reading, wire.Step{Begin: &b})
+			if reading == 2 {
+				if n := r.attempt(u, r.machine.ID).Failures; n != 1 {
+					t.Errorf("the attempt was not written down before it was judged: %d", n)
+				}
+			}
+			c.again().asks(wire.ForCode)
+			r.clock.Advance(30 * time.Second)
+			// A wrong code that was counted stays counted: dying gives no guess back.
+			before := r.attempt(u, r.machine.ID).Failures
+			c.dies(reading, answerStep(phone.wrong()))
+			c.again().says(text.WrongCode)
+			if n := r.attempt(u, r.machine.ID).Failures; n != before+int64(reading) {
+				t.Errorf("dying at %d: %d failures, before %d", reading, n, before)
+			}
+			r.update(func(ctx context.Context, tx *store.Tx) error {
+				_, err := tx.ClearAttemptsOfUser(ctx, u.ID)
+				return err
+			})
+			c = r.begin(begin("alice", boot("x"))).asks(wire.ForCode)
+			c.dies(reading, answerStep(phone.code()))
+			c.again().allowed(true)
+			if n := r.attempt(u, r.machine.ID).Failures; n != 0 {
+				t.Errorf("a success leaves %d failures", n)
+			}
+			r.clock.Advance(9 * time.Hour)
+		}
+		// And who never comes back is abandoned.
+		c := r.talk()
+		c.dies(2, wire.Step{Begin: &b})
+		r.clock.Advance(time.Minute)
+		if n, err := r.svc.Expire(t.Context()); err != nil || n != 2 { // this one, and one with a wrong code
+			t.Errorf("Expire: %d, %v", n, err)
+		}
+		c.again().faults(fault.Expired)
+	})
+}
+
+// A queue of passwords that is full is told before anything is stored or counted.
+func TestABusyServerJudgesNothing(t *testing.T) {
+	onOne(t, func(r *rig) {
+		u := r.addUser("alice")
+		r.addTOTP(u)
+		slow := local.Config{Slots: 1, Queue: 1, Cost: local.Cost{Memory: 32 << 10, Time: 8, Threads: 1}}
+		var err error
+		r.dirs, err = directory.All(directory.Deps{Clock: r.clock, Settings: map[string]any{directory.Local: slow}})
+		r.must(err)
+		r.svc = r.replica(r.store)
+		dir := r.dirs.Of(nil)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					dir.Verify(ctx, nil, secret.FromString("x"))
+				}
+			})
+		}
+		for !dir.Busy() {
+			time.Sleep(time.Millisecond)
+		}
+		c := r.talk()
+		b := begin("alice")
+		unavailable := false
+		for range 50 {
+			c.seq = 0
+			if c.send(wire.Step{Begin: &b}); fault.Is(c.err, fault.Unavailable) {
+				unavailable = true
+				r.read(func(q *store.Queries) error {
+					if _, err := q.GetConversation(context.Background(), c.id); !store.IsNotFound(err) {
+						t.Errorf("something was stored: %v", err)
+					}
+					return nil
+				})
+				if r.attempt(u, r.machine.ID).Failures != 0 {
+					t.Error("something was counted")
+				}
+				break
+			}
+			c.id = store.NewID()
+		}
+		if !unavailable {
+			t.Error("a full queue was never told")
+		}
+		stop()
+		wg.Wait()
+		c.again().asks(wire.ForCode)
+	})
+}
