@@ -52,9 +52,9 @@ func Clean(f wire.MachineFacts) (wire.MachineFacts, error) {
 		if _, err := tpm.ParseParent(f.Parent); err != nil {
 			bad.With("facts.parent", "%v", err)
 		}
-	} else if f.Class == ClassTPM {
-		bad.With("facts.parent", "class tpm needs the import parent")
 	}
+	// A machine with a TPM may have no parent: before its first greeting, and while its
+	// TPM does not answer. Offline data is made for the parent that is stored alone.
 	if len(f.AttestKey) > 0 {
 		if _, err := tpm.ParseAttestationKey(f.AttestKey); err != nil {
 			bad.With("facts.attest_key", "%v", err)
