@@ -51,8 +51,10 @@ type Config struct {
 	Clock      clock.Clock
 	Log        *slog.Logger
 	Ready      func() // called once the socket listens
-	Timing     link.Timing
-	Cost       vault.Cost
+	// The rest is for tests; zero is right.
+	Timing link.Timing
+	Cost   vault.Cost
+	Grain  time.Duration
 }
 
 // agent is a running one.
@@ -132,7 +134,7 @@ func compose(cfg Config, id *identity.Identity, key crypto.Signer, v *vault.Vaul
 		Dir: cfg.State, Identity: id, Key: key, Vault: v, Facts: a.facts, Clock: cfg.Clock, Log: cfg.Log.With("part", "link"),
 		Health: a.reg, Built: buildinfo.Time(), Timing: cfg.Timing,
 	})
-	a.talks = conversation.New(conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name})
+	a.talks = conversation.New(conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name, Grain: cfg.Grain})
 	return a
 }
 

@@ -1,0 +1,493 @@
+package agent
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/policy"
+)
+
+func TestProcessesAreRead(t *testing.T) {
+	ps := systemProcesses()
+	me, ok := ps.Get(os.Getpid())
+	if !ok || me.PPID != os.Getppid() || me.Start == 0 || !strings.HasSuffix(me.Exe, ".test") {
+		t.Fatalf("%+v %v", me, ok)
+	}
+	cmd := exec.Command("sleep", "60")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	chain := ancestors(ps, cmd.Process.Pid)
+	if len(chain) < 2 || !chain[1].same(me) {
+		t.Errorf("the child's parent is not this process: %+v", chain)
+	}
+	for _, pid := range []int{0, -1, 1 << 30} {
+		if _, ok := ps.Get(pid); ok {
+			t.Errorf("there is no process %d", pid)
+		}
+	}
+}
+
+func TestStatIsReadBehindTheLastBracket(t *testing.T) {
+	const rest = " S 17 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21"
+	for comm, want := range map[string]string{
+		"sh":                    "sh",
+		"a) R 1 (b":             "a) R 1 (b",
+		"evil) S 1 1 1 1 1 1 1": "evil) S 1 1 1 1 1 1 1",
+		"":                      "",
+	} {
+		got, ppid, start, ok := parseStat([]byte("42 (" + comm + ")" + rest))
+		if !ok || got != want || ppid != 17 || start != 4711 {
+			t.Errorf("%q: %q %d %d %v", comm, got, ppid, start, ok)
+		}
+	}
+	for _, bad := range []string{"", "42 (sh", "42 (sh) S", "42 (sh) S x 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711", "42 (sh) S -3 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711"} {
+		if _, _, _, ok := parseStat([]byte(bad)); ok {
+			t.Errorf("%q was read", bad)
+		}
+	}
+}
+
+func TestSessionsOfLogindAreRead(t *testing.T) {
+	for in, want := range map[string]string{
+		"0::/user.slice/user-1000.slice/session-c2.scope\n":                         "c2",
+		"1:name=systemd:/user.slice/user-1000.slice/session-7.scope\n0::/x\n":       "7",
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.scope\n":  "",
+		"0::/user.slice/session-../../etc/passwd.scope\n":                           "",
+		"3:cpu:/session-9.scope\n":                                                  "",
+		"0::/session-" + strings.Repeat("a", 40) + ".scope":                         "",
+		"0::/user.slice/user-0.slice/session-4.scope/something/below/it-in-a-group": "4",
+	} {
+		if got := parseCgroup([]byte(in)); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+	remote, host, ok := parseSession([]byte("UID=1000\nREMOTE=1\nREMOTE_HOST=192.0.2.7\n"))
+	if !ok || !remote || host != "192.0.2.7" {
+		t.Error(remote, host, ok)
+	}
+	if remote, _, ok := parseSession([]byte("REMOTE=0\n")); !ok || remote {
+		t.Error("a local session")
+	}
+	if _, _, ok := parseSession([]byte("REMOTE=maybe\n")); ok {
+		t.Error("an odd session was read")
+	}
+}
+
+func TestAccountsAreReadFromTheMachine(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "passwd")
+	content := "root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n# bob:x:1000:\nAlice2:x:1000:1000::/:/bin/sh\nbad:x:minus:0\nhuge:x:4294967296:0::\nshort:x\n:x:5:5::\n"
+	if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	a := passwdAccounts{file: file}
+	if n := a.Names(t.Context(), 1000); !slices.Equal(n, []string{"alice", "Alice2"}) {
+		t.Errorf("%q", n)
+	}
+	for name, want := range map[string]bool{"root": true, "alice": true, "ALICE": false, "huge": false, "bad": false, "": false, "-x": false} {
+		if _, ok := a.UID(t.Context(), name); ok != want {
+			t.Errorf("%q: %v", name, ok)
+		}
+	}
+	if uid, ok := systemAccounts().UID(t.Context(), "root"); !ok || uid != 0 {
+		t.Error("root of this machine is not found")
+	}
+	if n := systemAccounts().Names(t.Context(), 4_000_000_123); len(n) != 0 {
+		t.Errorf("%q", n)
+	}
+}
+
+func TestServicesHaveTheirScope(t *testing.T) {
+	for name, want := range map[string]policy.Scope{
+		"sshd": policy.Remote, "sudo": policy.Elevation, "sudo-i": policy.Elevation, "su": policy.Elevation, "su-l": policy.Elevation,
+		"polkit-1": policy.Elevation, "doas": policy.Elevation, "login": policy.Logon, "gdm-password": policy.Logon, "lightdm": policy.Logon,
+		"cron": policy.Logon, "something-new": policy.Logon,
+	} {
+		if s, _ := serviceOf(name); s.scope != want {
+			t.Errorf("%s: %s", name, s.scope)
+		}
+	}
+	if _, known := serviceOf("something-new"); known {
+		t.Error("an unknown service is known")
+	}
+	s, _ := serviceOf("sudo")
+	for exe, want := range map[string]bool{"/usr/bin/sudo": true, "/usr/bin/sudo (deleted)": true, "": true, "/home/eve/sudo2": false, "/tmp/su": false} {
+		if s.runs(exe) != want {
+			t.Errorf("%s: %v", exe, !want)
+		}
+	}
+}
+
+// The same rule as in the module: native/pam/seat.c.
+func TestLocalSeatsAreThoseOfTheModule(t *testing.T) {
+	for _, c := range []struct {
+		service, tty, rhost string
+		want                bool
+	}{
+		{"login", "/dev/tty1", "", true},
+		{"login", "/dev/tty1", "192.0.2.1", false},
+		{"gdm-password", ":0", "", true},
+		{"sudo", "/dev/tty1", "", true},
+		{"sudo", "/dev/ttyS0", "", true},
+		{"su", "/dev/console", "", true},
+		{"su", "/dev/hvc0", "", true},
+		{"sudo", "/dev/pts/3", "", false},
+		{"sudo", "/dev/tty", "", false},
+		{"sudo", "/dev/ttyp0", "", false},
+		{"sudo", "tty1", "", false},
+		{"sudo", "", "", false},
+		{"sshd", "ssh", "", false},
+		{"cron", "/dev/tty1", "", false},
+		{"unknown", "/dev/tty1", "", false},
+	} {
+		s, _ := serviceOf(c.service)
+		if got := localSeat(s, c.tty, c.rhost); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
+func TestTheBreakGlassListIsReadStrictly(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "list")
+	write := func(s string, mode os.FileMode) {
+		t.Helper()
+		_ = os.Remove(file)
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(file, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := breakGlass{file}
+	if ok, err := b.lists(0); ok || err != nil {
+		t.Error("an absent list is no fault, and nobody is on it:", ok, err)
+	}
+	for name, c := range map[string]struct {
+		content   string
+		mode      os.FileMode
+		want, bad bool
+	}{
+		"listed":               {"0\n1000\n", 0o644, true, false},
+		"last line":            {"7\n1000", 0o600, true, false},
+		"blanks":               {" 1000\n1000 \n", 0o600, false, false},
+		"leading zero":         {"01000\n", 0o600, false, false},
+		"carriage return":      {"1000\r\n", 0o600, false, false},
+		"a comment":            {"1000 # admin\n#1000\n", 0o600, false, false},
+		"a name":               {"alice\n", 0o600, false, false},
+		"writable for a group": {"1000\n", 0o664, false, true},
+		"writable for all":     {"1000\n", 0o646, false, true},
+		"too large":            {"1000\n" + strings.Repeat("#", 4096), 0o600, false, true},
+	} {
+		write(c.content, c.mode)
+		ok, err := b.lists(1000)
+		if ok != c.want || (err != nil) != c.bad {
+			t.Errorf("%s: %v %v", name, ok, err)
+		}
+	}
+	write("1000\n", 0o600)
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(file, link); err != nil {
+		t.Fatal(err)
+	}
+	if ok, err := (breakGlass{link}).lists(1000); ok || err == nil {
+		t.Error("a symbolic link was followed")
+	}
+	if ok, err := (breakGlass{dir}).lists(1000); ok || err == nil {
+		t.Error("a folder was read")
+	}
+	if os.Geteuid() == 0 {
+		if err := os.Chown(file, 12345, 0); err != nil {
+			t.Fatal(err)
+		}
+		if ok, err := b.lists(1000); ok || err == nil {
+			t.Error("another's list was read")
+		}
+	}
+}
+
+func TestUnlocksAreBounded(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_800_000_000, 0))
+	l := newLimits(clk)
+	var leave []func()
+	for range maxUnlocks {
+		f, ok := l.unlock(1000)
+		if !ok {
+			t.Fatal("too few at a time")
+		}
+		leave = append(leave, f)
+	}
+	if _, ok := l.unlock(1000); ok {
+		t.Error("too many at a time")
+	}
+	if f, ok := l.unlock(1001); !ok {
+		t.Error("one uid shuts out another")
+	} else {
+		f()
+	}
+	for _, f := range leave {
+		f()
+	}
+	n := maxUnlocks
+	for {
+		f, ok := l.unlock(1000)
+		if !ok {
+			break
+		}
+		f()
+		n++
+	}
+	if n != unlocksAMinute {
+		t.Errorf("%d in a minute", n)
+	}
+	clk.Advance(-time.Hour)
+	if _, ok := l.unlock(1000); ok {
+		t.Error("turning the clock back gives unlocks")
+	}
+	clk.Advance(time.Hour + 7*time.Second)
+	if f, ok := l.unlock(1000); !ok {
+		t.Error("none after a while")
+	} else {
+		f()
+	}
+}
+
+func TestConnectionsAreBoundedForEachAndForGuests(t *testing.T) {
+	l := newLimits(clock.Real)
+	guest := func(uid uint32) caller { return caller{uid: uid} }
+	n := 0
+	for range 100 {
+		if _, ok := l.enter(guest(100_000)); ok {
+			n++
+		}
+	}
+	if n != maxPerUID {
+		t.Errorf("one uid has %d", n)
+	}
+	for uid := range uint32(200) {
+		if _, ok := l.enter(guest(200_000 + uid)); ok {
+			n++
+		}
+	}
+	if n != maxGuests {
+		t.Errorf("guests have %d", n)
+	}
+	leave, ok := l.enter(caller{uid: 0})
+	if !ok {
+		t.Fatal("guests shut out root")
+	}
+	leave()
+}
+
+// table is a set of processes of the tests.
+type table struct {
+	ps    map[int]process
+	seats map[string]string // session → host; "-" is local
+}
+
+func (f table) Get(pid int) (process, bool) { p, ok := f.ps[pid]; return p, ok }
+func (f table) Seat(s string) (bool, string, bool) {
+	h, ok := f.seats[s]
+	return h != "-", strings.TrimPrefix(h, "-"), ok
+}
+
+func chainOf(names ...string) table {
+	f := table{ps: map[int]process{}, seats: map[string]string{}}
+	for i, n := range names {
+		pid := len(names) - i
+		f.ps[pid] = process{PID: pid, PPID: pid - 1, Start: uint64(100 + pid), Exe: "/usr/bin/" + n, Comm: n}
+	}
+	return f
+}
+
+func TestRemoteSeatsAreFound(t *testing.T) {
+	newAgent := func(ps processes) *agent { return &agent{procs: ps, seen: newSeen(clock.Real)} }
+	for name, c := range map[string]struct {
+		ps     table
+		change func(*agent, *table)
+		remote bool
+		host   string
+	}{
+		"console":         {chainOf("sudo", "bash", "login", "init"), nil, false, ""},
+		"ssh":             {chainOf("sudo", "bash", "sshd", "sshd", "init"), nil, true, ""},
+		"ssh, new daemon": {chainOf("sudo", "bash", "sshd-session", "sshd", "init"), nil, true, ""},
+		"desktop":         {chainOf("sudo", "bash", "gnome-terminal-server", "systemd"), nil, false, ""},
+		"a forged name": {func() table {
+			f := chainOf("sudo", "evil", "bash")
+			p := f.ps[2]
+			p.Comm = "login"
+			f.ps[2] = p
+			return f
+		}(), nil, false, ""},
+		"no longer there": {table{}, nil, false, ""},
+		"ssh that we saw": {chainOf("sudo", "bash", "sshd", "sshd", "init"), func(a *agent, f *table) {
+			a.seen.open(session{leader: f.ps[2], service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, true, "192.0.2.1"},
+		"a number used again": {chainOf("sudo", "bash", "screen", "init"), func(a *agent, f *table) {
+			old := f.ps[2]
+			old.Start--
+			a.seen.open(session{leader: old, service: "sshd", user: "bob", uid: 1001, known: true, remote: true, host: "192.0.2.1"})
+		}, false, ""},
+		"tmux that was begun over ssh": {chainOf("sudo", "bash", "tmux", "init"), func(a *agent, _ *table) {
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, true, "192.0.2.1"},
+		"two remote sessions from two places": {chainOf("sudo", "bash", "tmux", "init"), func(a *agent, _ *table) {
+			for i, h := range []string{"192.0.2.1", "192.0.2.2"} {
+				a.seen.open(session{leader: process{PID: 77 + i, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: h})
+			}
+		}, true, ""},
+		"console while a remote session is open": {chainOf("sudo", "bash", "login", "init"), func(a *agent, _ *table) {
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, false, ""},
+		"logind says remote": {chainOf("sudo", "bash", "tmux", "init"), func(_ *agent, f *table) {
+			p := f.ps[3]
+			p.Session = "5"
+			f.ps[3], f.seats["5"] = p, "192.0.2.9"
+		}, true, "192.0.2.9"},
+		"logind says local": {chainOf("sudo", "bash", "x", "init"), func(a *agent, f *table) {
+			p := f.ps[3]
+			p.Session = "5"
+			f.ps[3], f.seats["5"] = p, "-"
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true})
+		}, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := newAgent(c.ps)
+			if c.change != nil {
+				c.change(a, &c.ps)
+			}
+			remote, host := a.seat(len(c.ps.ps), 1000, true)
+			if remote != c.remote || host != c.host {
+				t.Errorf("remote %v from %q", remote, host)
+			}
+		})
+	}
+}
+
+func TestAFinishedAuthIsFoundBySameProcessOrParentOnly(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_800_000_000, 0))
+	s := newSeen(clk)
+	pam, priv, other := process{PID: 10, PPID: 9, Start: 5}, process{PID: 9, PPID: 1, Start: 4}, process{PID: 11, PPID: 9, Start: 6}
+	s.finish(finished{peer: pam, parent: priv, service: "sshd", user: "alice", outcome: policy.Allow})
+	for name, c := range map[string]struct {
+		p             process
+		service, user string
+		want          bool
+	}{
+		"the same process":          {pam, "sshd", "alice", true},
+		"its parent":                {priv, "sshd", "alice", true},
+		"a sibling":                 {other, "sshd", "alice", false},
+		"another user":              {pam, "sshd", "bob", false},
+		"another service":           {pam, "sudo", "alice", false},
+		"a number used again":       {process{PID: 10, Start: 50}, "sshd", "alice", false},
+		"a process nobody can name": {process{}, "sshd", "alice", false},
+	} {
+		if _, ok := s.auth(c.p, c.service, c.user); ok != c.want {
+			t.Errorf("%s: %v", name, ok)
+		}
+	}
+	clk.Advance(authLasts)
+	if _, ok := s.auth(pam, "sshd", "alice"); ok {
+		t.Error("it lasts for ever")
+	}
+	for i := range 3 * maxAuths {
+		s.finish(finished{peer: process{PID: i + 1, Start: 1}, service: "x", user: "y"})
+	}
+	if len(s.auths) > maxAuths {
+		t.Errorf("%d are kept", len(s.auths))
+	}
+}
+
+func TestLogOffIsTheEndOfTheLastSession(t *testing.T) {
+	s := newSeen(clock.Real)
+	a, b := process{PID: 1, Start: 1}, process{PID: 2, Start: 1}
+	s.open(session{leader: a, service: "sshd", user: "alice"})
+	s.open(session{leader: b, service: "login", user: "alice"})
+	if _, last, ok := s.shut(a, "sshd", "alice"); !ok || last {
+		t.Error("the first of two")
+	}
+	if _, _, ok := s.shut(a, "sshd", "alice"); ok {
+		t.Error("twice")
+	}
+	if u := s.gone(table{}); !slices.Equal(u, []string{"alice"}) {
+		t.Errorf("a session whose process is gone: %v", u)
+	}
+}
+
+func TestOSRelease(t *testing.T) {
+	for in, want := range map[string]string{
+		"NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n": "Debian GNU/Linux 12 (bookworm)",
+		"PRETTY_NAME=Plain": "Plain", "": "", "NAME=x": "",
+	} {
+		if got := osRelease([]byte(in)); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+	if id := bootID(); len(id) != 36 {
+		t.Errorf("boot id %q", id)
+	}
+}
+
+func FuzzParseStat(f *testing.F) {
+	f.Add([]byte("1 (systemd) S 0 1 1 0 -1 4194560 1 1 1 1 1 1 1 1 20 0 1 0 30 1 1"))
+	f.Add([]byte("42 (a) R 1 (b)) S 17 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		comm, ppid, _, ok := parseStat(b)
+		if ok && (ppid < 0 || len(comm) > len(b)) {
+			t.Fatal(comm, ppid)
+		}
+	})
+}
+
+func FuzzParseCgroup(f *testing.F) {
+	f.Add([]byte("0::/user.slice/user-1000.slice/session-c2.scope\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if id := parseCgroup(b); strings.ContainsAny(id, "/.\x00") || len(id) > 32 {
+			t.Fatalf("%q", id)
+		}
+	})
+}
+
+func FuzzParseSession(f *testing.F) {
+	f.Add([]byte("REMOTE=1\nREMOTE_HOST=192.0.2.7\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if remote, host, ok := parseSession(b); remote && !ok || len(host) > 256 {
+			t.Fatal(remote, host, ok)
+		}
+	})
+}
+
+func FuzzParsePasswd(f *testing.F) {
+	f.Add([]byte("root:x:0:0::/root:/bin/sh\nalice:x:1000:1000::/:/bin/sh\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		names, uids := parsePasswd(b, func(string, uint32) bool { return true })
+		if len(names) != len(uids) {
+			t.Fatal(len(names), len(uids))
+		}
+		for _, n := range names {
+			if n == "" || strings.ContainsAny(n, ":\n") {
+				t.Fatalf("%q", n)
+			}
+		}
+	})
+}
+
+func FuzzListed(f *testing.F) {
+	f.Add([]byte("0\n1000\n"), uint32(1000))
+	f.Add([]byte("01000\n 0"), uint32(0))
+	f.Fuzz(func(t *testing.T, b []byte, uid uint32) {
+		want := slices.Contains(strings.Split(string(b), "\n"), fmt.Sprint(uid))
+		if listed(b, uid) != want {
+			t.Fatal(want)
+		}
+	})
+}
