@@ -9,6 +9,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -73,7 +74,15 @@ func HideText(s string) Secret { return Secret{secret.FromString(s)} }
 func (s Secret) Show() string { return string(s.Reveal()) }
 
 // MarshalJSON writes the text: this type exists to cross the wire.
-func (s Secret) MarshalJSON() ([]byte, error) { return json.Marshal(string(s.Reveal())) }
+func (s Secret) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // a URI is full of &
+	if err := enc.Encode(string(s.Reveal())); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
 
 // UnmarshalJSON reads a text.
 func (s *Secret) UnmarshalJSON(b []byte) error {

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -94,13 +95,18 @@ func (d *Desk) update(ctx context.Context, fn func(ctx context.Context, tx *stor
 	return err
 }
 
-// note writes an audit event; data is any value that can be JSON, or nil.
-func note(tx *store.Tx, a Actor, e event.Event, data any) error {
+// note writes an audit event with its data. What is empty is left out.
+func note(tx *store.Tx, a Actor, e event.Event, data map[string]any) error {
 	e.Actor = a.Name
 	if e.Address == "" {
 		e.Address = a.Address
 	}
-	if data != nil {
+	for k, v := range data {
+		if r := reflect.ValueOf(v); r.Kind() == reflect.Slice && r.Len() == 0 || v == "" {
+			delete(data, k)
+		}
+	}
+	if len(data) > 0 {
 		b, err := json.Marshal(data)
 		if err != nil {
 			return fmt.Errorf("data of the event %s: %w", e.Type, err)

@@ -166,4 +166,3 @@ func (r *Rig) Lock(t testing.TB, userID, machineID string, until int64) {
 
 // Password is a password that the directory accepts for anybody.
 func Password() secret.Bytes { return secret.FromString("correct horse battery") }
-
