@@ -26,11 +26,10 @@ type Server interface {
 // Offer is a completed online MFA for which the server lets this machine be
 // enrolled (O4, O5).
 type Offer struct {
-	Conversation   string
-	UserID         string
-	UserName       string
-	UserGeneration int64 // 0 if it is not known
-	Password       secret.Bytes
+	Conversation string
+	UserID       string
+	UserName     string
+	Password     secret.Bytes
 }
 
 // ErrPassword says that offline data could not be made because nobody typed a
@@ -142,7 +141,7 @@ func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.
 	defer derived.Wipe()
 	next := userState{
 		Name: o.UserName, Generation: r.Generation, Class: v.st.Class, FailHandle: p.FailHandle, PassHandle: p.PassHandle,
-		Serial: r.Serial, UserGeneration: o.UserGeneration, Until: r.Until, EnrolledAt: clock.Micros(v.now()), CheckLimit: int(r.UseLimit),
+		Serial: r.Serial, UserGeneration: r.UserGeneration, Until: r.Until, EnrolledAt: clock.Micros(v.now()), CheckLimit: int(r.UseLimit),
 	}
 	if v.st.Class == ClassTPM {
 		err = v.defineInTPM(ctx, o, &op, next, derived, r, s)
@@ -278,7 +277,7 @@ func (v *Vault) extend(ctx context.Context, o Offer, r wire.PrepareReply, s Serv
 	}
 	us := v.user(o.UserID)
 	us.Until, us.Signins, us.Tries, us.RemoteTries, us.Serial = r.Until, 0, 0, 0, r.Serial
-	us.CheckLimit, us.Problem = int(r.UseLimit), ""
+	us.CheckLimit, us.Problem, us.UserGeneration = int(r.UseLimit), "", r.UserGeneration
 	v.seen(v.now())
 	if err := v.save(ctx); err != nil {
 		return err

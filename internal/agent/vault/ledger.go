@@ -36,7 +36,7 @@ type userState struct {
 	FailHandle     uint32           `json:"fail_handle,omitempty"`
 	PassHandle     uint32           `json:"pass_handle,omitempty"`
 	Serial         int64            `json:"serial"`          // policies below it do not know this generation
-	UserGeneration int64            `json:"user_generation"` // of the account when the data was made; 0: not known yet
+	UserGeneration int64            `json:"user_generation"` // of the account when the data was made
 	Until          int64            `json:"until"`
 	EnrolledAt     int64            `json:"enrolled_at"`
 	Tries          int              `json:"tries"`        // wrong answers since the last success

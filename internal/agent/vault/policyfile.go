@@ -120,11 +120,6 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 			wiped, errs = append(wiped, w...), append(errs, err)
 			continue
 		}
-		for i := range p.Users {
-			if p.Users[i].ID == id && us.UserGeneration == 0 {
-				us.UserGeneration, changed = p.Users[i].Generation, true
-			}
-		}
 	}
 	if changed {
 		errs = append(errs, v.save(ctx))

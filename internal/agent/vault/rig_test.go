@@ -150,7 +150,7 @@ func (r *rig) enrol() string {
 }
 
 func (r *rig) tryEnrol(pw secret.Bytes) (string, error) {
-	return r.v.Enrol(context.Background(), Offer{Conversation: "c", UserID: userID, UserName: "anna", UserGeneration: r.srv.user.Generation, Password: pw}, r.srv)
+	return r.v.Enrol(context.Background(), Offer{Conversation: "c", UserID: userID, UserName: "anna", Password: pw}, r.srv)
 }
 
 func (r *rig) code() secret.Bytes {
@@ -212,7 +212,7 @@ func (a *authority) Prepare(_ context.Context, p wire.Prepare) (wire.PrepareRepl
 	a.until = a.r.clk.Now().Add(time.Duration(a.pol.OfflineDays) * 24 * time.Hour)
 	rep := wire.PrepareReply{
 		Action: wire.ActionGeneration, UserID: userID, FailLimit: uint32(a.pol.OfflineTries), UseLimit: uint32(a.pol.OfflineSignins + a.pol.OfflineTries),
-		Until: clock.Micros(a.until),
+		Until: clock.Micros(a.until), UserGeneration: a.user.Generation,
 	}
 	a.serial++
 	rep.Serial = a.serial

@@ -288,7 +288,7 @@ func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
 		Class: us.Class, Factors: b.factors(us, v.judged()), Until: until,
 		SigninsLeft: p.OfflineSignins - us.Signins, TriesLeft: p.OfflineTries - us.Tries,
 		RemoteTries: remoteShare(p.OfflineTries) - us.RemoteTries,
-		Stale:       us.UserGeneration != 0 && us.UserGeneration != u.Generation && v.pol.Serial >= us.Serial,
+		Stale:       us.UserGeneration != u.Generation && v.pol.Serial >= us.Serial,
 	}, ""
 }
 

@@ -578,3 +578,13 @@ func journalHas(j wire.Journal, typ event.Type) bool {
 	}
 	return false
 }
+
+func TestO5DataOfAnOlderPasswordIsRefused(t *testing.T) {
+	r := newRig(t, false)
+	r.sync()
+	r.enrol()
+	r.srv.user.Generation++
+	r.srv.serial++
+	r.sync()
+	r.want(false, string(policy.ReasonVaultStale), policy.Logon, password, r.code())
+}
