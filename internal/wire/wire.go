@@ -330,6 +330,9 @@ type PrepareReply struct {
 	Wrapped    *Wrapped `json:"wrapped,omitempty"`
 	Key        Secret   `json:"key,omitzero"`
 	Until      int64    `json:"until"`
+	// UserGeneration is the account's generation for which it is made (policy.User):
+	// data of an older one is outdated.
+	UserGeneration int64 `json:"user_generation,omitempty"`
 }
 
 // Wrapped is a verifier key for TPM2_Import.

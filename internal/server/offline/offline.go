@@ -364,7 +364,7 @@ func (s *Service) Prepare(ctx context.Context, m db.Machine, in wire.Prepare) (r
 			return refuse(string(policy.ReasonVaultFactor))
 		}
 		until := end(b.conv.MFAAt, b.p)
-		reply.Until = clock.Micros(until)
+		reply.Until, reply.UserGeneration = clock.Micros(until), b.user.PasswordGeneration
 		reply.UseLimit = uint32(b.p.OfflineSignins + b.p.OfflineTries)
 		reply.FailLimit = uint32(b.p.OfflineTries)
 		now := clock.Micros(s.Clock.Now())
