@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -86,7 +87,11 @@ func run(bin, inside string, noTPM bool) error {
 		return nil
 	}
 	fmt.Printf("Playing without PAM, through `latchkey signin`: %v.\n", why)
-	return play(&world{ctx: ctx, dir: dir, bin: bin, user: "alice", noTPM: noTPM})
+	me, err := user.Current() // the agent runs under this account, and who calls sudo is this account
+	if err != nil {
+		return err
+	}
+	return play(&world{ctx: ctx, dir: dir, bin: bin, user: me.Username, noTPM: noTPM})
 }
 
 // namespaces tells why a private machine can not be made here, or nil.

@@ -335,7 +335,7 @@ func (s *story) alone() error {
 		func() error {
 			return s.step("The server's log is one unbroken chain (V4)", func() (string, error) {
 				out, err := s.cli("events", "verify")
-				return strings.TrimSpace(string(out)), err
+				return strings.SplitN(string(out), "\n", 2)[0], err
 			})
 		},
 		func() error {
@@ -505,16 +505,18 @@ func (s *story) disenrol() (string, error) {
 // vaultFiles lists what the agent's folder holds for offline sign-ins of people.
 func (s *story) vaultFiles() ([]string, error) {
 	var out []string
-	for _, folder := range []string{"vaults", "bundles"} {
-		l, err := os.ReadDir(s.path("agent", folder))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, err
+	err := filepath.WalkDir(s.path("agent"), func(p string, d fs.DirEntry, err error) error {
+		switch folder := filepath.Base(filepath.Dir(p)); {
+		case errors.Is(err, fs.ErrNotExist): // wiped while it was looked at
+			return nil
+		case err != nil:
+			return err
+		case !d.IsDir() && (folder == "vaults" || folder == "bundles"):
+			out = append(out, filepath.Join(folder, d.Name()))
 		}
-		for _, e := range l {
-			out = append(out, filepath.Join(folder, e.Name()))
-		}
-	}
-	return out, nil
+		return nil
+	})
+	return out, err
 }
 
 // person lets the one at the terminal play.

@@ -371,7 +371,7 @@ func (w *world) close() {
 // signInArgs is how a person at this machine signs in: through PAM, or without root through the agent's socket.
 func (w *world) signInArgs(service string) []string {
 	if w.private {
-		return []string{"pamtester", service, w.user, "authenticate", "acct_mgmt"}
+		return []string{"pamtester", "-I", "tty=/dev/tty1", "-I", "ruser=" + w.user, service, w.user, "authenticate", "acct_mgmt"}
 	}
 	return []string{filepath.Join(w.bin, "latchkey"), "signin", w.user, "--service", service, "--socket", w.agentSocket()}
 }
