@@ -3,17 +3,20 @@ package signin_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/directory/local"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/storetest"
 	"latchkey/internal/text"
 	"latchkey/internal/wire"
 )
@@ -147,4 +150,65 @@ func TestABusyServerJudgesNothing(t *testing.T) {
 		wg.Wait()
 		c.again().asks(wire.ForCode)
 	})
+}
+
+// asleep is a clock whose second reading waits: a server that hangs between the
+// claim and the outcome of a step, and wakes up later.
+type asleep struct {
+	clock.Clock
+	read  int
+	there chan struct{}
+	wake  chan struct{}
+}
+
+func (a *asleep) Now() time.Time {
+	if a.read++; a.read == 2 {
+		close(a.there)
+		<-a.wake
+	}
+	return a.Clock.Now()
+}
+
+func TestAServerThatWakesUpTooLateChangesNothing(t *testing.T) {
+	c := clock.NewManual(start)
+	database := storetest.PostgreSQL(t)
+	r := newRig(t, storetest.Open(t, store.Config{Database: database, Clock: c, Replica: "a"}), c)
+	r.svc.Impatient()
+	other := storetest.Open(t, store.Config{Database: database, Clock: c, Replica: "b"})
+	u := r.addUser("alice")
+	phone := r.addTOTP(u)
+	hang := func(cv *conv, s wire.Step) (late *conv, wake func() *conv) {
+		slow := &asleep{Clock: c, there: make(chan struct{}), wake: make(chan struct{})}
+		late = new(*cv)
+		late.svc = signin.New(signin.Deps{Store: other, Keys: r.keys, Directories: r.dirs, Factors: r.factors, Clock: slow})
+		woken := make(chan struct{})
+		go func() {
+			defer close(woken)
+			late.send(s)
+		}()
+		<-slow.there
+		cv.seq++
+		cv.body = slices.Clone(late.body)
+		return late, func() *conv {
+			close(slow.wake)
+			<-woken
+			return late
+		}
+	}
+	// A hash is computed by then, but its transaction has not begun: the sleeper
+	// holds nothing that others wait for only because its replica is another one.
+	cv := r.talk()
+	b := begin("alice")
+	_, wake := hang(cv, wire.Step{Begin: &b})
+	cv.again().asks(wire.ForCode)
+	wake().faults(fault.Conflict)
+	cv.again().asks(wire.ForCode)
+
+	_, wake = hang(cv, answerStep(phone.code()))
+	cv.again().allowed(true)
+	wake().faults(fault.Conflict)
+	if n := len(r.events(event.FactorAccepted)); n != 1 {
+		t.Errorf("%d events of an accepted factor", n)
+	}
+	r.eachEndHasOneEvent()
 }

@@ -116,6 +116,9 @@ func TestS2TwoFactorsWhereThePolicyAsksForTwo(t *testing.T) {
 		if c.last.Prompt.Text != text.PromptBackup {
 			t.Errorf("second prompt: %+v", c.last.Prompt)
 		}
+		if n := r.attempt(u, r.machine.ID).Failures; n != 0 {
+			t.Errorf("a right code leaves %d failures", n)
+		}
 		// The first factor does not count twice.
 		c.answer(phone.fresh()).says(text.WrongCode).asks(wire.ForCode)
 		d := c.answer(codes[0]).allowed(true)
@@ -407,7 +410,13 @@ func TestS10SlowerAcrossMachines(t *testing.T) {
 		if a := r.attempt(u, ""); a.Failures != 9 || a.LockedUntil != 0 {
 			t.Errorf("across machines: %+v", a)
 		}
-		r.clock.Advance(time.Second)
+		// Remembered longer than on one machine.
+		r.clock.Advance(16 * time.Minute)
+		r.begin(begin("alice", with(wrongPassword))).denied(constant, "first-factor-rejected")
+		if here, all := r.attempt(u, r.machine.ID), r.attempt(u, ""); here.Failures != 1 || all.Failures != 10 {
+			t.Errorf("after a while: %d here, %d across machines", here.Failures, all.Failures)
+		}
+		r.clock.Advance(2 * time.Second)
 		r.begin(begin("alice")).asks(wire.ForCode).answer(phone.code()).allowed(true)
 		if a := r.attempt(u, ""); a.Failures != 0 {
 			t.Errorf("a success forgives: %+v", a)
