@@ -289,10 +289,21 @@ func (s *story) alone() error {
 		},
 		func() error {
 			return s.step("The machine has fetched what it needs to do without the server", func() (string, error) {
-				return "enrolled for offline sign-in", s.until("offline data", 30*time.Second, func() error {
+				want, result := "software", "enrolled for offline sign-in, under the password and a key of this machine"
+				if s.tpmArg != "none" {
+					want, result = "tpm", "enrolled for offline sign-in; the key to check codes with is in the TPM and never leaves it"
+				}
+				return result, s.until("offline data", 30*time.Second, func() error {
 					n, err := s.enrolments()
 					if err == nil && n != 1 {
 						err = fmt.Errorf("%d enrolments", n)
+					}
+					if err != nil {
+						return err
+					}
+					class, err := s.class()
+					if err == nil && class != want {
+						err = fmt.Errorf("the data is kept in class %q, not %q", class, want)
 					}
 					return err
 				})

@@ -290,7 +290,29 @@ func (w *world) waitLink(state string, limit time.Duration) error {
 
 // status is what the story reads of `latchkey status`.
 type status struct {
-	Link string `json:"link"`
+	Link    string `json:"link"`
+	Offline struct {
+		Class string `json:"class"` // "tpm" or "software"
+		Users []struct {
+			User     string `json:"user"`
+			Enrolled bool   `json:"enrolled"`
+			Class    string `json:"class"`
+		} `json:"users"`
+	} `json:"offline"`
+}
+
+// class tells how the person's offline data is kept on the machine.
+func (w *world) class() (string, error) {
+	st, err := w.status()
+	if err != nil {
+		return "", err
+	}
+	for _, u := range st.Offline.Users {
+		if u.User == w.user && u.Enrolled {
+			return u.Class, nil
+		}
+	}
+	return "", errors.New("the agent does not list " + w.user + " as enrolled")
 }
 
 func (w *world) status() (status, error) {
