@@ -104,17 +104,19 @@ func licence(dir string) (string, error) {
 	}
 	var found []string
 	for _, n := range names {
+		if strings.ContainsAny(filepath.Base(n), "-_") { // notices of what came along, such as LICENSE-3RD-PARTY
+			continue
+		}
 		b, err := os.ReadFile(n)
 		if err != nil {
 			continue
 		}
 		s := strings.Join(strings.Fields(strings.ToLower(string(b))), " ")
 		switch {
-		case strings.Contains(s, "gnu general public license") && !strings.Contains(s, "mozilla public license"),
-			strings.Contains(s, "gnu lesser general public"), strings.Contains(s, "gnu affero") && !strings.Contains(s, "mozilla public license"):
-			found = append(found, "copyleft")
-		case strings.Contains(s, "mozilla public license"):
+		case strings.Contains(s, "mozilla public license"): // it names the GNU licences, so it comes first
 			found = append(found, "MPL-2.0")
+		case strings.Contains(s, "gnu general public license"), strings.Contains(s, "gnu lesser general public"), strings.Contains(s, "gnu affero"):
+			found = append(found, "copyleft")
 		case strings.Contains(s, "apache license") && strings.Contains(s, "version 2.0"):
 			found = append(found, "Apache-2.0")
 		case strings.Contains(s, "permission is hereby granted, free of charge"):
