@@ -62,7 +62,7 @@ func FuzzStateFolder(f *testing.F) {
 	f.Add(uint8(4), seal.Sign(grant, seal.Refusal, "m", []byte(`{"machine_id":"m"}`)))
 	f.Fuzz(func(t *testing.T, which uint8, raw []byte) {
 		names := []string{"state", "policy", "ledger", "journal", "refusal", "vaults/u", "bundles/u.1.0"}
-		cfg := Config{Dir: t.TempDir(), MachineID: "m", GrantKey: pub, Clock: clock.NewManual(start), Cost: cheap}
+		cfg := Config{FS: newMemFS(), MachineID: "m", GrantKey: pub, Clock: clock.NewManual(start), Cost: cheap}
 		v, err := Open(context.Background(), cfg)
 		if err != nil {
 			t.Fatal(err)
