@@ -28,6 +28,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -143,6 +144,25 @@ func (a *API) Stop() {
 
 // TLS is the configuration of the listener. certificate shows the server's own.
 func (a *API) TLS(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	conf := a.tls(certificate)
+	// A configuration for each connection, because VerifyConnection is not told from
+	// where it comes.
+	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		c := conf.Clone()
+		c.GetConfigForClient = nil
+		c.VerifyConnection = func(cs tls.ConnectionState) error {
+			err := a.verify(cs)
+			if err != nil {
+				a.foreign(hello.Conn.RemoteAddr(), cs.PeerCertificates[0], err)
+			}
+			return err
+		}
+		return c, nil
+	}
+	return conf
+}
+
+func (a *API) tls(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS13,
 		GetCertificate: certificate,
@@ -161,6 +181,33 @@ func (a *API) verify(cs tls.ConnectionState) error {
 	}
 	_, _, err := a.c.CA.Recognise(cs.PeerCertificates[0])
 	return err
+}
+
+// foreign leaves an event about a certificate of another CA, at most one a minute
+// for each address.
+func (a *API) foreign(from net.Addr, c *x509.Certificate, cause error) {
+	addr := address(from.String())
+	a.c.Log.Debug("a foreign certificate was turned away", "address", addr.String(), "error", cause)
+	if !a.notices.take(addr.String()) {
+		return
+	}
+	data, err := json.Marshal(map[string]string{"certificate": ca.Fingerprint(c), "issuer": text.CleanN(c.Issuer.String(), 128)})
+	if err != nil {
+		data = nil
+	}
+	a.note(event.Event{
+		Type: event.MachineRefused, Subject: text.CleanN(c.Subject.CommonName, 64), Address: addr.String(), Link: "refused", Outcome: "deny",
+		Reason: "foreign-certificate", Data: data,
+	})
+}
+
+// address is the IP address of an address with a port.
+func address(s string) netip.Addr {
+	ap, err := netip.ParseAddrPort(s)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return ap.Addr().Unmap().WithZone("")
 }
 
 // Server makes the HTTP server of the listener.
@@ -282,9 +329,7 @@ func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
 }
 
 func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, error) {
-	if ap, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		r.addr = ap.Addr().Unmap().WithZone("")
-	}
+	r.addr = address(r.RemoteAddr)
 	if err := r.speaks(); err != nil {
 		return nil, err
 	}
@@ -377,8 +422,7 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 	}
 	f := fault.Of(err)
 	switch {
-	case ctx.Err() != nil:
-		return // nobody is there to be answered
+	case ctx.Err() != nil: // most likely nobody is there to be answered
 	case f.Status() >= 500:
 		id := store.NewID()
 		a.c.Log.Error("a request failed", "id", id, "path", r.URL.Path, "machine", r.m.ID, "error", err)
@@ -462,7 +506,6 @@ func (r *request) body() ([]byte, error) {
 	}
 	rc := http.NewResponseController(r.w)
 	_ = rc.SetReadDeadline(clock.Deadline(postTime))
-	defer func() { _ = rc.SetReadDeadline(time.Time{}) }()
 	size := max(r.ContentLength, 512)
 	buf := make([]byte, 0, min(size+1, wire.MaxRequest))
 	for {
@@ -484,6 +527,8 @@ func (r *request) body() ([]byte, error) {
 		}
 		if err != nil {
 			clear(buf)
+			// The deadline stays: nobody waits for the rest of it.
+			r.w.Header().Set("Connection", "close")
 			return nil, fault.Newf(fault.BadRequest, "The request could not be read to its end.").Because(err)
 		}
 	}
@@ -491,6 +536,7 @@ func (r *request) body() ([]byte, error) {
 		clear(buf)
 		return nil, fault.Newf(fault.BadRequest, "The request has more than %d octets.", wire.MaxRequest)
 	}
+	_ = rc.SetReadDeadline(time.Time{})
 	return buf, nil
 }
 

@@ -96,7 +96,6 @@ func TestBadInputAtJoiningNamesTheField(t *testing.T) {
 		"no request":                    {func(j *wire.Join) { j.CSR = nil }, fault.Invalid, "PKCS#10"},
 		"a request that is not its own": {func(j *wire.Join) { j.CSR[len(j.CSR)-1] ^= 1 }, fault.Invalid, "signature"},
 		"an unknown class":              {func(j *wire.Join) { j.Facts.Class = "magic" }, fault.Invalid, "facts.class"},
-		"class tpm without a parent":    {func(j *wire.Join) { j.Facts.Class = "tpm" }, fault.Invalid, "facts.parent"},
 		"a parent that is none":         {func(j *wire.Join) { j.Facts.Parent = []byte("x") }, fault.Invalid, "facts.parent"},
 		"an attest key that is none":    {func(j *wire.Join) { j.Facts.AttestKey = []byte("x") }, fault.Invalid, "facts.attest_key"},
 		"no boot":                       {func(j *wire.Join) { j.Facts.Boot = "" }, fault.Invalid, "facts.boot"},
