@@ -1,0 +1,872 @@
+package desk_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/desk/desktest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/store/storetest"
+)
+
+var start = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
+
+// onBoth runs fn over an empty store of either engine, and checks afterwards that
+// the event chains are whole.
+func onBoth(t *testing.T, fn func(t *testing.T, r *desktest.Rig, c *clock.Manual)) {
+	t.Helper()
+	storetest.Databases(t, func(t *testing.T, database string) {
+		c := clock.NewManual(start)
+		s := storetest.Open(t, store.Config{Database: database, Clock: c})
+		r := desktest.New(t, s, c)
+		fn(t, r, c)
+		if v, err := r.Desk.VerifyEvents(t.Context(), desk.Root(), rest.Verify{}); err != nil || !v.Whole {
+			t.Errorf("the event chains: %+v, %v", v, err)
+		}
+	})
+}
+
+func ok[T any](v T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantCode(t *testing.T, err error, code fault.Code) {
+	t.Helper()
+	if !fault.Is(err, code) {
+		t.Fatalf("error %v, want code %s", err, code)
+	}
+}
+
+func addUser(t *testing.T, r *desktest.Rig, name, role string) rest.User {
+	t.Helper()
+	return ok(r.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: name, Role: role}))(t)
+}
+
+func id(prefixed string) string {
+	_, s, _ := strings.Cut(prefixed, "_")
+	return s
+}
+
+// actions is every function of the desk that an administrator may call, with an
+// input that is right, and the lowest role that may.
+func actions(r *desktest.Rig) map[string]struct {
+	lowest string
+	do     func(ctx context.Context, a desk.Actor) error
+} {
+	type row = struct {
+		lowest string
+		do     func(ctx context.Context, a desk.Actor) error
+	}
+	d := r.Desk
+	str := func(s string) *string { return &s }
+	one := func(v any, err error) error { return err }
+	return map[string]row{
+		"ListUsers":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListUsers(ctx, a, "", "", 0)) }},
+		"ListLocks":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListLocks(ctx, a)) }},
+		"ShowUser":      {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowUser(ctx, a, "anna")) }},
+		"ListGroups":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListGroups(ctx, a, "", 0)) }},
+		"ShowGroup":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowGroup(ctx, a, "staff")) }},
+		"ListMembers":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMembers(ctx, a, "staff", "", 0)) }},
+		"ListFactors":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListFactors(ctx, a, "anna")) }},
+		"ListPolicies":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListPolicies(ctx, a)) }},
+		"ShowPolicy":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowPolicy(ctx, a, "default")) }},
+		"PolicyHistory": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.PolicyHistory(ctx, a, "default", "", 0)) }},
+		"ListMachines":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMachines(ctx, a, "", "", 0)) }},
+		"ShowMachine":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowMachine(ctx, a, "laptop")) }},
+		"ListTokens":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListTokens(ctx, a, "", 0)) }},
+		"ListOffline":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListOffline(ctx, a, "", "", "", 0)) }},
+		"ListWindows":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListWindows(ctx, a, "", "", "", 0)) }},
+		"ListEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListEvents(ctx, a, desk.EventFilter{}, "", 0))
+		}},
+		"ShowEvent": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ShowEvent(ctx, a, rest.EventPrefix+"01930000-0000-7000-8000-000000000000"))
+		}},
+		"FollowEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return d.FollowEvents(ctx, a, desk.EventFilter{}, 0, nil, func() error { return errors.New("enough") })
+		}},
+		"VerifyEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.VerifyEvents(ctx, a, rest.Verify{})) }},
+		"Explain": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.Explain(ctx, a, rest.Explain{User: "anna", Machine: "laptop", Scope: "logon"}))
+		}},
+		"Settings": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Settings(ctx, a)) }},
+		"Status":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Status(ctx, a)) }},
+
+		"Unlock": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error { return one(d.Unlock(ctx, a, "anna")) }},
+		"IssueEnrolCode": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.IssueEnrolCode(ctx, a, "anna", rest.NewEnrolCode{}))
+		}},
+		"IssueBypassCode": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.IssueBypassCode(ctx, a, "anna", rest.NewBypassCode{Reason: "r"}))
+		}},
+		"LoseFactor": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error { return one(d.LoseFactor(ctx, a, "anna", "fac_x")) }},
+		"LoseMachine": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.LoseMachine(ctx, a, "nowhere", rest.Why{}))
+		}},
+		"RevokeWindows": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RevokeWindows(ctx, a, rest.Pairs{User: "anna"}))
+		}},
+		"RevokeWindow": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return d.RevokeWindow(ctx, a, rest.WindowPrefix+"01930000-0000-7000-8000-000000000000")
+		}},
+
+		"AddUser": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddUser(ctx, a, rest.NewUser{Name: "new-" + a.Role}))
+		}},
+		"ChangeUser": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeUser(ctx, a, "anna", 0, rest.UserChange{DisplayName: str(a.Role)}))
+		}},
+		"SetPassword": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return d.SetPassword(ctx, a, "anna", rest.NewPassword{Password: rest.Hide(desktest.Password())})
+		}},
+		"RemoveUser": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveUser(ctx, a, "nobody", 0) }},
+		"AddTOTP": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddTOTP(ctx, a, "anna", rest.NewTOTP{}))
+		}},
+		"AddBackup":    {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.AddBackup(ctx, a, "anna")) }},
+		"RemoveFactor": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.RemoveFactor(ctx, a, "anna", "x")) }},
+		"AddGroup": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddGroup(ctx, a, rest.NewGroup{Name: "new-" + a.Role}))
+		}},
+		"ChangeGroup": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeGroup(ctx, a, "staff", 0, rest.GroupChange{MFA: str("on")}))
+		}},
+		"RemoveGroup":  {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveGroup(ctx, a, "none", 0) }},
+		"AddMember":    {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.AddMember(ctx, a, "staff", "anna")) }},
+		"RemoveMember": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.RemoveMember(ctx, a, "none", "anna")) }},
+		"AddPolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddPolicy(ctx, a, rest.NewPolicy{Name: "new-" + a.Role}))
+		}},
+		"ChangePolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangePolicy(ctx, a, "default", 0, rest.PolicyChange{Comment: "c"}))
+		}},
+		"RemovePolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemovePolicy(ctx, a, "none", 0) }},
+		"RollbackPolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RollbackPolicy(ctx, a, "default", 0, rest.Rollback{Version: 7}))
+		}},
+		"ChangeMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeMachine(ctx, a, "laptop", 0, rest.MachineChange{Mode: str("enforced")}))
+		}},
+		"RevokeMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RevokeMachine(ctx, a, "nowhere", rest.Why{}))
+		}},
+		"RemoveMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveMachine(ctx, a, "laptop", 0) }},
+		"IssueToken":    {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.IssueToken(ctx, a, rest.NewToken{})) }},
+		"WithdrawToken": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.WithdrawToken(ctx, a, "tok_x") }},
+		"Disenrol":      {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.Disenrol(ctx, a, rest.Pairs{All: true})) }},
+		"Lift":          {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.Lift(ctx, a, rest.Pairs{All: true})) }},
+
+		"ChangeSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeSettings(ctx, a, rest.SettingsChange{Contact: str("x")}))
+		}},
+	}
+}
+
+func TestEveryActionHasItsRight(t *testing.T) {
+	c := clock.NewManual(start)
+	r := desktest.New(t, storetest.Open(t, store.Config{Database: storetest.SQLite(t), Clock: c}), c)
+	addUser(t, r, "anna", rest.RoleNone)
+	ok(r.AddGroup(t.Context(), desk.Root(), rest.NewGroup{Name: "staff"}))(t)
+	r.Machine(t, "laptop", rest.MachineActive)
+	all := actions(r)
+
+	// The table is complete.
+	for name := range methods(r.Desk) {
+		if _, ok := all[name]; !ok {
+			t.Errorf("the action %s is not in this table", name)
+		}
+	}
+	order := map[string]int{}
+	for i, role := range rest.Roles {
+		order[role] = i
+	}
+	for name, action := range all {
+		for _, role := range append([]string{"", "root", "Owner"}, rest.Roles...) {
+			i, known := order[role]
+			may := known && i >= order[action.lowest]
+			before := count(t, r)
+			err := action.do(t.Context(), desk.Actor{Name: "somebody", Role: role})
+			if fault.Is(err, fault.Forbidden) == may {
+				t.Errorf("%s as %q: %v, may = %v", name, role, err, may)
+			}
+			if fault.Is(err, fault.Internal) {
+				t.Errorf("%s as %q: %v", name, role, err)
+			}
+			if !may && count(t, r) != before {
+				t.Errorf("%s as %q was refused and left an event", name, role)
+			}
+		}
+		if err := action.do(t.Context(), desk.Actor{Role: rest.RoleOwner}); !fault.Is(err, fault.Forbidden) {
+			t.Errorf("%s by nobody: %v", name, err)
+		}
+	}
+}
+
+func count(t *testing.T, r *desktest.Rig) int64 {
+	t.Helper()
+	return ok(r.VerifyEvents(t.Context(), desk.Root(), rest.Verify{}))(t).Events
+}
+
+// TestNobodyResetsAnEqual is E3: equal or higher roles need a second approver who is
+// a third person, whatever the way.
+func TestNobodyResetsAnEqual(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		people := map[string]rest.User{}
+		for _, role := range rest.Roles {
+			people[role] = addUser(t, r, "a-"+role, role)
+		}
+		off, none := rest.MFAOff, rest.RoleNone
+		group := ok(r.AddGroup(ctx, desk.Root(), rest.NewGroup{Name: "free", MFA: rest.MFAOff}))(t)
+		ways := map[string]func(a desk.Actor, who string) error{
+			"password": func(a desk.Actor, who string) error {
+				return r.SetPassword(ctx, a, who, rest.NewPassword{Password: rest.Hide(desktest.Password())})
+			},
+			"bypass code": func(a desk.Actor, who string) error {
+				_, err := r.IssueBypassCode(ctx, a, who, rest.NewBypassCode{Reason: "r"})
+				return err
+			},
+			"enrolment code": func(a desk.Actor, who string) error {
+				_, err := r.IssueEnrolCode(ctx, a, who, rest.NewEnrolCode{})
+				return err
+			},
+			"authenticator": func(a desk.Actor, who string) error {
+				_, err := r.AddTOTP(ctx, a, who, rest.NewTOTP{})
+				return err
+			},
+			"backup codes": func(a desk.Actor, who string) error {
+				_, err := r.AddBackup(ctx, a, who)
+				return err
+			},
+			"removing factors": func(a desk.Actor, who string) error {
+				_, err := r.RemoveFactor(ctx, a, who, "backup")
+				return err
+			},
+			"2fa off": func(a desk.Actor, who string) error {
+				_, err := r.ChangeUser(ctx, a, who, 0, rest.UserChange{MFA: &off})
+				return err
+			},
+			"a group without 2fa": func(a desk.Actor, who string) error {
+				_, err := r.AddMember(ctx, a, group.Name, who)
+				return err
+			},
+			"role": func(a desk.Actor, who string) error {
+				_, err := r.ChangeUser(ctx, a, who, 0, rest.UserChange{Role: &none})
+				return err
+			},
+			"disabling": func(a desk.Actor, who string) error {
+				yes := true
+				_, err := r.ChangeUser(ctx, a, who, 0, rest.UserChange{Disabled: &yes})
+				return err
+			},
+			"removing": func(a desk.Actor, who string) error { return r.RemoveUser(ctx, a, who, 0) },
+		}
+		admin := desk.Actor{Name: "adam", UserID: "adam-id", Role: rest.RoleAdministrator}
+		owner := desk.Actor{Name: "otto", UserID: "otto-id", Role: rest.RoleOwner}
+		with := func(a desk.Actor, p desk.Actor) desk.Actor { a.Approver = &p; return a }
+		victim := people[rest.RoleOwner]
+		for name, way := range ways {
+			for what, a := range map[string]desk.Actor{
+				"an administrator":                           admin,
+				"an administrator whom an owner approves":    with(admin, owner),
+				"an owner alone":                             owner,
+				"an owner who approves himself":              with(owner, owner),
+				"an owner whom the subject approves":         with(owner, desk.Actor{Name: victim.Name, UserID: id(victim.ID), Role: rest.RoleOwner}),
+				"an owner whom an administrator approves":    with(owner, admin),
+				"an owner whom nobody with a name approves":  with(owner, desk.Actor{Name: "otto", Role: rest.RoleOwner}),
+				"a help desk that calls itself owner's peer": {Name: "hilda", Role: rest.RoleHelpDesk},
+			} {
+				if err := way(a, victim.Name); !fault.Is(err, fault.Forbidden) {
+					t.Errorf("%s of an owner by %s: %v", name, what, err)
+				}
+			}
+			if err := way(admin, people[rest.RoleAdministrator].Name); !fault.Is(err, fault.Forbidden) {
+				t.Errorf("%s of an administrator by an administrator: %v", name, err)
+			}
+		}
+		// An administrator may for lower roles, and an owner whom another owner approves
+		// for an owner. "removing" comes last: it takes the user away.
+		delete(ways, "removing")
+		for name, way := range ways {
+			if err := way(admin, people[rest.RoleHelpDesk].Name); err != nil && !fault.Is(err, fault.NotFound) {
+				t.Errorf("%s of a help desk by an administrator: %v", name, err)
+			}
+			third := addUser(t, r, "third-"+strings.ReplaceAll(name, " ", "-"), rest.RoleOwner)
+			if err := way(with(owner, desk.Actor{Name: "olga", UserID: "olga-id", Role: rest.RoleOwner}), third.Name); err != nil && !fault.Is(err, fault.NotFound) {
+				t.Errorf("%s of an owner by an owner whom a third approves: %v", name, err)
+			}
+		}
+		// A code that two gave out names both.
+		code := ok(r.IssueBypassCode(ctx, with(owner, desk.Actor{Name: "olga", Role: rest.RoleOwner}), addUser(t, r, "zed", rest.RoleOwner).Name, rest.NewBypassCode{Reason: "r"}))(t)
+		e := ok(r.ListEvents(ctx, desk.Root(), desk.EventFilter{Types: []string{string(event.CodeIssued)}}, "", 1))(t).Items[0]
+		if !strings.Contains(string(e.Data), `"approved_by":"olga"`) || e.Actor != "otto" {
+			t.Errorf("the event of code %s: %s by %s", code.ID, e.Data, e.Actor)
+		}
+		// Nobody gives away more than they have.
+		_, err := r.AddUser(ctx, admin, rest.NewUser{Name: "peer", Role: rest.RoleAdministrator})
+		wantCode(t, err, fault.Forbidden)
+		role := rest.RoleAdministrator
+		_, err = r.ChangeUser(ctx, admin, people[rest.RoleNone].Name, 0, rest.UserChange{Role: &role})
+		wantCode(t, err, fault.Forbidden)
+	})
+}
+
+// TestGroupsDoNotSwitchOffEquals: what a group does to its members is done to each.
+func TestGroupsDoNotSwitchOffEquals(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		admin := desk.Actor{Name: "adam", Role: rest.RoleAdministrator}
+		off, on, inherit := rest.MFAOff, rest.MFAOn, rest.MFAInherit
+		g := ok(r.AddGroup(ctx, admin, rest.NewGroup{Name: "all", MFA: on}))(t)
+		boss := addUser(t, r, "boss", rest.RoleOwner)
+		ok(r.AddMember(ctx, admin, g.Name, boss.Name))(t)
+		for name, mfa := range map[string]string{"off": off, "no longer on": inherit} {
+			if _, err := r.ChangeGroup(ctx, admin, g.Name, 0, rest.GroupChange{MFA: &mfa}); !fault.Is(err, fault.Forbidden) {
+				t.Errorf("switched %s: %v", name, err)
+			}
+		}
+		if err := r.RemoveGroup(ctx, admin, g.Name, 0); !fault.Is(err, fault.Forbidden) {
+			t.Errorf("removing a group that forces 2FA on an owner: %v", err)
+		}
+		_, err := r.RemoveMember(ctx, admin, g.Name, boss.Name)
+		wantCode(t, err, fault.Forbidden)
+	})
+}
+
+// TestExemptingAnOwnersMachine is E3 by way of the machine.
+func TestExemptingAnOwnersMachine(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		m := r.Machine(t, "laptop", rest.MachineActive)
+		boss := addUser(t, r, "boss", rest.RoleOwner)
+		ok(r.ChangeMachine(t.Context(), desk.Root(), m.Name, 0, rest.MachineChange{Owner: &boss.Name}))(t)
+		exempt := "exempt"
+		_, err := r.ChangeMachine(t.Context(), desk.Actor{Name: "adam", Role: rest.RoleAdministrator}, m.Name, 0, rest.MachineChange{Mode: &exempt})
+		wantCode(t, err, fault.Forbidden)
+		if got := ok(r.ShowMachine(t.Context(), desk.Root(), m.Name))(t).Mode; got != "normal" {
+			t.Errorf("mode %s", got)
+		}
+	})
+}
+
+func TestTwoAdministratorsDoNotOverwriteEachOther(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		u := addUser(t, r, "anna", "")
+		g := ok(r.AddGroup(ctx, desk.Root(), rest.NewGroup{Name: "staff"}))(t)
+		p := ok(r.ShowPolicy(ctx, desk.Root(), "default"))(t)
+		m := ok(r.ShowMachine(ctx, desk.Root(), rest.MachinePrefix+r.Machine(t, "laptop", rest.MachineActive).ID))(t)
+		for name, change := range map[string]func(i int) error{
+			"user": func(i int) error {
+				s := fmt.Sprint(i)
+				_, err := r.ChangeUser(ctx, desk.Root(), u.ID, u.Rev, rest.UserChange{DisplayName: &s})
+				return err
+			},
+			"group": func(i int) error {
+				s := fmt.Sprintf("staff-%d", i)
+				_, err := r.ChangeGroup(ctx, desk.Root(), g.ID, g.Rev, rest.GroupChange{Name: &s})
+				return err
+			},
+			"policy": func(i int) error {
+				_, err := r.ChangePolicy(ctx, desk.Root(), p.ID, p.Rev, rest.PolicyChange{Settings: json.RawMessage(fmt.Sprintf(`{"offline_days": %d}`, 10+i))})
+				return err
+			},
+			"machine": func(i int) error {
+				s := fmt.Sprintf("laptop-%d", i)
+				_, err := r.ChangeMachine(ctx, desk.Root(), m.ID, m.Rev, rest.MachineChange{Name: &s})
+				return err
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				var wg sync.WaitGroup
+				errs := make([]error, 8)
+				for i := range errs {
+					wg.Go(func() { errs[i] = change(i) })
+				}
+				wg.Wait()
+				won := 0
+				for _, err := range errs {
+					switch {
+					case err == nil:
+						won++
+					case !fault.Is(err, fault.Conflict):
+						t.Error(err)
+					}
+				}
+				if won != 1 {
+					t.Errorf("%d changes of the same revision were kept", won)
+				}
+			})
+		}
+	})
+}
+
+// TestOneNameIsGivenOnce: of several who add the same name at once one does.
+func TestOneNameIsGivenOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		var wg sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			wg.Go(func() { _, errs[i] = r.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "anna"}) })
+		}
+		wg.Wait()
+		won := 0
+		for _, err := range errs {
+			if err == nil {
+				won++
+			} else if !fault.Is(err, fault.Exists) {
+				t.Error(err)
+			}
+		}
+		if won != 1 || count(t, r) != 1 {
+			t.Errorf("%d users, %d events", won, count(t, r))
+		}
+	})
+}
+
+// TestMachinesLearn: after each change the machines concerned have a higher serial
+// and their long polls are woken, and the others have not.
+func TestMachinesLearn(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		root := desk.Root()
+		near, far := r.Machine(t, "near", rest.MachineActive), r.Machine(t, "far", rest.MachineActive)
+		anna := addUser(t, r, "anna", "")
+		ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "staff"}))(t)
+		uid := id(anna.ID)
+		r.Vault(t, uid, near.ID, "software", clock.Micros(c.Now().Add(time.Hour)), 5)
+		yes, on := true, "on"
+		only, everybody := []string{near.ID}, []string{near.ID, far.ID}
+		for _, step := range []struct {
+			name string
+			who  []string
+			do   func() error
+		}{
+			{"a disabled user", only, func() error { return second(r.ChangeUser(ctx, root, "anna", 0, rest.UserChange{Disabled: &yes})) }},
+			{"a user's 2FA", only, func() error { return second(r.ChangeUser(ctx, root, "anna", 0, rest.UserChange{MFA: &on})) }},
+			{"a password", only, func() error {
+				return r.SetPassword(ctx, root, "anna", rest.NewPassword{Password: rest.Hide(desktest.Password())})
+			}},
+			{"an authenticator", only, func() error { return second(r.AddTOTP(ctx, root, "anna", rest.NewTOTP{})) }},
+			{"backup codes", only, func() error { return second(r.AddBackup(ctx, root, "anna")) }},
+			{"removed backup codes", only, func() error { return second(r.RemoveFactor(ctx, root, "anna", "backup")) }},
+			{"a membership", only, func() error { return second(r.AddMember(ctx, root, "staff", "anna")) }},
+			{"a lost membership", only, func() error { return second(r.RemoveMember(ctx, root, "staff", "anna")) }},
+			{"a lifted lock-out", only, func() error {
+				r.Lock(t, uid, near.ID, clock.Micros(c.Now().Add(time.Hour)))
+				return second(r.Unlock(ctx, root, "anna"))
+			}},
+			{"a revoked window", only, func() error {
+				r.Window(t, uid, near.ID, "b", clock.Micros(c.Now().Add(time.Hour)))
+				return second(r.RevokeWindows(ctx, root, rest.Pairs{User: "anna"}))
+			}},
+			{"a wanted lift", only, func() error { return second(r.Lift(ctx, root, rest.Pairs{User: "anna"})) }},
+			{"a machine's mode", only, func() error {
+				return second(r.ChangeMachine(ctx, root, "near", 0, rest.MachineChange{Mode: ptr("enforced")}))
+			}},
+			{"an assigned user", only, func() error {
+				return second(r.ChangeMachine(ctx, root, "near", 0, rest.MachineChange{AddUsers: []string{"anna"}}))
+			}},
+			{"a group's 2FA", everybody, func() error { return second(r.ChangeGroup(ctx, root, "staff", 0, rest.GroupChange{MFA: &on})) }},
+			{"a removed group", everybody, func() error { return r.RemoveGroup(ctx, root, "staff", 0) }},
+			{"a new policy", everybody, func() error { return second(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "p"})) }},
+			{"a changed policy", everybody, func() error {
+				return second(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"offline_days": 3}`)}))
+			}},
+			{"a policy rolled back", everybody, func() error { return second(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 1})) }},
+			{"a removed policy", everybody, func() error { return r.RemovePolicy(ctx, root, "p", 0) }},
+			{"the contact", everybody, func() error {
+				return second(r.ChangeSettings(ctx, root, rest.SettingsChange{Contact: ptr("call Bob")}))
+			}},
+			{"a disenrolment", only, func() error { return second(r.Disenrol(ctx, root, rest.Pairs{Machine: "near"})) }},
+			{"a removed user", only, func() error { return r.RemoveUser(ctx, root, "anna", 0) }},
+			{"a revoked machine", only, func() error { return second(r.RevokeMachine(ctx, root, "near", rest.Why{})) }},
+		} {
+			was := map[string]int64{near.ID: serial(t, r, near.ID), far.ID: serial(t, r, far.ID)}
+			woken := map[string]<-chan struct{}{}
+			for m := range was {
+				ch, cancel := r.Store.Watch(m)
+				defer cancel()
+				woken[m] = ch
+			}
+			if err := step.do(); err != nil {
+				t.Errorf("%s: %v", step.name, err)
+				continue
+			}
+			for m, before := range was {
+				told := serial(t, r, m) > before
+				if told != slices.Contains(step.who, m) {
+					t.Errorf("%s: machine %s told: %v", step.name, name(m, near), told)
+				}
+				select {
+				case <-woken[m]:
+					if !told {
+						t.Errorf("%s: machine %s woken for nothing", step.name, name(m, near))
+					}
+				case <-time.After(10 * time.Millisecond):
+					if told {
+						select {
+						case <-woken[m]:
+						case <-time.After(3 * time.Second):
+							t.Errorf("%s: machine %s not woken", step.name, name(m, near))
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func ptr[T any](v T) *T             { return &v }
+func second(_ any, err error) error { return err }
+
+func name(m string, near db.Machine) string {
+	if m == near.ID {
+		return "near"
+	}
+	return "far"
+}
+
+func serial(t *testing.T, r *desktest.Rig, machineID string) int64 {
+	t.Helper()
+	return ok(r.ShowMachine(t.Context(), desk.Root(), rest.MachinePrefix+machineID))(t).Serial
+}
+
+// TestGenerations: what makes offline data worthless raises the user's generation.
+func TestGenerations(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		anna := addUser(t, r, "anna", "")
+		gen := func() (n int64) {
+			must(t, r.Store.Read(ctx, func(q *store.Queries) error {
+				u, err := q.GetUser(ctx, id(anna.ID))
+				n = u.PasswordGeneration
+				return err
+			}))
+			return n
+		}
+		var factor string
+		for _, step := range []struct {
+			name  string
+			rises bool
+			do    func() error
+		}{
+			{"a password", true, func() error {
+				return r.SetPassword(ctx, root, "anna", rest.NewPassword{Password: rest.Hide(desktest.Password())})
+			}},
+			{"an authenticator", true, func() error {
+				f, err := r.AddTOTP(ctx, root, "anna", rest.NewTOTP{})
+				factor = f.ID
+				return err
+			}},
+			{"an authenticator that waits for its first code", false, func() error {
+				return second(r.AddTOTP(ctx, root, "anna", rest.NewTOTP{RequireFirstCode: true}))
+			}},
+			{"backup codes", true, func() error { return second(r.AddBackup(ctx, root, "anna")) }},
+			{"a lost authenticator", true, func() error { return second(r.LoseFactor(ctx, root, "anna", factor)) }},
+			{"a removed authenticator", true, func() error { return second(r.RemoveFactor(ctx, root, "anna", factor)) }},
+			{"a bypass code", false, func() error { return second(r.IssueBypassCode(ctx, root, "anna", rest.NewBypassCode{Reason: "r"})) }},
+			{"a removed bypass code", false, func() error { return second(r.RemoveFactor(ctx, root, "anna", "bypass")) }},
+			{"a new mail address", false, func() error { return second(r.ChangeUser(ctx, root, "anna", 0, rest.UserChange{Mail: ptr("a@b")})) }},
+		} {
+			before := gen()
+			if err := step.do(); err != nil {
+				t.Errorf("%s: %v", step.name, err)
+			} else if (gen() > before) != step.rises {
+				t.Errorf("%s: generation %d, was %d", step.name, gen(), before)
+			}
+		}
+	})
+}
+
+func TestPagesFollowEachOther(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		var want []string
+		for i := range 7 {
+			want = append(want, addUser(t, r, fmt.Sprintf("user-%d", i), "").Name)
+		}
+		var got []string
+		after := ""
+		for pages := 0; ; pages++ {
+			p := ok(r.ListUsers(ctx, root, "", after, 3))(t)
+			for _, u := range p.Items {
+				got = append(got, u.Name)
+			}
+			if after = p.Next; after == "" {
+				if pages != 2 {
+					t.Errorf("%d pages", pages+1)
+				}
+				break
+			}
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+		// Events go backwards, and the cursor of one list is none of another.
+		var types []string
+		after = ""
+		for {
+			p := ok(r.ListEvents(ctx, root, desk.EventFilter{}, after, 2))(t)
+			for _, e := range p.Items {
+				types = append(types, e.Subject)
+			}
+			if after = p.Next; after == "" {
+				break
+			}
+		}
+		slices.Reverse(types)
+		if d := cmp.Diff(want, types); d != "" {
+			t.Error(d)
+		}
+		p := ok(r.ListUsers(ctx, root, "", "", 1))(t)
+		_, err := r.ListGroups(ctx, root, p.Next, 0)
+		wantCode(t, err, fault.Invalid)
+		for _, bad := range []string{"x", "e30", "W10", p.Next + "A", strings.Repeat("A", 5000), "WyJ1c2VycyIsIlx1MDAwMCJd"} {
+			if _, err := r.ListUsers(ctx, root, "", bad, 1); !fault.Is(err, fault.Invalid) {
+				t.Errorf("cursor %q: %v", bad, err)
+			}
+		}
+		// The limit is kept.
+		if n := len(ok(r.ListUsers(ctx, root, "", "", 100000))(t).Items); n != 7 {
+			t.Errorf("%d users", n)
+		}
+	})
+}
+
+// TestFollowersMissNothing: events that are written while somebody begins to follow
+// come once each, in order.
+func TestFollowersMissNothing(t *testing.T) {
+	storetest.Engines(t, func(t *testing.T, s *store.Store) {
+		r := desktest.New(t, s, clock.Real)
+		const n = 60
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for i := range n {
+				if _, err := r.AddGroup(ctx, desk.Root(), rest.NewGroup{Name: fmt.Sprintf("g%03d", i)}); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+		for range 4 {
+			wg.Go(func() {
+				var got []string
+				err := r.FollowEvents(ctx, desk.Root(), desk.EventFilter{Types: []string{"group."}}, rest.MaxPage, func(e rest.Event) error {
+					if got = append(got, e.Subject); e.Subject == fmt.Sprintf("g%03d", n-1) {
+						return errDone
+					}
+					return nil
+				}, func() error { return nil })
+				if !errors.Is(err, errDone) {
+					t.Error(err)
+				}
+				if len(got) != n || !slices.IsSorted(got) {
+					t.Errorf("%d events: %v", len(got), got)
+				}
+			})
+			time.Sleep(20 * time.Millisecond)
+		}
+		wg.Wait()
+	})
+}
+
+var errDone = errors.New("done")
+
+// TestHistory: versions, differences and the way back (P5).
+func TestHistory(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		g := ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "staff"}))(t)
+		p := ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "strict", Groups: []string{"staff"}, Settings: json.RawMessage(`{"window": "0s"}`), Comment: "first"}))(t)
+		c.Advance(time.Hour)
+		ok(r.ChangePolicy(ctx, root, "strict", 0, rest.PolicyChange{
+			Name: ptr("stricter"), Priority: ptr(int64(7)), Groups: &[]string{}, Settings: json.RawMessage(`{"scopes": ["remote"], "factors_online": 2}`), Comment: "audit",
+		}))(t)
+		h := ok(r.PolicyHistory(ctx, root, p.ID, "", 0))(t).Items
+		want := []rest.Difference{
+			{Field: "name", Old: json.RawMessage(`"strict"`), New: json.RawMessage(`"stricter"`)},
+			{Field: "priority", Old: json.RawMessage(`100`), New: json.RawMessage(`7`)},
+			{Field: "groups", Old: json.RawMessage(`["staff"]`), New: json.RawMessage(`[]`)},
+			{Field: "scopes", Old: json.RawMessage(`["logon","elevation","remote"]`), New: json.RawMessage(`["remote"]`)},
+			{Field: "factors_online", Old: json.RawMessage(`1`), New: json.RawMessage(`2`)},
+		}
+		if len(h) != 2 || h[0].Version != 2 || h[0].Comment != "audit" || h[0].Actor != "root@local" || !h[0].At.Equal(start.Add(time.Hour)) {
+			t.Fatalf("%+v", h)
+		}
+		if d := cmp.Diff(want, h[0].Changes); d != "" {
+			t.Error(d)
+		}
+		back := ok(r.RollbackPolicy(ctx, root, "stricter", 0, rest.Rollback{Version: 1}))(t)
+		if back.Version != 3 || back.Name != "stricter" || back.Priority != 100 || !slices.Equal(back.Groups, []string{"staff"}) || !strings.Contains(string(back.Settings), `"window":"0s"`) {
+			t.Errorf("%+v", back)
+		}
+		// A group that is gone can not come back with a version.
+		must(t, r.RemoveGroup(ctx, root, g.Name, 0))
+		ok(r.ChangePolicy(ctx, root, "stricter", 0, rest.PolicyChange{Priority: ptr(int64(9))}))(t)
+		back = ok(r.RollbackPolicy(ctx, root, "stricter", 0, rest.Rollback{Version: 1}))(t)
+		if len(back.Groups) != 0 {
+			t.Errorf("groups %v", back.Groups)
+		}
+		h = ok(r.PolicyHistory(ctx, root, p.ID, "", 0))(t).Items
+		if last := h[len(h)-1]; len(last.Groups) != 1 || !strings.HasPrefix(last.Groups[0], rest.GroupPrefix) {
+			t.Errorf("a removed group is shown by its id: %v", last.Groups)
+		}
+		// Going back to where it is changes nothing.
+		again := ok(r.RollbackPolicy(ctx, root, "stricter", 0, rest.Rollback{Version: back.Version}))(t)
+		if again.Version != back.Version {
+			t.Errorf("version %d after %d", again.Version, back.Version)
+		}
+	})
+}
+
+// TestDismissedMachinesStayAway: nothing leads back from revoked and lost.
+func TestDismissedMachinesStayAway(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		r.Machine(t, "laptop", rest.MachineActive)
+		ok(r.RevokeMachine(ctx, root, "laptop", rest.Why{Reason: "sold"}))(t)
+		_, err := r.ChangeMachine(ctx, root, "laptop", 0, rest.MachineChange{Status: ptr(rest.MachineActive)})
+		wantCode(t, err, fault.Conflict)
+		_, err = r.RevokeMachine(ctx, root, "laptop", rest.Why{})
+		wantCode(t, err, fault.Conflict)
+		ok(r.LoseMachine(ctx, root, "laptop", rest.Why{}))(t)
+		_, err = r.RevokeMachine(ctx, root, "laptop", rest.Why{})
+		wantCode(t, err, fault.Conflict)
+		must(t, r.RemoveMachine(ctx, root, "laptop", 0))
+	})
+}
+
+// TestSecretsAreNotInEvents: what is shown once stands nowhere else.
+func TestSecretsAreNotInEvents(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		ok(r.AddUser(ctx, root, rest.NewUser{Name: "anna", Password: rest.HideText("correct horse battery")}))(t)
+		totp := ok(r.AddTOTP(ctx, root, "anna", rest.NewTOTP{}))(t)
+		backup := ok(r.AddBackup(ctx, root, "anna"))(t)
+		enrol := ok(r.IssueEnrolCode(ctx, root, "anna", rest.NewEnrolCode{}))(t)
+		bypass := ok(r.IssueBypassCode(ctx, root, "anna", rest.NewBypassCode{Reason: "r"}))(t)
+		token := ok(r.IssueToken(ctx, root, rest.NewToken{}))(t)
+		secrets := []string{"correct horse battery", totp.Key.Show(), enrol.Code.Show(), bypass.Code.Show(), token.Token.Show()}
+		for _, c := range backup.Codes {
+			secrets = append(secrets, c.Show())
+		}
+		page := ok(r.ListEvents(ctx, root, desk.EventFilter{}, "", 100))(t)
+		all, err := json.Marshal(page)
+		must(t, err)
+		tokens, err := json.Marshal(ok(r.ListTokens(ctx, root, "", 0))(t))
+		must(t, err)
+		factors, err := json.Marshal(ok(r.ListFactors(ctx, root, "anna"))(t))
+		must(t, err)
+		for _, s := range secrets {
+			if s == "" || strings.Contains(string(all)+string(tokens)+string(factors), s) {
+				t.Errorf("%q is empty, or stands in an event or a list", s)
+			}
+		}
+		if len(page.Items) != 6 {
+			t.Errorf("%d events", len(page.Items))
+		}
+		for _, x := range []any{totp, backup, enrol, bypass, token, rest.HideText("x")} {
+			if s := fmt.Sprintf("%v %+v %#v", x, x, x); strings.Contains(s, "otpauth") || strings.Contains(s, enrol.Code.Show()) {
+				t.Errorf("printed: %s", s)
+			}
+		}
+	})
+}
+
+func TestPasswordsAreJudged(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		for name, pw := range map[string]string{"short": "abc", "the user's name": "my name is annabella", "long": strings.Repeat("x", 300), "one letter": strings.Repeat("x", 30)} {
+			_, err := r.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "annabella", Mail: "nowhere", Password: rest.Hide(secret.FromString(pw))})
+			if !fault.Is(err, fault.Invalid) {
+				t.Errorf("%s: %v", name, err)
+			}
+			_, err = r.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "annabella", Password: rest.Hide(secret.FromString(pw))})
+			var f *fault.Fault
+			if !errors.As(err, &f) || len(f.Fields) != 1 || f.Fields[0].Name != "password" {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if n := len(ok(r.ListUsers(t.Context(), desk.Root(), "", "", 0))(t).Items); n != 0 {
+			t.Errorf("%d users were added", n)
+		}
+	})
+}
+
+// TestOfflineReportStates: data that is there and yet useless is told apart.
+func TestOfflineReportStates(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		m := r.Machine(t, "laptop", rest.MachineActive)
+		until := clock.Micros(c.Now().Add(60 * time.Hour))
+		states := func() map[string]string {
+			out := map[string]string{}
+			for _, e := range ok(r.ListOffline(ctx, root, "", "laptop", "", 0))(t).Items {
+				out[e.User] = e.State
+			}
+			return out
+		}
+		for name, uses := range map[string]int64{"fresh": 5, "empty": 0, "changed": 5, "wiped": 5} {
+			u := addUser(t, r, name, "")
+			r.Vault(t, id(u.ID), m.ID, "software", until, uses)
+		}
+		ok(r.AddBackup(ctx, root, "changed"))(t)
+		ok(r.Disenrol(ctx, root, rest.Pairs{User: "wiped"}))(t)
+		want := map[string]string{"fresh": "active", "empty": "used up", "changed": "outdated", "wiped": "disenrolling"}
+		if d := cmp.Diff(want, states()); d != "" {
+			t.Error(d)
+		}
+		if e := ok(r.ListOffline(ctx, root, "fresh", "", "", 0))(t).Items[0]; e.DaysLeft != 2.5 || e.SigninsLeft != 5 {
+			t.Errorf("%+v", e)
+		}
+		c.Advance(61 * time.Hour)
+		if got := states()["fresh"]; got != "expired" {
+			t.Errorf("after the days: %s", got)
+		}
+		// Paging by three fields.
+		var got []string
+		after := ""
+		for {
+			p := ok(r.ListOffline(ctx, root, "", "", after, 1))(t)
+			for _, e := range p.Items {
+				got = append(got, e.User)
+			}
+			if after = p.Next; after == "" {
+				break
+			}
+		}
+		if len(got) != 4 {
+			t.Errorf("paged: %v", got)
+		}
+	})
+}
