@@ -72,6 +72,7 @@ func TestBodiesThatAreNone(t *testing.T) {
 }
 
 func TestABodyThatNeverComesIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newStore(t), nil)
 	m := r.joined()
 	conn := m.dial("http/1.1")
@@ -110,6 +111,7 @@ func TestVersionsOfTheProtocol(t *testing.T) {
 }
 
 func TestAPollOverOldHTTPHangsLongerThanABodyMay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.Patience = 5500 * time.Millisecond })
 	m := r.joined()
 	serial := m.policy(0).Serial
