@@ -150,6 +150,12 @@ func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID st
 	groups := map[string]bool{}
 	chosen := map[string]*policy.Policy{}
 	for _, u := range users {
+		// Whom the machine knew once and is no longer for, it forgets (E4).
+		if ok, err := facts.Assigned(ctx, q, m.ID, u.ID); err != nil {
+			return f, err
+		} else if !ok {
+			continue
+		}
 		pu, err := facts.User(ctx, q, u, facts.At{MachineID: m.ID, Now: now})
 		if err != nil {
 			return f, err
