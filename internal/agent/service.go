@@ -11,8 +11,11 @@ import (
 // service is what the agent knows of a PAM service.
 type service struct {
 	scope policy.Scope
-	// caller: the subject is who calls, not the account that is asked for (S1).
+	// caller: the subject is who calls, not the account that is asked for (S1). sudo
+	// says itself who has to prove himself.
 	caller bool
+	// console: it serves the machine's own screen if it runs on a console's terminal.
+	console bool
 	// local: it serves a keyboard and screen of this machine and nothing else.
 	local bool
 	// remote: it lets people in over the network; a login that went past its auth
@@ -30,10 +33,10 @@ var services = map[string]service{
 	"xrdp":    {scope: policy.Remote, remote: true, programs: []string{"xrdp-sesman", "xrdp-sesexec", "xrdp"}},
 	"cockpit": {scope: policy.Remote, remote: true, programs: []string{"cockpit-session"}},
 
-	"sudo":      {scope: policy.Elevation, caller: true, programs: []string{"sudo", "sudo-rs"}},
-	"sudo-i":    {scope: policy.Elevation, caller: true, programs: []string{"sudo", "sudo-rs"}},
-	"su":        {scope: policy.Elevation, caller: true, programs: []string{"su"}},
-	"su-l":      {scope: policy.Elevation, caller: true, programs: []string{"su"}},
+	"sudo":      {scope: policy.Elevation, console: true, programs: []string{"sudo", "sudo-rs"}},
+	"sudo-i":    {scope: policy.Elevation, console: true, programs: []string{"sudo", "sudo-rs"}},
+	"su":        {scope: policy.Elevation, caller: true, console: true, programs: []string{"su"}},
+	"su-l":      {scope: policy.Elevation, caller: true, console: true, programs: []string{"su"}},
 	"runuser":   {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
 	"runuser-l": {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
 	"polkit-1":  {scope: policy.Elevation, programs: []string{"polkit-agent-helper-1", "polkitd"}},
@@ -108,5 +111,5 @@ func consoleTTY(tty string) bool {
 // localSeat tells whether a person sits at the machine, for break-glass: the same
 // rule as in the module.
 func localSeat(s service, tty, rhost string) bool {
-	return rhost == "" && (s.local || s.caller && strings.HasPrefix(tty, "/dev/") && consoleTTY(tty))
+	return rhost == "" && (s.local || s.console && strings.HasPrefix(tty, "/dev/") && consoleTTY(tty))
 }
