@@ -202,9 +202,10 @@ func (s done) next(ctx context.Context, t *talk) stage {
 		t.password = t.fresh.Clone()
 	}
 	v := Verdict{Outcome: d.Outcome, Reason: d.Reason, Text: d.Text, Online: true}
+	// Also with a denial: a code that was accepted before it is spent.
+	t.spend(ctx, d)
 	switch d.Outcome {
 	case policy.Allow:
-		t.spend(ctx, d)
 		if t.r.Purpose == wire.PurposePassword && d.PasswordChanged && !t.fresh.Empty() {
 			v.Authtok, v.HasAuthtok = t.fresh.Clone(), true
 		}
