@@ -123,18 +123,5 @@ func All(d Deps) (*Set, error) {
 	return s, nil
 }
 
-// Hash judges a new password for a user of the server's own directory and makes what
-// is stored of it; the desk's way to set one. A refused password is a *fault.Fault
-// with the field "password".
-func (s *Set) Hash(ctx context.Context, userName string, password secret.Bytes) (string, error) {
-	h, ok := s.by[Local].(interface {
-		Hash(ctx context.Context, userName string, password secret.Bytes) (string, error)
-	})
-	if !ok {
-		return "", errors.New("the server's own directory keeps no passwords")
-	}
-	return h.Hash(ctx, userName, password)
-}
-
 // Of is the directory of the user; nil stands for a user whom nobody knows.
 func (s *Set) Of(*db.User) Directory { return s.by[Local] }

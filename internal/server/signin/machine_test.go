@@ -103,8 +103,7 @@ type tale struct {
 	who      *person
 	born     time.Time
 	begin    wire.Begin
-	password bool   // the right one was given
-	code     string // a right code that nobody has used before was given in the last step
+	password bool // the right one was given
 	over     bool
 }
 
