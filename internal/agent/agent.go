@@ -86,7 +86,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err := identity.Folder(cfg.State); err != nil {
 		return err
 	}
-	lock, err := identity.Lock(cfg.State)
+	lock, err := identity.Lock(ctx, cfg.State)
 	if err != nil {
 		return err
 	}

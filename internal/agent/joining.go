@@ -55,7 +55,7 @@ func Join(ctx context.Context, j Joining) (Joined, error) {
 	if err := identity.Folder(j.State); err != nil {
 		return Joined{}, err
 	}
-	lock, err := identity.Lock(j.State)
+	lock, err := identity.Lock(ctx, j.State)
 	if err != nil {
 		return Joined{}, err
 	}

@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"strings"
 
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
@@ -82,8 +83,10 @@ func (s offline) next(ctx context.Context, t *talk) stage {
 			return sham{ask: true, decision: d, facts: f, link: s.link, data: data}
 		}
 		words := text.Denied(d.Reason, f.Contact)
-		if s.note != "" {
-			words += " " + text.CleanN(s.note, 300)
+		if note := text.CleanN(s.note, 300); strings.HasPrefix(note, "This machine has been revoked.") {
+			words = note
+		} else if note != "" {
+			words += " " + note
 		}
 		return t.denied(ctx, s.link, d.Reason, f.User, data, words)
 	}

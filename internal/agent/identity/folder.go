@@ -1,11 +1,15 @@
 package identity
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
+
+	"latchkey/internal/clock"
 )
 
 // Folder makes the state folder if it is not there, and refuses one that others
@@ -39,17 +43,28 @@ func Writable(dir string) error {
 	return os.Remove(filepath.Join(dir, name))
 }
 
+// lockTries and lockPause: an agent that was killed needs a moment to be gone.
+const (
+	lockTries = 20
+	lockPause = 100 * time.Millisecond
+)
+
 // Lock takes the folder for this process; close the file to give it back. The
 // error says that another agent has it.
-func Lock(dir string) (*os.File, error) {
+func Lock(ctx context.Context, dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
-	if err := lockFile(f); err != nil {
-		return nil, errors.Join(fmt.Errorf("another latchkey-agent uses %s; stop it first (systemctl stop latchkey-agent)", dir), f.Close())
+	for range lockTries {
+		if err = lockFile(f); err == nil {
+			return f, nil
+		}
+		if clock.Real.Sleep(ctx, lockPause) != nil {
+			break
+		}
 	}
-	return f, nil
+	return nil, errors.Join(fmt.Errorf("another latchkey-agent uses %s; stop it first (systemctl stop latchkey-agent)", dir), f.Close())
 }
 
 // Read gives the identity without opening its key.

@@ -287,15 +287,15 @@ func TestTheFolderIsRefusedIfOthersCouldLookIn(t *testing.T) {
 
 func TestOneAgentAtATime(t *testing.T) {
 	dir := folder(t)
-	f, err := Lock(dir)
+	f, err := Lock(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Lock(dir); err == nil || !strings.Contains(err.Error(), "another latchkey-agent") {
+	if _, err := Lock(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "another latchkey-agent") {
 		t.Errorf("%v", err)
 	}
 	_ = f.Close()
-	f, err = Lock(dir)
+	f, err = Lock(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}

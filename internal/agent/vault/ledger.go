@@ -126,6 +126,12 @@ func (v *Vault) fresh(ctx context.Context) error {
 	}
 	nv, err := v.cfg.Device.ReadCounter(ctx, v.st.Counter)
 	if errors.Is(err, tpm.ErrRemoved) || errors.Is(err, tpm.ErrReplaced) {
+		// Clearing a TPM takes its indices away, too: that is told as what it is.
+		if key, e := v.cfg.Device.UnsealState(ctx, v.st.Key); errors.Is(e, tpm.ErrCleared) {
+			return e
+		} else if e == nil {
+			key.Wipe()
+		}
 		return because(policy.ReasonVaultRolledBack, "the TPM's counter is not the one that the ledger goes with: %w", err)
 	}
 	if err != nil {

@@ -184,7 +184,7 @@ func reasonOf(err error) policy.Reason {
 		return policy.ReasonTPMCleared
 	case errors.Is(err, tpm.ErrGone), errors.Is(err, tpm.ErrNone), errors.Is(err, tpm.ErrUnavailable):
 		return policy.ReasonTPMGone
-	case errors.Is(err, tpm.ErrLocked):
+	case errors.Is(err, tpm.ErrLocked), tpm.LockedOut(err):
 		return policy.ReasonTPMLocked
 	case errors.Is(err, tpm.ErrRemoved), errors.Is(err, tpm.ErrReplaced):
 		return policy.ReasonTPMReplaced
