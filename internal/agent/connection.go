@@ -231,6 +231,12 @@ func (a *agent) subject(ctx context.Context, r *conversation.Request, s service,
 	if s.caller && m.RUser != "" {
 		r.User, r.Target = m.RUser, m.User
 	}
+	if r.User != m.User {
+		// What the stack holds is the target's password (su asks for that one): it says
+		// nothing of the caller, and the server must not judge it as his.
+		r.Password.Wipe()
+		r.Password, r.HasPassword = secret.Bytes{}, false
+	}
 	switch {
 	case r.User == m.User && m.Known:
 		uid := m.UID

@@ -94,6 +94,10 @@ func Absent(err error) bool {
 	return errors.Is(err, ErrGone) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNone)
 }
 
+// LockedOut tells whether err is the TPM's own lock-out, which is global and not
+// of a password of ours. It passes with time, or the owner resets it.
+func LockedOut(err error) bool { return errors.Is(err, tpm2.TPMRCLockout) }
+
 func isAny(err error, codes []tpm2.TPMRC) bool {
 	for _, rc := range codes {
 		if errors.Is(err, rc) {

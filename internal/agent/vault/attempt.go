@@ -336,6 +336,11 @@ func (v *Vault) refuseLocked(a Attempt, err error) (Result, error) {
 	e.Type, e.Outcome, e.Reason = event.SigninDenied, "deny", string(ReasonOf(err))
 	if v.led != nil && v.problem == "" {
 		_ = v.append(e, nil) // the cause is returned below, whether or not this can be written
+		// Not only a sign-in that was denied: a machine that wants looking after.
+		switch r := ReasonOf(err); r {
+		case policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced:
+			v.tell(event.TPMProblem, r, "")
+		}
 	} else {
 		_ = v.journalOnly(e)
 	}
