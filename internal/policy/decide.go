@@ -337,6 +337,8 @@ func (d *decider) trusted(rule string) bool {
 func (d *decider) window(rule string) bool {
 	w := d.f.Window
 	switch {
+	case d.p.Window <= 0:
+		return d.pass(rule, "the policy always asks")
 	case w == nil || !d.r.At.Before(w.Expires) || d.r.At.Before(w.Opened):
 		return d.pass(rule, "no valid window")
 	case !slices.Contains(d.p.WindowSilences, d.r.Scope):

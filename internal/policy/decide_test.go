@@ -130,6 +130,7 @@ func TestDecide(t *testing.T) {
 		}}, Allow, ReasonWindow},
 		{"W5 never at the first logon after a boot", []change{window, func(r *Request, f *Facts) { r.Boot = "b2" }}, MFA, ReasonMFA},
 		{"W5 a machine that does not tell its boot is not silenced", []change{window, func(r *Request, f *Facts) { r.Boot, f.Window.Boot = "", "" }}, MFA, ReasonMFA},
+		{"W1 a length of 0 always asks, also with a window from before", []change{window, func(r *Request, f *Facts) { f.Policies[0].Window = 0 }}, MFA, ReasonMFA},
 		{"W5 expired window", []change{window, func(r *Request, f *Facts) { f.Window.Expires = now }}, MFA, ReasonMFA},
 		{"W7 a window from the future (clock turned back)", []change{window, func(r *Request, f *Facts) { f.Window.Opened = now.Add(time.Second) }}, MFA, ReasonMFA},
 		{"W5 opened with fewer factors than are asked now", []change{window, func(r *Request, f *Facts) {
