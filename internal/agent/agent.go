@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -101,7 +100,7 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 		id.Proxy = cfg.Proxy
 	}
-	dropOldVaults(cfg, id)
+	dropOldVaults(ctx, cfg, id)
 
 	v, err := vault.Open(ctx, vault.Config{
 		Dir: id.VaultDir(cfg.State), MachineID: id.MachineID, Device: cfg.Device, GrantKey: id.Grant(), PermitKey: id.Permit(),
@@ -209,10 +208,11 @@ func (a *agent) bootNow(ctx context.Context) string {
 }
 
 // dropOldVaults removes offline data of identities that this machine had before.
-func dropOldVaults(cfg Config, id *identity.Identity) {
-	for _, dir := range id.OldVaults(cfg.State) {
-		if err := os.RemoveAll(dir); err != nil {
-			cfg.Log.Warn("offline data of an earlier identity can not be removed", "folder", dir, "err", err)
+func dropOldVaults(ctx context.Context, cfg Config, id *identity.Identity) {
+	for machine, dir := range id.OldVaults(cfg.State) {
+		err := vault.Discard(ctx, vault.Config{Dir: dir, MachineID: machine, Device: cfg.Device, Clock: cfg.Clock, Log: slog.New(slog.DiscardHandler), Cost: cfg.Cost})
+		if err != nil {
+			cfg.Log.Warn("offline data of an earlier identity could not be removed whole", "folder", dir, "err", err)
 			continue
 		}
 		cfg.Log.Info("offline data of an earlier identity was removed", "folder", dir)

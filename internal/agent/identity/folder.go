@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"latchkey/internal/clock"
@@ -77,16 +78,16 @@ func (i *Identity) VaultDir(dir string) string { return filepath.Join(dir, vault
 
 const vaultPrefix = "vault-"
 
-// OldVaults lists folders with offline data of earlier identities.
-func (i *Identity) OldVaults(dir string) []string {
+// OldVaults lists folders with offline data of earlier identities, by machine id.
+func (i *Identity) OldVaults(dir string) map[string]string {
 	all, err := filepath.Glob(filepath.Join(dir, vaultPrefix+"*"))
 	if err != nil {
 		return nil
 	}
-	var old []string
+	old := map[string]string{}
 	for _, v := range all {
 		if v != i.VaultDir(dir) {
-			old = append(old, v)
+			old[strings.TrimPrefix(filepath.Base(v), vaultPrefix)] = v
 		}
 	}
 	return old

@@ -310,7 +310,7 @@ func TestVaultsOfEarlierIdentitiesAreToldApart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if old := i.OldVaults(dir); len(old) != 1 || filepath.Base(old[0]) != "vault-old" {
+	if old := i.OldVaults(dir); len(old) != 1 || filepath.Base(old["old"]) != "vault-old" {
 		t.Errorf("%v", old)
 	}
 }
