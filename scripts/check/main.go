@@ -428,7 +428,8 @@ func goEnv(c *exec.Cmd) {
 }
 
 func generated(r *runner) {
-	r.command("go mod tidy -diff", []string{"scripts/go", "mod", "tidy", "-diff"})
+	r.command("go.mod is tidy", []string{"sh", "-c", `scripts/go mod tidy -diff >.cache/tidy.diff && exit 0
+		head -n 30 .cache/tidy.diff; echo "run: go mod tidy"; exit 1`})
 	r.tests("generated code", []string{"-count=1", "-run", "Fresh|Generated", "./..."})
 }
 
@@ -439,7 +440,7 @@ func unit(r *runner) {
 		return
 	}
 	pkgs = slices.DeleteFunc(pkgs, func(p string) bool { return p == "latchkey/internal/housetest" }) // ran as lint
-	r.tests("go test", append([]string{"-timeout", "15m"}, pkgs...))
+	r.tests("go test", append([]string{"-timeout", "10m"}, pkgs...))
 }
 
 // race leaves out what links SQLite: the translated C takes minutes to build under the race detector, and its own
@@ -460,7 +461,7 @@ func race(r *runner) {
 		return
 	}
 	light := slices.DeleteFunc(pkgs, func(p string) bool { return heavy[p] })
-	r.tests("go test -race", append([]string{"-race", "-timeout", "15m"}, light...), env("CGO_ENABLED=1"))
+	r.tests("go test -race", append([]string{"-race", "-timeout", "10m"}, light...), env("CGO_ENABLED=1"))
 }
 
 func native(r *runner) {
