@@ -117,8 +117,11 @@ func inWords(location, msg string) (field, what string) {
 		"expected object":                          "it is not an object",
 		"expected string to be RFC 3339 date-time": "it is no time such as 2026-12-01T08:00:00Z",
 		"unknown query parameter":                  "there is no such parameter",
+		"invalid integer":                          "it is not a whole number",
+		"invalid boolean":                          "it is not true or false",
+		"invalid date/time":                        "it is no time such as 2026-12-01T08:00:00Z",
 	} {
-		if msg == from {
+		if msg == from || strings.HasPrefix(from, "invalid ") && strings.HasPrefix(msg, from) {
 			return location, to
 		}
 	}

@@ -1,0 +1,389 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/api"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/desk/desktest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/storetest"
+)
+
+func newAPI(t *testing.T) (*desktest.Rig, http.Handler) {
+	t.Helper()
+	r := desktest.New(t, storetest.Open(t, store.Config{Database: storetest.SQLite(t)}), clock.Real)
+	return r, api.New(api.Deps{Desk: r.Desk, Version: "test"})
+}
+
+// as makes a request; a nil actor is nobody.
+func as(h http.Handler, a *desk.Actor, method, path, body string, header ...string) *http.Response {
+	req := httptest.NewRequest(method, path, strings.NewReader(body))
+	if body == "" {
+		req = httptest.NewRequest(method, path, nil)
+	} else {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	// Only a stream is not done long before.
+	ctx, cancel := context.WithTimeout(req.Context(), 10*time.Second)
+	defer cancel()
+	if strings.HasSuffix(req.URL.Path, "/stream") {
+		ctx, cancel = context.WithTimeout(ctx, 100*time.Millisecond)
+		defer cancel()
+	}
+	if a != nil {
+		ctx = api.WithActor(ctx, *a)
+	}
+	req = req.WithContext(ctx)
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, req)
+	return w.Result()
+}
+
+func root() *desk.Actor { a := desk.Root(); return &a }
+
+func read[T any](t *testing.T, res *http.Response) T {
+	t.Helper()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v T
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&v); err != nil {
+		t.Fatalf("%s: %v\n%s", res.Status, err, b)
+	}
+	return v
+}
+
+// operation is one of the description.
+type operation struct {
+	method, path, id string
+	params           []param
+	body             bool
+}
+
+type param struct {
+	Name, In string
+	Required bool
+}
+
+func operations(t *testing.T, h http.Handler) (ops []operation, doc map[string]any) {
+	t.Helper()
+	res := as(h, nil, "GET", rest.Base+"/openapi.json", "")
+	if res.StatusCode != 200 {
+		t.Fatal(res.Status)
+	}
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		OpenAPI string
+		Paths   map[string]map[string]struct {
+			OperationID string
+			Summary     string
+			Parameters  []param
+			RequestBody *struct{}
+		}
+	}
+	if err := json.Unmarshal(b, &d); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(d.OpenAPI, "3.1") {
+		t.Errorf("OpenAPI %s", d.OpenAPI)
+	}
+	for path, methods := range d.Paths {
+		for method, op := range methods {
+			if op.OperationID == "" || op.Summary == "" {
+				t.Errorf("%s %s has no id or no summary", method, path)
+			}
+			ops = append(ops, operation{strings.ToUpper(method), path, op.OperationID, op.Parameters, op.RequestBody != nil})
+		}
+	}
+	slices.SortFunc(ops, func(a, b operation) int { return strings.Compare(a.id, b.id) })
+	return ops, doc
+}
+
+var inPath = regexp.MustCompile(`\{[a-z]+\}`)
+
+// TestContract calls every operation of the description, with nobody, with things
+// that are not there and with bodies of every wrong form: each answer is a problem
+// of the documented form, and none says that the server itself has failed.
+func TestContract(t *testing.T) {
+	r, h := newAPI(t)
+	if _, err := r.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "anna"}); err != nil {
+		t.Fatal(err)
+	}
+	ops, _ := operations(t, h)
+	if len(ops) < 45 {
+		t.Fatalf("%d operations", len(ops))
+	}
+	problem := func(t *testing.T, res *http.Response, statuses ...int) {
+		t.Helper()
+		if !slices.Contains(statuses, res.StatusCode) {
+			b, _ := io.ReadAll(res.Body)
+			t.Errorf("%s, want %v: %s", res.Status, statuses, b)
+			return
+		}
+		if ct := res.Header.Get("Content-Type"); ct != "application/problem+json" {
+			t.Errorf("content type %q", ct)
+		}
+		p := read[rest.Problem](t, res)
+		if p.Status != res.StatusCode || p.Code == "" || p.Detail == "" || p.Title == "" || p.Type != "urn:latchkey:fault:"+string(p.Code) {
+			t.Errorf("%+v", p)
+		}
+		for _, f := range p.Fields {
+			if f.Name == "" || f.Fault == "" {
+				t.Errorf("a field without name or fault: %+v", p)
+			}
+		}
+	}
+	for _, op := range ops {
+		t.Run(op.id, func(t *testing.T) {
+			path := inPath.ReplaceAllString(op.path, "nothing-there")
+			body := ""
+			if op.body {
+				body = "{}"
+			}
+			problem(t, as(h, nil, op.method, path, body), 401, 422)
+			if op.id != "follow-events" {
+				// A name that is not there, however odd, is never a 500; a list, and what has
+				// no path parameter, is right with an empty body or says what is missing.
+				for _, odd := range []string{"nothing-there", "usr_01930000-0000-7000-8000-000000000000", "%00", "%ff%fe", "a%2Fb", strings.Repeat("x", 2000), "..%2f..", "%23999", "%F0%9F%98%80"} {
+					res := as(h, root(), op.method, inPath.ReplaceAllString(op.path, odd), body)
+					if res.StatusCode >= 300 {
+						problem(t, res, 404, 409, 422)
+					} else if strings.Contains(op.path, "{") {
+						t.Errorf("%s of %s: %s", op.id, odd, res.Status)
+					}
+				}
+			}
+			for _, q := range op.params {
+				if q.In != "query" {
+					continue
+				}
+				for _, v := range []string{"%00", "%ff", strings.Repeat("9", 400), "-1", "x,y,,"} {
+					if res := as(h, root(), op.method, path+"?"+q.Name+"="+v, body); res.StatusCode >= 300 {
+						problem(t, res, 404, 422)
+					}
+				}
+			}
+			problem(t, as(h, root(), op.method, path+"?surprise=1", body), 422)
+			if !op.body {
+				return
+			}
+			for name, b := range map[string]string{
+				"no object": `[]`, "a number": `7`, "null": `null`, "broken": `{"name":`, "an unknown field": `{"surprise":1}`, "two documents": `{} {}`,
+				"wrong types": `{"name":7,"user":true,"settings":3,"reason":[],"version":"x","mode":{}}`, "deep": strings.Repeat("[", 20000),
+			} {
+				res := as(h, root(), op.method, path, b)
+				if res.StatusCode < 300 {
+					t.Errorf("%s was taken", name)
+					continue
+				}
+				problem(t, res, 400, 404, 422)
+			}
+			problem(t, as(h, root(), op.method, path, `{"name":"`+strings.Repeat("x", api.MaxBody)+`"}`), 413)
+			for _, f := range [][]string{{"Content-Type", "text/plain"}, {"Content-Type", "application/xml"}} {
+				if res := as(h, root(), op.method, path, "{}", f...); res.StatusCode >= 500 {
+					t.Errorf("%v: %s", f, res.Status)
+				}
+			}
+		})
+	}
+}
+
+// TestAllFaultsAtOnce: what the door finds and what the desk finds has one form, and
+// comes with the field as the caller wrote it.
+func TestAllFaultsAtOnce(t *testing.T) {
+	_, h := newAPI(t)
+	for name, c := range map[string]struct {
+		method, path, body string
+		want               map[string]string
+	}{
+		"missing": {"POST", "/users", `{}`, map[string]string{"name": "it is missing"}},
+		"unknown fields": {"POST", "/users", `{"name":"anna","pasword":"x","rôle":"y"}`, map[string]string{
+			"pasword": "there is no such field", "rôle": "there is no such field",
+		}},
+		"wrong types": {"POST", "/users", `{"name":1,"must_change":"yes","groups":"staff","activate_at":"tomorrow"}`, map[string]string{
+			"name": "it is not text", "must_change": "it is not true or false", "groups": "it is not a list", "activate_at": "it is no time such as 2026-12-01T08:00:00Z",
+		}},
+		"wrong values": {"POST", "/users", `{"name":"a b ","mfa":"x","role":"y"}`, map[string]string{
+			"name": "the space at place 4 stands at an end", "mfa": `"x" is not allowed; allowed are inherit, on, off`, "role": `"y" is not allowed`,
+		}},
+		"parameters":         {"GET", "/events?limit=x&since=never", ``, map[string]string{"limit": "it is not a whole number", "since": "it is no time such as"}},
+		"unknown parameters": {"GET", "/events?nonsense=1&more=2", ``, map[string]string{"nonsense": "there is no such parameter", "more": "there is no such parameter"}},
+		"a policy": {"POST", "/policies", `{"name":"p","settings":{"window":"x","scopes":["moon"],"widow":1}}`, map[string]string{
+			"settings.window": "is not a duration", "settings.scopes": `"moon" is not allowed`, "settings.widow": "did you mean window?",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			res := as(h, root(), c.method, rest.Base+c.path, c.body)
+			p := read[rest.Problem](t, res)
+			if res.StatusCode != 422 || p.Code != "invalid" {
+				t.Errorf("%s %+v", res.Status, p)
+			}
+			got := map[string]string{}
+			for _, f := range p.Fields {
+				got[f.Name] = f.Fault
+			}
+			for field, fault := range c.want {
+				if !strings.Contains(got[field], fault) {
+					t.Errorf("%s: %q, want %q", field, got[field], fault)
+				}
+			}
+			if len(got) != len(c.want) {
+				t.Errorf("faults %v", got)
+			}
+		})
+	}
+}
+
+func TestETags(t *testing.T) {
+	_, h := newAPI(t)
+	res := as(h, root(), "POST", rest.Base+"/users", `{"name":"anna"}`)
+	if res.StatusCode != 201 || res.Header.Get("ETag") != `"1"` {
+		t.Fatalf("%s, ETag %s", res.Status, res.Header.Get("ETag"))
+	}
+	u := read[rest.User](t, res)
+	path := rest.Base + "/users/" + u.ID
+	for _, c := range []struct {
+		name, match string
+		status      int
+	}{
+		{"the one that was seen", `"1"`, 200},
+		{"the same again", `"1"`, 412},
+		{"any", `*`, 200},
+		{"none", ``, 200},
+		{"a weak one", `W/"4"`, 422},
+		{"no ETag at all", `4`, 422},
+		{"with zeros", `"04"`, 422},
+		{"of the future", `"99"`, 412},
+	} {
+		args := []string{}
+		if c.match != "" {
+			args = []string{"If-Match", c.match}
+		}
+		res := as(h, root(), "PATCH", path, `{"display_name":"`+c.name+`"}`, args...)
+		if res.StatusCode != c.status {
+			t.Errorf("%s: %s", c.name, res.Status)
+		}
+	}
+	if res := as(h, root(), "GET", path, ""); res.Header.Get("ETag") != `"4"` {
+		t.Errorf("ETag %s", res.Header.Get("ETag"))
+	}
+	if res := as(h, root(), "DELETE", path, "", "If-Match", `"1"`); res.StatusCode != 412 {
+		t.Errorf("delete: %s", res.Status)
+	}
+	if res := as(h, root(), "DELETE", path, "", "If-Match", `"4"`); res.StatusCode != 204 {
+		t.Errorf("delete: %s", res.Status)
+	}
+}
+
+// TestDescription: what the description says of the answers is what comes, down to
+// the names of fields (read refuses unknown ones), and no body has $schema.
+func TestDescription(t *testing.T) {
+	_, h := newAPI(t)
+	_, doc := operations(t, h)
+	b, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(b, []byte("$schema")) {
+		t.Error("the description speaks of $schema")
+	}
+	res := as(h, root(), "POST", rest.Base+"/users", `{"name":"anna","password":"correct horse battery"}`)
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != 201 || bytes.Contains(body, []byte("$schema")) || bytes.Contains(body, []byte("horse")) || res.Header.Get("Link") != "" {
+		t.Errorf("%s %s %v", res.Status, body, res.Header)
+	}
+	props := doc["components"].(map[string]any)["schemas"].(map[string]any)["User"].(map[string]any)["properties"].(map[string]any)
+	var fields map[string]any
+	if err := json.Unmarshal(body, &fields); err != nil {
+		t.Fatal(err)
+	}
+	for f := range fields {
+		if props[f] == nil {
+			t.Errorf("the field %s is not described", f)
+		}
+	}
+	if res := as(h, root(), "GET", rest.Base+"/nothing", ""); res.StatusCode != 404 || res.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("%s %s", res.Status, res.Header.Get("Content-Type"))
+	}
+	if res := as(h, root(), "GET", "/", ""); res.StatusCode != 404 {
+		t.Error(res.Status)
+	}
+}
+
+// TestStream: events come as they are written, with signs of life, over HTTP/1.1 and
+// HTTP/2, and the stream ends with its reader.
+func TestStream(t *testing.T) {
+	r, h := newAPI(t)
+	withRoot := http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		h.ServeHTTP(w, req.WithContext(api.WithActor(req.Context(), desk.Root())))
+	})
+	for name, h2 := range map[string]bool{"HTTP/1.1": false, "HTTP/2": true} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewUnstartedServer(withRoot)
+			srv.EnableHTTP2 = h2
+			srv.Config.WriteTimeout = 500 * time.Millisecond // the stream outlives the listener's own
+			srv.StartTLS()
+			defer srv.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, "GET", srv.URL+rest.Base+"/events/stream?type=group.", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := srv.Client().Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			if res.StatusCode != 200 || res.Header.Get("Content-Type") != "application/jsonl" || (res.ProtoMajor == 2) != h2 {
+				t.Fatalf("%s %s %s", res.Proto, res.Status, res.Header.Get("Content-Type"))
+			}
+			dec := json.NewDecoder(res.Body)
+			for i, g := range []string{"one", "two"} {
+				if i == 1 {
+					time.Sleep(time.Second)
+				}
+				if _, err := r.AddGroup(ctx, desk.Root(), rest.NewGroup{Name: g + strings.ReplaceAll(name, "/", "-")}); err != nil {
+					t.Fatal(err)
+				}
+				var e rest.Event
+				if err := dec.Decode(&e); err != nil {
+					t.Fatal(err)
+				}
+				if !strings.HasPrefix(e.Subject, g) || e.Type != "group.added" {
+					t.Errorf("%+v", e)
+				}
+			}
+		})
+	}
+	for _, bad := range []string{"tail=x", "tail=501", "since=1", "type=nope", "type=a&type=b"} {
+		if res := as(h, root(), "GET", rest.Base+"/events/stream?"+bad, ""); res.StatusCode != 422 {
+			t.Errorf("%s: %s", bad, res.Status)
+		}
+	}
+}
