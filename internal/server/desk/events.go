@@ -13,6 +13,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/checkpoint"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -305,6 +306,20 @@ func (d *Desk) VerifyEvents(ctx context.Context, a Actor, in rest.Verify) (rest.
 			x.Head = c.Head.String()
 		}
 		out.Chains = append(out.Chains, x)
+	}
+	// A chain that was rewritten as a whole fits itself, but not what the server has
+	// signed of it.
+	_, wrong, err := checkpoint.Verify(ctx, d.Store, d.Keys.GrantPublic())
+	if err != nil {
+		return out, err
+	}
+	for _, f := range wrong {
+		out.Whole = false
+		for i, x := range out.Chains {
+			if x.Name == f.Chain && x.Broken == 0 {
+				out.Chains[i].Head, out.Chains[i].Broken, out.Chains[i].Why = "", f.Seq, "a checkpoint of the server: "+f.Why
+			}
+		}
 	}
 	return out, nil
 }
