@@ -43,7 +43,6 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/enroll"
-	"latchkey/internal/server/occasion"
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -56,6 +55,8 @@ type Signin interface {
 	// Step answers one step of a conversation of the machine. body is the request
 	// as it came, to be compared with a repetition; it is wiped after the call.
 	Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error)
+	// Occasion ends the windows that a policy ends on what the machine reports.
+	Occasion(ctx context.Context, m db.Machine, o wire.Occasion) error
 }
 
 // Config is what an API needs. All fields but Observe, Patience and Limits are
@@ -772,25 +773,5 @@ func (a *API) occasion(ctx context.Context, r *request) (any, error) {
 	if err := r.read(&in); err != nil {
 		return nil, err
 	}
-	if !occasion.Valid(in.Kind) {
-		return nil, fault.New(fault.Invalid, nil).With("kind", "allowed are logoff, reboot, network and offline-signin")
-	}
-	if len(in.User) > text.MaxName {
-		return nil, fault.New(fault.Invalid, nil).With("user", "%d octets; allowed are %d", len(in.User), text.MaxName)
-	}
-	return wire.Empty{}, a.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		what := occasion.What{Kind: in.Kind, Boot: r.m.Boot}
-		if in.User != "" {
-			u, err := tx.GetUserByName(ctx, in.User)
-			if store.IsNotFound(err) {
-				return nil // not one of ours: no window
-			}
-			if err != nil {
-				return err
-			}
-			what.UserID = u.ID
-		}
-		_, err := occasion.Report(ctx, tx, r.m, what, a.c.Clock.Now())
-		return err
-	})
+	return wire.Empty{}, a.c.Signin.Occasion(ctx, r.m, in)
 }

@@ -54,6 +54,8 @@ type rig struct {
 	clock   *movable
 	url     string
 	step    func(ctx context.Context, m db.Machine, id string, seq int64, body []byte) (wire.StepReply, error)
+
+	occasion func(m db.Machine, o wire.Occasion) error
 }
 
 // movable is the real clock with an offset of the test's own.
@@ -68,6 +70,13 @@ func (m *movable) Now() time.Time { return m.Clock.Now().Add(m.off) }
 // them is another package's.
 func (r *rig) Step(ctx context.Context, m db.Machine, _ netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
 	return r.step(ctx, m, id, seq, body)
+}
+
+func (r *rig) Occasion(_ context.Context, m db.Machine, o wire.Occasion) error {
+	if r.occasion == nil {
+		return nil
+	}
+	return r.occasion(m, o)
 }
 
 func engines(t *testing.T, fn func(t *testing.T, r *rig)) {
