@@ -149,6 +149,7 @@ func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID st
 	}
 	groups := map[string]bool{}
 	chosen := map[string]*policy.Policy{}
+	generations := map[string]int64{} // of those who may keep offline data
 	for _, u := range users {
 		// Whom the machine knew once and is no longer for, it forgets (E4).
 		if ok, err := facts.Assigned(ctx, q, m.ID, u.ID); err != nil {
@@ -165,6 +166,9 @@ func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID st
 		}
 		f.Users = append(f.Users, pu)
 		chosen[u.ID], _ = policy.Choose(&pu, ps)
+		if !u.Disabled {
+			generations[u.ID] = u.PasswordGeneration
+		}
 	}
 	// The machine learns of no policy that can not apply to anybody here.
 	for _, p := range ps {
@@ -185,6 +189,11 @@ func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID st
 			return f, err
 		}
 		if !ok {
+			continue
+		}
+		// Made for another password or other authenticators, or for somebody who may no
+		// longer sign in: it is wiped (O5).
+		if g, ok := generations[v.UserID]; !ok || g != v.PasswordGeneration {
 			continue
 		}
 		until := v.ExpiresAt
