@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestRealServer walks through the command's nouns against a real latchkeyd: its own
+// process, first start, admin socket and all.
+func TestRealServer(t *testing.T) {
+	bin := filepath.Join(t.TempDir(), "latchkeyd")
+	build := exec.Command("go", "build", "-o", bin, "latchkey/cmd/latchkeyd")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build latchkeyd: %v\n%s", err, out)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 filepath.Join("testdata", "real"),
+		RequireExplicitExec: true,
+		Setup: func(e *testscript.Env) error {
+			dir, err := os.MkdirTemp("", "lk")
+			if err != nil {
+				return err
+			}
+			e.Defer(func() { _ = os.RemoveAll(dir) })
+			e.Setenv("TZ", "UTC")
+			e.Setenv("SERVER", "unix:"+filepath.Join(dir, "admin"))
+			return startServer(e, bin, dir)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport},
+	})
+}
+
+func startServer(e *testscript.Env, bin, dir string) error {
+	log, err := os.Create(filepath.Join(e.WorkDir, ".server.log"))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	cmd := exec.Command(bin, "serve", "--data", filepath.Join(dir, "data"), "--listen", "127.0.0.1:0", "--listen-agent", "127.0.0.1:0", "--admin-socket", filepath.Join(dir, "admin"))
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	e.Defer(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case err := <-ended:
+			if err != nil {
+				e.T().Log("the server: ", err)
+			}
+		case <-time.After(15 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	for {
+		var addrs struct {
+			ListenAgent string `json:"listen_agent"`
+		}
+		b, err := os.ReadFile(filepath.Join(dir, "data", "serve.json"))
+		if err == nil {
+			err = json.Unmarshal(b, &addrs)
+		}
+		if err == nil {
+			e.Setenv("MACHINES", "https://"+addrs.ListenAgent)
+			return nil
+		}
+		select {
+		case <-ended:
+			b, _ := os.ReadFile(log.Name())
+			return errors.New("the server ended: " + strings.TrimSpace(string(b)))
+		case <-ctx.Done():
+			if !errors.Is(err, fs.ErrNotExist) {
+				return err
+			}
+			return errors.New("the server does not start")
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
