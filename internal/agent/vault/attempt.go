@@ -82,7 +82,7 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (Result, error) {
 	}
 	// The folder is read before the password is worked on, and not judged.
 	v.mu.Lock()
-	us, o, err := v.opened(a.User.ID)
+	_, o, err := v.opened(a.User.ID)
 	v.mu.Unlock()
 	if err != nil {
 		return v.refuse(ctx, a, err)
