@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -144,13 +145,19 @@ func (a *agent) serve(ctx context.Context, l net.Listener) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { a.link.Run(ctx) })
 	wg.Go(func() { a.sweep(ctx) })
+	if !a.learnBoot(ctx) {
+		wg.Go(func() {
+			for a.clk.Sleep(ctx, sweepEvery) == nil && !a.learnBoot(ctx) {
+			}
+		})
+	}
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
 	defer stop()
 
 	err := a.accept(ctx, l)
 	cancel()
 	a.conns.Wait()
-	a.talks.Wait()
+	a.talks.Close()
 	wg.Wait()
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		return fmt.Errorf("the local socket broke: %w", err)
@@ -180,31 +187,39 @@ func (a *agent) accept(ctx context.Context, l net.Listener) error {
 
 // facts is what the machine says of itself at each greeting.
 func (a *agent) facts(ctx context.Context) wire.MachineFacts {
+	ctx, cancel := context.WithTimeout(ctx, factsTime)
+	defer cancel()
 	f := a.vault.MachineFacts(ctx)
-	a.mu.Lock()
-	if a.boot == "" && f.Boot != "" {
-		a.boot = f.Boot
-	}
-	a.mu.Unlock()
 	complete(&f)
 	f.KeyInTPM = a.id.KeyPlace == identity.KeyTPM
 	return f
 }
 
-// bootNow names the present boot. It is asked of the TPM once: a boot does not
-// change while the agent runs.
-func (a *agent) bootNow(ctx context.Context) string {
+// factsTime bounds how long a greeting waits for the TPM.
+const factsTime = 3 * time.Second
+
+// bootNow names the present boot, or is empty while the TPM has not said which one
+// it is; then no window silences anything (W5). No sign-in waits for a TPM that
+// does not answer.
+func (a *agent) bootNow() string {
 	a.mu.Lock()
-	boot := a.boot
-	a.mu.Unlock()
-	if boot != "" {
-		return boot
+	defer a.mu.Unlock()
+	return a.boot
+}
+
+// learnBoot asks the TPM until it answers: a boot does not change while the agent
+// runs.
+func (a *agent) learnBoot(ctx context.Context) (known bool) {
+	ctx, cancel := context.WithTimeout(ctx, factsTime)
+	defer cancel()
+	boot := a.vault.Boot(ctx)
+	if strings.Contains(boot, ":unknown-") {
+		return false
 	}
-	boot = a.vault.Boot(ctx)
 	a.mu.Lock()
 	a.boot = boot
 	a.mu.Unlock()
-	return boot
+	return true
 }
 
 // dropOldVaults removes offline data of identities that this machine had before.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"strconv"
 	"strings"
 )
@@ -57,14 +56,4 @@ func listed(raw []byte, uid uint32) bool {
 		}
 	}
 	return false
-}
-
-func regular(st os.FileInfo) error {
-	if !st.Mode().IsRegular() {
-		return errors.New("is not a regular file")
-	}
-	if st.Mode().Perm()&0o022 != 0 {
-		return errors.New("is writable for others than its owner")
-	}
-	return nil
 }

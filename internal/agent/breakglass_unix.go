@@ -28,3 +28,13 @@ func checkList(st os.FileInfo) error {
 	}
 	return nil
 }
+
+func regular(st os.FileInfo) error {
+	if !st.Mode().IsRegular() {
+		return errors.New("is not a regular file")
+	}
+	if st.Mode().Perm()&0o022 != 0 {
+		return errors.New("is writable for others than its owner")
+	}
+	return nil
+}

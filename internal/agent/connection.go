@@ -176,7 +176,7 @@ func (a *agent) say(ac *shim.AgentConn, v conversation.Verdict, user string) {
 func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start) (r conversation.Request, why string) {
 	r = conversation.Request{
 		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: m.TTY, RHost: m.RHost, Mode: string(m.Mode),
-		Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(ctx),
+		Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
 	}
 	if !who.privileged() {
 		names := a.names.Names(ctx, who.uid)

@@ -143,6 +143,8 @@ type Config struct {
 type Conversations struct {
 	cfg   Config
 	wg    sync.WaitGroup // background work behind answers
+	bg    context.Context
+	stop  context.CancelFunc
 	mu    sync.Mutex
 	owing map[string][]wire.Spent // accepted online, not yet in the ledger
 }
@@ -152,11 +154,20 @@ func New(cfg Config) *Conversations {
 	if cfg.Grain == 0 {
 		cfg.Grain = grain
 	}
-	return &Conversations{cfg: cfg, owing: map[string][]wire.Spent{}}
+	c := &Conversations{cfg: cfg, owing: map[string][]wire.Spent{}}
+	c.bg, c.stop = context.WithCancel(context.Background())
+	return c
 }
 
 // Wait waits for work that goes on behind answers.
 func (c *Conversations) Wait() { c.wg.Wait() }
+
+// Close ends that work and waits for it. It is safe at any point: offline data that
+// is half made is none.
+func (c *Conversations) Close() {
+	c.stop()
+	c.wg.Wait()
+}
 
 // stage is a state of a conversation. It returns the next one; nil is a denial.
 type stage interface {
@@ -184,13 +195,12 @@ type talk struct {
 	password secret.Bytes // what the person typed or the stack held
 	fresh    secret.Bytes // the last new password that was typed
 	wrong    int          // wrong offline codes
-	bg       context.Context
 }
 
 // Sign leads one conversation to its verdict. It always returns one.
 func (c *Conversations) Sign(ctx context.Context, r Request, p Person) Verdict {
 	now := c.cfg.Clock.Now()
-	t := &talk{Conversations: c, r: r, person: p, id: newID(), began: now, limit: Limit, heard: now, bg: context.WithoutCancel(ctx)}
+	t := &talk{Conversations: c, r: r, person: p, id: newID(), began: now, limit: Limit, heard: now}
 	if r.HasPassword && !r.Junk {
 		t.password = r.Password.Clone()
 	}

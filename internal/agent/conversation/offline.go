@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	"latchkey/internal/agent/link"
@@ -182,9 +183,9 @@ func (t *talk) abandoned(ctx context.Context, l policy.Link, u *policy.User, ove
 	return over
 }
 
-// codePrompt asks for one of the factors that the policy accepts offline. It shows
-// what the policy says, not what this user has.
-func codePrompt(d policy.Decision) wire.Prompt {
+// codePrompt asks for the i-th of n factors that the policy accepts offline. It
+// shows what the policy says, not what this user has.
+func codePrompt(d policy.Decision, i, n int) wire.Prompt {
 	p := wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: text.PromptEitherCode}
 	totp, backup := false, false
 	for _, f := range d.Applied().OfflineFactors {
@@ -196,6 +197,9 @@ func codePrompt(d policy.Decision) wire.Prompt {
 		p.Text = text.PromptCode
 	case backup && !totp:
 		p.Text = text.PromptBackup
+	}
+	if n > 1 {
+		p.Text = fmt.Sprintf("%d of %d, each of another kind. %s", i+1, n, p.Text)
 	}
 	return p
 }
@@ -210,8 +214,8 @@ func (s offlineCodes) next(ctx context.Context, t *talk) stage {
 			c.Wipe()
 		}
 	}()
-	for range s.decision.Count {
-		a, over := t.ask(ctx, codePrompt(s.decision))
+	for i := range s.decision.Count {
+		a, over := t.ask(ctx, codePrompt(s.decision, i, s.decision.Count))
 		if over != nil {
 			return t.abandoned(ctx, s.from.link, s.facts.User, over)
 		}
@@ -298,8 +302,9 @@ func (s sham) next(ctx context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Deny, Reason: "user-unknown-here", Text: text.DeniedFirst, Online: true}}
 	}
 	if s.ask {
-		for range max(1, s.decision.Applied().FactorsOffline) {
-			a, over := t.ask(ctx, codePrompt(s.decision))
+		n := max(1, s.decision.Applied().FactorsOffline)
+		for i := range n {
+			a, over := t.ask(ctx, codePrompt(s.decision, i, n))
 			a.Wipe()
 			if over != nil {
 				return t.abandoned(ctx, s.link, s.facts.User, over)

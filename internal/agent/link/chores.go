@@ -120,10 +120,7 @@ func (l *Link) report(ctx context.Context) error {
 }
 
 func (l *Link) renewIfDue(ctx context.Context) error {
-	l.mu.Lock()
-	due := l.due(l.judgeTime())
-	l.mu.Unlock()
-	if due {
+	if l.due(l.judgeTime()) {
 		l.renew(ctx)
 	}
 	return nil

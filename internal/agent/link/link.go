@@ -138,6 +138,7 @@ type Link struct {
 	occasions []wire.Occasion
 	network   string // through which the server was reached last
 	noted     string // last policy trouble that was logged
+	highest   time.Time
 }
 
 // New makes a link that is down until Run connects it.
@@ -163,7 +164,7 @@ func New(cfg Config) *Link {
 		Code: "certificate-renewal", Severity: health.Warning, Text: "The machine's certificate is due and could not be renewed.",
 		Next: "Look into the server's log; an expired certificate can still be renewed.",
 	})
-	l.state, l.serial = Start(l.clk.Now()), cfg.Vault.PolicySerial()
+	l.state, l.serial, l.highest = Start(l.clk.Now()), cfg.Vault.PolicySerial(), cfg.Vault.HighestTime()
 	l.client = l.newClient()
 	if cfg.Vault.Refusal() != nil {
 		l.enter(Refusal{At: l.clk.Now()})
@@ -181,9 +182,22 @@ func (l *Link) newClient() *client {
 }
 
 // judgeTime is at what time certificates are judged: a dead battery must not cut
-// the machine off.
+// the machine off. The highest time seen is kept here, so that no handshake waits
+// for the vault, which may wait for the TPM.
 func (l *Link) judgeTime() time.Time {
-	return latest(l.clk.Now(), l.vault.HighestTime(), l.cfg.Built)
+	l.mu.Lock()
+	highest := l.highest
+	l.mu.Unlock()
+	return latest(l.clk.Now(), highest, l.cfg.Built)
+}
+
+// contacted takes over the server's time.
+func (l *Link) contacted(us int64) {
+	t := clock.FromMicros(us)
+	l.mu.Lock()
+	l.highest = t
+	l.mu.Unlock()
+	l.vault.Contacted(t)
 }
 
 func latest(ts ...time.Time) time.Time {
@@ -294,17 +308,22 @@ func (l *Link) Run(ctx context.Context) {
 	var wg sync.WaitGroup
 	wg.Go(func() { l.chores(ctx) })
 	defer wg.Wait()
+	short := 0 // connections in a row that did not last
 	for ctx.Err() == nil {
 		if l.State().Link == policy.LinkRefused {
 			<-ctx.Done()
 			return
 		}
+		begun := l.clk.Now()
 		err := l.connection(ctx)
 		if ctx.Err() != nil {
 			return
 		}
+		if short = min(short+1, maxFailures); l.clk.Now().Sub(begun) > lasting {
+			short = 0
+		}
 		s := l.State()
-		wait := Pause(s.Failures, jitter())
+		wait := Pause(max(s.Failures, short), jitter())
 		var p *wire.Problem
 		if errors.As(err, &p) || s.Link == policy.LinkUp {
 			wait = Pause(maxFailures, jitter()) // it answers, but has no use for us yet
@@ -312,6 +331,10 @@ func (l *Link) Run(ctx context.Context) {
 		l.pause(ctx, wait)
 	}
 }
+
+// lasting is how long a connection must hold to be more than a flicker: a server
+// that greets and then fails is not asked in a tight circle.
+const lasting = 10 * time.Second
 
 // pause waits unless somebody nudges.
 func (l *Link) pause(ctx context.Context, d time.Duration) {
@@ -331,10 +354,9 @@ func (l *Link) connection(ctx context.Context) error {
 	defer cancel()
 	l.mu.Lock()
 	l.cut = cancel
-	due := l.due(l.judgeTime())
 	l.mu.Unlock()
 
-	if due {
+	if l.due(l.judgeTime()) {
 		l.renew(ctx)
 	}
 	if err := l.hello(ctx); err != nil {
@@ -367,7 +389,7 @@ func (l *Link) hello(ctx context.Context) error {
 		return err
 	}
 	l.standing.Clear()
-	l.vault.Contacted(clock.FromMicros(reply.Time))
+	l.contacted(reply.Time)
 	if err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash); err != nil {
 		l.log.Error("the offline state could not be lined up with the server", "err", err)
 	}
@@ -405,7 +427,7 @@ func (l *Link) poll(ctx context.Context) error {
 	if err := l.do(ctx, l.timing.Poll, "GET", wire.PathChanges+"?since="+strconv.FormatInt(since, 10), nil, &c); err != nil {
 		return err
 	}
-	l.vault.Contacted(clock.FromMicros(c.Time))
+	l.contacted(c.Time)
 	if len(c.Policy) == 0 {
 		if c.Serial != since {
 			// Changed, and yet nothing came: asked again, but not in a tight circle.
@@ -445,6 +467,8 @@ func (l *Link) poll(ctx context.Context) error {
 // due tells whether the certificate should be renewed: when the server said so, or
 // at two thirds of its life.
 func (l *Link) due(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	cert := l.id.MachineCertificate()
 	at := cert.NotBefore.Add(cert.NotAfter.Sub(cert.NotBefore) * 2 / 3)
 	if !l.renewAt.IsZero() && l.renewAt.Before(at) {

@@ -540,3 +540,18 @@ func TestAServerRestoredFromABackupCatchesUp(t *testing.T) {
 	r.link.wake(r.link.nudge)
 	until(t, "the truth is told", 20*time.Second, func() bool { return s.requests("GET "+wire.PathChanges+"?since=41") > 0 })
 }
+
+// A server that greets and then fails is not asked in a tight circle.
+func TestAServerThatGreetsAndFailsIsGivenTime(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	s.on(wire.PathChanges, func(w http.ResponseWriter, _ []byte) {
+		reply(w, 500, wire.Problem{Code: string(fault.Internal), Detail: "no"})
+	})
+	r := newRig(t, ca, s.addr)
+	r.run()
+	time.Sleep(3 * time.Second)
+	if n := s.requests("POST " + wire.PathHello); n > 6 || n < 2 {
+		t.Errorf("%d greetings in three seconds", n)
+	}
+}

@@ -92,7 +92,6 @@ type scriptedServer struct {
 	routes map[string]func(w http.ResponseWriter, body []byte)
 	polled chan struct{} // a poll ends when this is closed
 	header bool          // answers carry the version
-	closed []io.Closer
 }
 
 func reply(w http.ResponseWriter, status int, v any) {
