@@ -328,7 +328,16 @@ func (l *Link) Run(ctx context.Context) {
 		if errors.As(err, &p) || s.Link == policy.LinkUp {
 			wait = Pause(maxFailures, jitter()) // it answers, but has no use for us yet
 		}
+		// What nudged before this failure is answered by it.
+		select {
+		case <-l.nudge:
+		default:
+		}
 		l.pause(ctx, wait)
+		// However many sign-ins nudge: a server is not asked more often than this.
+		if since := l.clk.Now().Sub(begun); short > 1 && since >= 0 && since < firstPause {
+			_ = l.clk.Sleep(ctx, firstPause-since)
+		}
 	}
 }
 
