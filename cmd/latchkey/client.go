@@ -24,9 +24,10 @@ const (
 	defaultServer = "unix:/run/latchkey/admin.sock"
 	// maxAnswer bounds what is read of an answer.
 	maxAnswer = 64 << 20
-	// answerTime bounds how long an answer may take; verifying a long event chain
-	// is the slowest thing that can be asked for.
-	answerTime = 10 * time.Minute
+	// answerTime bounds how long an answer may take, verifyTime how long the proof of
+	// a long event chain may.
+	answerTime = 30 * time.Second
+	verifyTime = 10 * time.Minute
 )
 
 // client speaks to the API.
@@ -68,6 +69,8 @@ func (c *client) explainDial(err error) error {
 		return fmt.Errorf("you may not open %s: only root may; try again with sudo", c.path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("nobody listens on %s: latchkeyd does not run; start it", c.path)
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the server at %s does not answer in time: is it stopped, or busy? look into its log", c.path)
 	case errors.Is(err, context.Canceled):
 		return errors.New("interrupted")
 	}

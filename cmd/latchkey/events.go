@@ -223,6 +223,7 @@ func (a *app) eventsVerify() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			cl.http.Timeout = verifyTime
 			var v rest.Verified
 			if err := cl.call(cmd.Context(), http.MethodPost, "/events/verify", nil, in, &v); err != nil {
 				return err

@@ -354,7 +354,7 @@ func (a *app) offlineCommand() *cobra.Command {
 		},
 	}
 	pairFlags(ls, &what, false)
-	return noun("offline", "Offline sign-in: what lies on machines", ls,
+	return noun("offline", "Offline sign-in: what lies on machines", ls, a.offlineStuck(),
 		a.pairAction("disenroll", "Wipe offline data", "/offline/disenroll", "The offline data %s is wiped.", func(p *printer, d rest.Done, in rest.Pairs) {
 			if d.Count == 0 {
 				p.line("There is no offline data %s.", whose(in))
@@ -369,6 +369,33 @@ func (a *app) offlineCommand() *cobra.Command {
 			}
 			p.line("The counters of %s are lifted as soon as the machines are in contact.", plural(d.Count, "enrolment"))
 		}))
+}
+
+func (a *app) offlineStuck() *cobra.Command {
+	var what rest.Pairs
+	c := &cobra.Command{
+		Use: "stuck", Short: "Who could not sign in today if the server were out of reach, and why",
+		Long: "Lists everybody who is known on a machine and could not sign in there on a plane today.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			rows, err := list[rest.Stuck](cmd.Context(), cl, "/offline/stuck", pairQuery(what), 0)
+			if err != nil {
+				return err
+			}
+			return a.emit(rows, func(p *printer) {
+				t := text.NewTable("USER", "MACHINE", "WHY", "REASON", "MACHINE SEEN")
+				for _, r := range rows {
+					t.Row(r.User, r.Machine, r.Why, r.Reason, p.ago(r.SeenAt))
+				}
+				p.table(t, "Everybody could sign in on the machines that they know.")
+			})
+		},
+	}
+	pairFlags(c, &what, false)
+	return c
 }
 
 // pairAction is a verb on (user, machine) pairs; ask empty asks nothing.

@@ -184,8 +184,8 @@ func (a *app) settingsFrom(file string, args []string) (json.RawMessage, error) 
 const settingHelp = `
 Settings are words such as window=4h, scopes=logon,remote, offline=mfa_or_bypass,
 offline_signins=20, software_vault=false, trusted_networks=192.0.2.0/24; a list may be
-empty (exempt_uids=). "latchkey policy show default" lists them all, docs/policies.md
-explains them.`
+empty (exempt_uids=). "latchkey policy show default" lists them all,
+docs/administrators.md explains them.`
 
 func (a *app) policyAdd() *cobra.Command {
 	var in rest.NewPolicy

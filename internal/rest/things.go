@@ -15,7 +15,7 @@ type Policy struct {
 	Default   bool            `json:"default" doc:"Applies to whom no other policy applies"`
 	Groups    []string        `json:"groups" nullable:"false" doc:"Names of the groups it belongs to"`
 	Version   int64           `json:"version"`
-	Settings  json.RawMessage `json:"settings" doc:"Every setting; see docs/policies.md"`
+	Settings  json.RawMessage `json:"settings" doc:"Every setting; see docs/administrators.md"`
 	Warnings  []string        `json:"warnings,omitempty" doc:"What is allowed but weakens something (P1, P4)"`
 	CreatedAt time.Time       `json:"created_at"`
 	UpdatedAt time.Time       `json:"updated_at"`
@@ -177,6 +177,18 @@ type OfflineEntry struct {
 	SigninsLeft int64     `json:"signins_left" doc:"As far as the machine has told"`
 	SeenAt      time.Time `json:"machine_seen_at,omitzero"`
 	LiftWanted  bool      `json:"lift_wanted,omitempty"`
+}
+
+// Stuck is somebody who could not sign in on a machine today if the server were out
+// of reach (O16).
+type Stuck struct {
+	User      string    `json:"user"`
+	UserID    string    `json:"user_id"`
+	Machine   string    `json:"machine"`
+	MachineID string    `json:"machine_id"`
+	Reason    string    `json:"reason" doc:"Code of the deciding rule"`
+	Why       string    `json:"why" doc:"The deciding rule in words"`
+	SeenAt    time.Time `json:"machine_seen_at,omitzero"`
 }
 
 // Pairs chooses (user, machine) pairs: those of a user, those of a machine, one

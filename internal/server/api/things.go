@@ -149,6 +149,13 @@ func (x *door) things() {
 	) (*plain[rest.Page[rest.OfflineEntry]], error) {
 		return reply(d.ListOffline(ctx, a, in.User, in.Machine, in.After, in.Limit))
 	})
+	add(x, op("list-stuck", "GET", "/offline/stuck", "Who could not sign in today if the server were out of reach", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Paged
+		PairQuery
+	},
+	) (*plain[rest.Page[rest.Stuck]], error) {
+		return reply(d.ListStuck(ctx, a, in.User, in.Machine, in.After, in.Limit))
+	})
 	add(x, op("disenroll-offline", "POST", "/offline/disenroll", "Wipe offline data", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
 		return reply(d.Disenrol(ctx, a, in.Body))
 	})

@@ -106,6 +106,62 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 	return out, err
 }
 
+// ListStuck tells who could not sign in today on the machines that they know, if the
+// server were out of reach, and why (O16). A page is that of so many machines; it
+// may be empty and yet not the last.
+func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.Stuck], error) {
+	out := rest.Page[rest.Stuck]{Items: []rest.Stuck{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	from, err := resume("stuck", after, 1)
+	if err != nil {
+		return out, err
+	}
+	ask, show := page(limit)
+	now := d.Clock.Now()
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		userID, machineID, err := pair(ctx, q, userRef, machineRef)
+		if err != nil {
+			return err
+		}
+		machines, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{After: from[0], Status: rest.MachineActive, OnlyID: machineID, N: ask})
+		if err != nil {
+			return err
+		}
+		if len(machines) > show {
+			machines = machines[:show]
+			out.Next = cursor("stuck", machines[show-1].Machine.ID)
+		}
+		for _, row := range machines {
+			m := row.Machine
+			users, err := q.ListUsersForMachine(ctx, m.ID)
+			if err != nil {
+				return err
+			}
+			for _, u := range users {
+				if userID != "" && u.ID != userID {
+					continue
+				}
+				r, f, _, err := facts.Gather(ctx, q, m, facts.Ask{Name: facts.Name{User: u.Name}, Scope: policy.Logon, At: now, Link: policy.LinkDown, Boot: m.Boot})
+				if err != nil {
+					return err
+				}
+				dec := policy.Decide(r, f)
+				if dec.Outcome != policy.Deny {
+					continue
+				}
+				out.Items = append(out.Items, rest.Stuck{
+					User: u.Name, UserID: rest.UserPrefix + u.ID, Machine: m.Name, MachineID: rest.MachinePrefix + m.ID,
+					Reason: string(dec.Reason), Why: dec.Trace[len(dec.Trace)-1].Why, SeenAt: rest.Time(m.LastSeenAt),
+				})
+			}
+		}
+		return nil
+	})
+	return out, err
+}
+
 // offlineNotes brings the server's facts down to what the machine itself would know,
 // and says what only the machine knows.
 func offlineNotes(ctx context.Context, q *db.Queries, m db.Machine, u *db.User, f *policy.Facts) ([]string, error) {

@@ -222,6 +222,15 @@ func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64
 				m.OwnerUser = owner
 			}
 		}
+		if m.Name != was.Name {
+			taken, err := tx.MachineNameTaken(ctx, m.Name)
+			if err != nil {
+				return err
+			}
+			if taken > 0 {
+				v.add("name", "there is a machine %q already; choose another name", m.Name)
+			}
+		}
 		plus, minus, err := v.assignment(ctx, tx, m, in)
 		if err != nil {
 			return err
