@@ -156,7 +156,7 @@ func TestLinkComesUpAndCarriesWhatWaits(t *testing.T) {
 	})
 	r.link.Occasion(wire.Occasion{Kind: policy.EndLogoff, User: "alice"})
 	r.run()
-	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 	select {
 	case <-done:
 	case <-time.After(10 * time.Second):
@@ -184,7 +184,7 @@ func TestABlackHoledServerCostsItsTimeOnce(t *testing.T) {
 	g := newGate(t, s.addr)
 	r := newRig(t, ca, g.addr)
 	r.run()
-	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 	if _, err := r.link.Step(t.Context(), "c0", 1, begin("alice")); err != nil {
 		t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func TestSilenceIsNoticedWithoutASignin(t *testing.T) {
 	g := newGate(t, s.addr)
 	r := newRig(t, ca, g.addr)
 	r.run()
-	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 	g.freeze()
 	until(t, "the link is down", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkDown })
 }
@@ -224,7 +224,7 @@ func TestAServerThatDiesIsNoticedAtOnce(t *testing.T) {
 	g := newGate(t, s.addr)
 	r := newRig(t, ca, g.addr)
 	r.run()
-	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 	_ = g.l.Close()
 	g.cutAll()
 	until(t, "the link is down", 2*time.Second, func() bool {
@@ -506,11 +506,11 @@ func TestTheCertificateIsRenewedAtTwoThirds(t *testing.T) {
 		reply(w, 200, wire.RenewReply{Certificate: ca.issue(csr.PublicKey, x509.ExtKeyUsageClientAuth, -time.Minute, 90*24*time.Hour)})
 	})
 	r.run()
-	until(t, "the certificate is new", 5*time.Second, func() bool {
+	until(t, "the certificate is new", 20*time.Second, func() bool {
 		i, _, err := identity.Load(r.dir, nil)
 		return err == nil && time.Until(i.MachineCertificate().NotAfter) > 80*24*time.Hour
 	})
-	until(t, "the link is up", 5*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 }
 
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
