@@ -84,9 +84,8 @@ func (s offline) next(ctx context.Context, t *talk) stage {
 			return sham{ask: true, decision: d, facts: f, link: s.link, data: data}
 		}
 		words := text.Denied(d.Reason, f.Contact)
-		if note := text.CleanN(s.note, 300); strings.HasPrefix(note, "This machine has been revoked.") {
-			words = note
-		} else if note != "" {
+		// What the server wrote with a refusal, unless it says no more than we do.
+		if note := text.CleanN(s.note, 300); note != "" && !strings.HasPrefix(note, "This machine has been revoked.") {
 			words += " " + note
 		}
 		return t.denied(ctx, s.link, d.Reason, f.User, data, words)
