@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -553,5 +554,42 @@ func TestAServerThatGreetsAndFailsIsGivenTime(t *testing.T) {
 	time.Sleep(3 * time.Second)
 	if n := s.requests("POST " + wire.PathHello); n > 6 || n < 2 {
 		t.Errorf("%d greetings in three seconds", n)
+	}
+}
+
+// The proxy gets CONNECT and nothing else; behind it is the same pinned server.
+func TestThroughAProxy(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	methods := make(chan string, 16)
+	go func() {
+		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { //nolint:gosec // of the test
+			methods <- r.Method + " " + r.RequestURI
+			to, err := net.Dial("tcp", r.RequestURI)
+			if err != nil {
+				w.WriteHeader(502)
+				return
+			}
+			c, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				return
+			}
+			_, _ = c.Write([]byte("HTTP/1.1 200 OK\r\n\r\n"))
+			go func() { _, _ = io.Copy(to, c); _ = to.Close() }()
+			_, _ = io.Copy(c, to)
+			_ = c.Close()
+		}))
+	}()
+	r := newRig(t, ca, s.addr, func(_ *rig, i *identity.Identity) { i.Proxy = "http://" + l.Addr().String() })
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-methods; m != "CONNECT "+s.addr {
+		t.Errorf("the proxy was asked %q", m)
 	}
 }
