@@ -505,8 +505,8 @@ func cross(r *runner) {
 		}
 	}
 	for _, goos := range []string{"windows", "darwin"} {
-		r.command("go vet for "+goos, []string{"scripts/go", "vet", "./cmd/latchkey-agent", "./cmd/latchkey", "./internal/agent/...", "./internal/tpm/..."},
-			env("GOOS="+goos, "GOARCH=amd64"))
+		r.command("staticcheck for "+goos, []string{".cache/tools/staticcheck", "-tests=false", "./cmd/latchkey-agent", "./cmd/latchkey", "./internal/agent/..."},
+			goEnv, env("GOOS="+goos, "GOARCH=amd64"))
 	}
 	// Two builds of one commit are the same bytes.
 	r.command("reproducible", []string{"sh", "-c", `set -e
