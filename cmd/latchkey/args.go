@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -143,8 +144,11 @@ func parseSettings(args []string) (json.RawMessage, error) {
 		name, value, ok := strings.Cut(s, "=")
 		name = strings.ReplaceAll(strings.TrimSpace(name), "-", "_")
 		switch {
-		case !ok:
+		case !ok || name == "" || len(name) > 64 || strings.Trim(strings.ToLower(name), "abcdefghijklmnopqrstuvwxyz0123456789_") != "":
 			bad = append(bad, fmt.Errorf("%q is no SETTING=VALUE", text.CleanN(s, 60)))
+			continue
+		case !utf8.ValidString(value):
+			bad = append(bad, fmt.Errorf("%s: the value is not UTF-8", name))
 			continue
 		case out[name] != nil:
 			bad = append(bad, fmt.Errorf("%s stands twice", text.CleanN(name, 60)))

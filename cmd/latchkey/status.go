@@ -88,7 +88,7 @@ func (a *app) statusCommand() *cobra.Command {
 }
 
 func statusCard(p *printer, s machineStatus) {
-	link := s.Link
+	var link string
 	switch {
 	case s.Link == "up":
 		link = "up, the server answered " + p.ago(s.LastAnswer)

@@ -21,7 +21,7 @@ func FuzzCursor(f *testing.F) {
 				t.Fatalf("%q gave %q", s, parts)
 			}
 		}
-		if !utf8.ValidString(kind) || !askable(part) {
+		if !askable(kind) || !askable(part) {
 			return
 		}
 		made := cursor(kind, part)

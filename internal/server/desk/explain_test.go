@@ -70,14 +70,12 @@ func TestExplainIsWhatTheSigninDoes(t *testing.T) {
 			return otp.DefaultParams.Code(seed, otp.DefaultParams.Step(c.Now()))
 		}
 		type try struct {
-			name     string
-			prepare  func()
-			scope    policy.Scope
-			service  string
-			rhost    string
-			user     string
-			reason   string
-			password string
+			name    string
+			prepare func()
+			scope   policy.Scope
+			service string
+			rhost   string
+			reason  string
 		}
 		for _, x := range []try{
 			{name: "MFA at the first logon", scope: policy.Logon, service: "login", reason: "mfa-required"},

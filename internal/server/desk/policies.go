@@ -95,6 +95,10 @@ func (v *faults) settings(p policy.Policy, given json.RawMessage) policy.Policy 
 		v.add("settings", "%s; allowed is an object such as {\"window\": \"4h\"}", jsonFault(err))
 		return p
 	}
+	if len(keys) > 2*len(settingNames) {
+		v.add("settings", "it has %d entries; there are %d settings", len(keys), len(settingNames))
+		return p
+	}
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(given, &raw); err != nil {
 		v.add("settings", "%s; allowed is an object such as {\"window\": \"4h\"}", jsonFault(err))

@@ -543,12 +543,3 @@ func (d *Desk) RemoveUser(ctx context.Context, a Actor, ref string, rev int64) e
 		return note(tx, a, event.Event{Type: event.UserRemoved, Subject: u.Name, UserID: u.ID}, map[string]any{"role": u.Role, "offline": vaults})
 	})
 }
-
-// names lists up to a few of many names, for a sentence.
-func names(list []string) string {
-	const most = 5
-	if len(list) <= most {
-		return strings.Join(list, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
-}
