@@ -60,7 +60,7 @@ func TestParseSettings(t *testing.T) {
 		}
 	}
 	_, err := parseSettings([]string{"window", "scopes=logon", "scopes=remote", "=4"})
-	if err == nil || strings.Count(err.Error(), "\n") != 1 {
+	if err == nil || strings.Count(err.Error(), "\n") != 2 {
 		t.Errorf("all mistakes at once: %v", err)
 	}
 }
