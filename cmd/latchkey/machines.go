@@ -116,7 +116,7 @@ func (a *app) machineList() *cobra.Command {
 			return a.emit(machines, func(p *printer) {
 				t := text.NewTable("MACHINE", "STATUS", "MODE", "OWNER", "TPM", "OFFLINE", "AGENT", "SEEN", "OS")
 				for _, m := range machines {
-					t.Row(m.Name, m.Status, m.Mode, dash(m.Owner), m.TPM, plural(int(m.Vaults), "user"), dash(m.AgentVersion), p.ago(m.LastSeenAt), m.OS)
+					t.Row(m.Name, m.Status, m.Mode, dash(m.Owner), m.TPM, plural(int(m.Vaults), "user"), agentOf(m), p.ago(m.LastSeenAt), m.OS)
 				}
 				p.table(t, "There are no machines yet. Make a join token: latchkey machine token")
 			})
@@ -125,6 +125,14 @@ func (a *app) machineList() *cobra.Command {
 	c.Flags().StringVar(&status, "status", "", "only pending, active, revoked or lost ones")
 	choose(c, "status", rest.MachinePending, rest.MachineActive, rest.MachineRevoked, rest.MachineLost)
 	return c
+}
+
+// agentOf is the agent's version, marked if it is outdated (P3).
+func agentOf(m rest.Machine) string {
+	if m.Outdated {
+		return dash(m.AgentVersion) + " outdated"
+	}
+	return dash(m.AgentVersion)
 }
 
 func machineCard(p *printer, m rest.Machine) {
@@ -141,7 +149,7 @@ func machineCard(p *printer, m rest.Machine) {
 		key = "in the TPM (claimed)"
 	}
 	p.card("Machine", m.Name, "Id", m.ID, "Number", fmt.Sprintf("#%d", m.Number), "Status", m.Status, "Mode", m.Mode, "Unknown users", m.UnknownUsers,
-		"Owner", m.Owner, "Open to", who, "Assigned", strings.Join(m.Users, ", "), "Host name", m.Hostname, "OS", m.OS, "Agent", m.AgentVersion,
+		"Owner", m.Owner, "Open to", who, "Assigned", strings.Join(m.Users, ", "), "Host name", m.Hostname, "OS", m.OS, "Agent", agentOf(m),
 		"Offline data", m.TPM, "TPM problem", m.TPMProblem, "Data problem", m.VaultProblem, "Machine key", key, "Certificate", cert,
 		"Address", m.Address, "Seen", p.ago(m.LastSeenAt), "Joined", when(m.JoinedAt), "Holds data of", plural(int(m.Vaults), "user"))
 }

@@ -30,7 +30,9 @@ func (a *app) serverCommand() *cobra.Command {
 		},
 	}
 	card := func(s rest.Settings) func(p *printer) {
-		return func(p *printer) { p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL)) }
+		return func(p *printer) {
+			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent))
+		}
 	}
 	show := &cobra.Command{
 		Use: "show", Short: "Show the settings of the server",
@@ -46,7 +48,7 @@ func (a *app) serverCommand() *cobra.Command {
 			return a.emit(s, card(s))
 		},
 	}
-	var contact, serverURL string
+	var contact, serverURL, minAgent string
 	set := &cobra.Command{
 		Use: "set", Short: "Change the settings of the server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,7 +56,7 @@ func (a *app) serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in := rest.SettingsChange{Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL)}
+			in := rest.SettingsChange{Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL), MinAgent: given(cmd.Flags(), "min-agent-version", minAgent)}
 			if in == (rest.SettingsChange{}) {
 				return usageError{errors.New("say what to change"), cmd}
 			}
@@ -67,5 +69,6 @@ func (a *app) serverCommand() *cobra.Command {
 	}
 	set.Flags().StringVar(&contact, "contact", "", "whom people call; machines show it with refusals, also offline")
 	set.Flags().StringVar(&serverURL, "server-url", "", "https://HOST:PORT of the machines' listener; goes into join tokens")
+	set.Flags().StringVar(&minAgent, "min-agent-version", "", "machines with an older agent are called outdated")
 	return noun("server", "The server as a whole", status, show, set)
 }

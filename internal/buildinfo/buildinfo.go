@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,43 @@ type Info struct {
 	Version string    // "1.2.0", "1.2.0-14-gabc1234" between releases, "devel" when unknown
 	Commit  string    // full hash, with "-dirty" behind it when the tree had changes; "" when unknown
 	Time    time.Time // when the commit was made, UTC, in whole seconds; zero when unknown
+}
+
+// Older tells whether version lies before minimum: dotted numbers, compared one by
+// one; what follows the third number does not count. A version that is not of this
+// form is older than any minimum; an empty minimum is met by all.
+func Older(version, minimum string) bool {
+	if minimum == "" {
+		return false
+	}
+	v, okV := numbers(version)
+	m, okM := numbers(minimum)
+	return okM && (!okV || slices.Compare(v[:], m[:]) < 0)
+}
+
+// ValidVersion tells whether s is one to three dotted numbers.
+func ValidVersion(s string) bool {
+	_, ok := numbers(s)
+	return ok && strings.Trim(s, "0123456789.") == ""
+}
+
+// numbers reads up to three numbers from the front of a version.
+func numbers(s string) (n [3]int, ok bool) {
+	if i := strings.IndexAny(s, "-+ "); i >= 0 {
+		s = s[:i]
+	}
+	parts := strings.Split(s, ".")
+	if len(parts) > 3 {
+		return n, false
+	}
+	for i, p := range parts {
+		v, err := strconv.Atoi(p)
+		if err != nil || v < 0 || len(p) > 6 {
+			return n, false
+		}
+		n[i] = v
+	}
+	return n, true
 }
 
 // Get returns the information of the running program.

@@ -89,6 +89,7 @@ type Machine struct {
 	Hostname     string          `json:"hostname,omitempty"`
 	OS           string          `json:"os,omitempty"`
 	AgentVersion string          `json:"agent_version,omitempty"`
+	Outdated     bool            `json:"outdated" doc:"The agent is older than the server's min_agent_version"`
 	TPM          string          `json:"tpm" doc:"tpm, software or none"`
 	TPMInfo      json.RawMessage `json:"tpm_info,omitempty"`
 	KeyInTPM     bool            `json:"key_in_tpm" doc:"The machine says that its key lies in the TPM"`
@@ -291,12 +292,14 @@ type Explained struct {
 type Settings struct {
 	Contact   string `json:"contact" doc:"Whom people call; shown with refusals, also offline"`
 	ServerURL string `json:"server_url" doc:"https://HOST:PORT under which machines reach this server; goes into join tokens"`
+	MinAgent  string `json:"min_agent_version" doc:"Machines with an older agent are called outdated"`
 }
 
 // SettingsChange changes them; what is left out stays.
 type SettingsChange struct {
 	Contact   *string `json:"contact,omitempty"`
 	ServerURL *string `json:"server_url,omitempty"`
+	MinAgent  *string `json:"min_agent_version,omitempty"`
 }
 
 // Status is how the server is.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"latchkey/internal/buildinfo"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
@@ -34,14 +35,14 @@ var (
 	unknownUsers  = []string{facts.UnknownDeny, facts.UnknownSkip}
 )
 
-func machineOf(r db.ListMachinesForDeskRow) rest.Machine {
+func machineOf(r db.ListMachinesForDeskRow, s settings.Settings) rest.Machine {
 	m := r.Machine
 	out := rest.Machine{
 		ID: rest.MachinePrefix + m.ID, Number: m.Number, Name: m.Name, Status: m.Status, Mode: m.Mode, UnknownUsers: m.UnknownUsers,
 		Owner: r.OwnerName, OnlyAssigned: !m.AllUsers, Users: []string{}, Hostname: m.Hostname, OS: m.OS, AgentVersion: m.AgentVersion,
 		TPM: m.TPMClass, KeyInTPM: m.KeyInTPM, TPMProblem: m.TPMProblem, VaultProblem: m.VaultProblem, Address: m.Address,
 		LastSeenAt: rest.Time(m.LastSeenAt), JoinedAt: rest.Time(m.JoinedAt), CertUntil: rest.Time(r.CertificateUntil), Vaults: r.Vaults,
-		Serial: m.Serial, Rev: m.Rev,
+		Serial: m.Serial, Rev: m.Rev, Outdated: buildinfo.Older(m.AgentVersion, s.MinAgent),
 	}
 	if json.Valid([]byte(m.TPMInfo)) && m.TPMInfo != "{}" {
 		out.TPMInfo = json.RawMessage(m.TPMInfo)
@@ -84,8 +85,12 @@ func (d *Desk) ListMachines(ctx context.Context, a Actor, status, after string, 
 		for _, p := range pairs {
 			users[p.MachineID] = append(users[p.MachineID], p.Name)
 		}
+		set, err := settings.Read(ctx, q)
+		if err != nil {
+			return err
+		}
 		for _, r := range rows {
-			m := machineOf(r)
+			m := machineOf(r, set)
 			m.Users = append(m.Users, users[r.Machine.ID]...)
 			out.Items = append(out.Items, m)
 		}
@@ -102,7 +107,11 @@ func showMachine(ctx context.Context, q *db.Queries, id string) (rest.Machine, e
 	if len(rows) == 0 {
 		return rest.Machine{}, missing("machine", rest.MachinePrefix+id)
 	}
-	out := machineOf(rows[0])
+	set, err := settings.Read(ctx, q)
+	if err != nil {
+		return rest.Machine{}, err
+	}
+	out := machineOf(rows[0], set)
 	users, err := q.ListMachineUsers(ctx, id)
 	for _, u := range users {
 		out.Users = append(out.Users, u.Name)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"strings"
 
+	"latchkey/internal/buildinfo"
 	"latchkey/internal/event"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/settings"
@@ -26,7 +27,7 @@ func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
 		return rest.Settings{}, err
 	}
 	s, err := d.settings(ctx)
-	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL}, err
+	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent}, err
 }
 
 // ChangeSettings changes them. Machines learn a new contact at once.
@@ -42,6 +43,9 @@ func (d *Desk) ChangeSettings(ctx context.Context, a Actor, in rest.SettingsChan
 	if in.ServerURL != nil && *in.ServerURL != "" {
 		v.serverURL("server_url", *in.ServerURL)
 	}
+	if in.MinAgent != nil && *in.MinAgent != "" && !buildinfo.ValidVersion(*in.MinAgent) {
+		v.add("min_agent_version", "%.40q is not allowed; allowed are one to three numbers with dots, such as 1.2.0, or nothing", *in.MinAgent)
+	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -53,7 +57,8 @@ func (d *Desk) ChangeSettings(ctx context.Context, a Actor, in rest.SettingsChan
 		var list []changed
 		set(&list, "contact", &s.Contact, in.Contact)
 		set(&list, "server_url", &s.ServerURL, in.ServerURL)
-		out = rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL)}
+		set(&list, "min_agent_version", &s.MinAgent, in.MinAgent)
+		out = rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent}
 		if len(list) == 0 {
 			return nil
 		}

@@ -17,18 +17,20 @@ import (
 const (
 	contact   = "desk.contact"
 	serverURL = "desk.server_url"
+	minAgent  = "desk.min_agent_version"
 )
 
 // Settings are the values; an empty one was not set.
 type Settings struct {
 	Contact   string // whom people call; goes into every machine's policy file
 	ServerURL string // https://HOST:PORT of the machines' listener; goes into join tokens
+	MinAgent  string // the oldest version of the agent that is not called outdated (P3)
 }
 
 // Read gives the present values.
 func Read(ctx context.Context, q *db.Queries) (Settings, error) {
 	var s Settings
-	for name, to := range map[string]*string{contact: &s.Contact, serverURL: &s.ServerURL} {
+	for name, to := range map[string]*string{contact: &s.Contact, serverURL: &s.ServerURL, minAgent: &s.MinAgent} {
 		v, err := q.GetSetting(ctx, name)
 		switch {
 		case err == nil:
@@ -42,7 +44,7 @@ func Read(ctx context.Context, q *db.Queries) (Settings, error) {
 
 // Write replaces the values. The caller judges them and writes the event.
 func Write(ctx context.Context, tx *store.Tx, s Settings, at int64) error {
-	for name, v := range map[string]string{contact: s.Contact, serverURL: s.ServerURL} {
+	for name, v := range map[string]string{contact: s.Contact, serverURL: s.ServerURL, minAgent: s.MinAgent} {
 		var err error
 		if v == "" {
 			_, err = tx.DeleteSetting(ctx, name)
