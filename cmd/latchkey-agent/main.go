@@ -9,26 +9,19 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
 	"runtime"
-	"syscall"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"latchkey/internal/agent"
 	"latchkey/internal/buildinfo"
 	"latchkey/internal/clock"
 	"latchkey/internal/config"
+	"latchkey/internal/daemon"
 	"latchkey/internal/tpm"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { daemon.Main(run) }
 
 // settings are flags and, with the same names, keys of agent.toml.
 type settings struct {
@@ -51,66 +44,10 @@ func defaults() settings {
 	return s
 }
 
-// errUsage marks errors of the command line: exit status 2.
-type errUsage struct{ error }
-
-func (e errUsage) Unwrap() error { return e.error }
-
-// run is the program without the process around it: 0 done, 1 failed, 2 used
-// wrongly.
+// run is the program without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := command(ctx, stdout, stderr)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(stderr, "latchkey-agent: %v\n", err)
-	var (
-		usage errUsage
-		bad   *config.Error
-	)
-	if errors.As(err, &usage) || errors.As(err, &bad) {
-		return 2
-	}
-	return 1
-}
-
-func command(ctx context.Context, stdout, stderr io.Writer) *cobra.Command {
-	root := &cobra.Command{
-		Use: "latchkey-agent", Short: "Signs people in to this machine, with and without the server",
-		SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return errUsage{fmt.Errorf("there is no command %q; there are join, run and version", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error {
-			_ = c.Usage()
-			return errUsage{errors.New("name a command: join, run or version")}
-		},
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(joinCommand(stdout, stderr), runCommand(stderr), versionCommand(stdout))
-	return root
-}
-
-func versionCommand(stdout io.Writer) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: noArgs,
-		Run: func(*cobra.Command, []string) { fmt.Fprintln(stdout, "latchkey-agent", buildinfo.Get()) },
-	}
-}
-
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return errUsage{fmt.Errorf("%q is one word too many", args[0])}
-	}
-	return nil
+	root := daemon.Command("latchkey-agent", "Signs people in to this machine, with and without the server", joinCommand(stdout, stderr), runCommand(stderr))
+	return daemon.Run(ctx, root, args, stdout, stderr)
 }
 
 func joinCommand(stdout, stderr io.Writer) *cobra.Command {
@@ -129,7 +66,7 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 			"can see it.",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
-				return errUsage{errors.New("give the join token, and nothing else: latchkey-agent join TOKEN")}
+				return daemon.Usage("give the join token, and nothing else: latchkey-agent join TOKEN")
 			}
 			return nil
 		},
@@ -149,11 +86,11 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 		}
 		device, err := openTPM(j.TPM)
 		if err != nil {
-			return errUsage{err}
+			return daemon.Usage("%w", err)
 		}
 		out, err := agent.Join(c.Context(), agent.Joining{
 			Token: token, State: j.State, Name: j.Name, Proxy: j.Proxy, Again: j.Again, Device: device,
-			Clock: clock.Real, Built: buildinfo.Time(), Log: logger("text", stderr),
+			Clock: clock.Real, Built: buildinfo.Time(), Log: daemon.Logger("text", stderr),
 		})
 		if err != nil {
 			return err
@@ -174,7 +111,7 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 func runCommand(stderr io.Writer) *cobra.Command {
 	s := defaults()
 	var file string
-	c := &cobra.Command{Use: "run", Short: "Serve sign-ins until told to stop", Args: noArgs}
+	c := &cobra.Command{Use: "run", Short: "Serve sign-ins until told to stop", Args: daemon.NoArgs}
 	config.Bind(c.Flags(), &s)
 	c.Flags().StringVar(&file, "config", "", "file of settings (default /etc/latchkey/agent.toml where it is)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -188,15 +125,15 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		}
 		device, err := openTPM(s.TPM)
 		if err != nil {
-			return errUsage{err}
+			return daemon.Usage("%w", err)
 		}
-		log := logger(s.Log, stderr)
+		log := daemon.Logger(s.Log, stderr)
 		slog.SetDefault(log)
 		err = agent.Run(c.Context(), agent.Config{
 			State: s.State, Socket: s.Socket, BreakGlass: s.BreakGlass, Device: device, Proxy: s.Proxy,
-			Clock: clock.Real, Log: log, Ready: func() { tell("READY=1") },
+			Clock: clock.Real, Log: log, Ready: func() { daemon.Notify("READY=1") },
 		})
-		tell("STOPPING=1")
+		daemon.Notify("STOPPING=1")
 		if agent.NotJoined(err) {
 			return fmt.Errorf("%w: ask for a token (latchkey machine token) and run: latchkey-agent join TOKEN", err)
 		}
@@ -212,13 +149,4 @@ func openTPM(spec string) (*tpm.Device, error) {
 		return nil, nil //nolint:nilnil // there is none
 	}
 	return d, err
-}
-
-// logger writes text to a terminal and JSON elsewhere.
-func logger(form string, w io.Writer) *slog.Logger {
-	f, isFile := w.(*os.File)
-	if form == "text" || form == "auto" && isFile && isatty.IsTerminal(f.Fd()) {
-		return slog.New(slog.NewTextHandler(w, nil))
-	}
-	return slog.New(slog.NewJSONHandler(w, nil))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +10,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/config"
+	"latchkey/internal/daemon"
 	"latchkey/internal/secret"
 	"latchkey/internal/server"
 )
@@ -18,7 +18,7 @@ import (
 // oneFile takes the name of the backup.
 func oneFile(_ *cobra.Command, args []string) error {
 	if len(args) != 1 || args[0] == "" {
-		return errUsage{errors.New("give the name of the backup's file, and nothing else")}
+		return daemon.Usage("give the name of the backup's file, and nothing else")
 	}
 	return nil
 }
@@ -42,10 +42,10 @@ func backupCommand(stdout, stderr io.Writer) *cobra.Command {
 		if err := loadPlace(c, &s, &s.Place, file); err != nil {
 			return err
 		}
-		b := server.Backup{Data: s.Data, Database: s.Database, Replica: s.Replica, File: args[0], Clock: clock.Real, Log: logger("text", stderr)}
+		b := server.Backup{Data: s.Data, Database: s.Database, Replica: s.Replica, File: args[0], Clock: clock.Real, Log: daemon.Logger("text", stderr)}
 		switch {
 		case s.WithKey != (s.Passphrase != ""):
-			return errUsage{errors.New("--with-key and --passphrase-file belong together")}
+			return daemon.Usage("--with-key and --passphrase-file belong together")
 		case s.WithKey:
 			var err error
 			if b.Passphrase, err = passphrase(s.Passphrase); err != nil {
@@ -85,7 +85,7 @@ func restoreCommand(stdout, stderr io.Writer) *cobra.Command {
 		if err := loadPlace(c, &s, &s.Place, file); err != nil {
 			return err
 		}
-		b := server.Backup{Data: s.Data, Database: s.Database, Replica: s.Replica, File: args[0], Clock: clock.Real, Log: logger("text", stderr)}
+		b := server.Backup{Data: s.Data, Database: s.Database, Replica: s.Replica, File: args[0], Clock: clock.Real, Log: daemon.Logger("text", stderr)}
 		if s.Passphrase != "" {
 			var err error
 			if b.Passphrase, err = passphrase(s.Passphrase); err != nil {

@@ -4,21 +4,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
-	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"latchkey/internal/buildinfo"
 	"latchkey/internal/clock"
 	"latchkey/internal/config"
+	"latchkey/internal/daemon"
 	"latchkey/internal/server"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/directory/local"
@@ -27,72 +23,12 @@ import (
 	_ "latchkey/internal/server/factor/totp"
 )
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The second signal ends the process at once.
-	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
-}
+func main() { daemon.Main(run) }
 
-// errUsage marks errors of the command line: exit status 2.
-type errUsage struct{ error }
-
-func (e errUsage) Unwrap() error { return e.error }
-
-// run is the program without the process around it: 0 done, 1 failed, 2 used
-// wrongly.
+// run is the program without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := command(stdout, stderr)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	fmt.Fprintf(stderr, "latchkeyd: %v\n", err)
-	var (
-		usage errUsage
-		bad   *config.Error
-	)
-	if errors.As(err, &usage) || errors.As(err, &bad) {
-		return 2
-	}
-	return 1
-}
-
-func command(stdout, stderr io.Writer) *cobra.Command {
-	root := &cobra.Command{
-		Use: "latchkeyd", Short: "The Latchkey server", SilenceErrors: true, SilenceUsage: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return errUsage{fmt.Errorf("there is no command %q; there are serve, backup, restore and version", args[0])}
-			}
-			return nil
-		},
-		RunE: func(c *cobra.Command, _ []string) error {
-			_ = c.Usage()
-			return errUsage{errors.New("name a command: serve, backup, restore or version")}
-		},
-	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return errUsage{err} })
-	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(serveCommand(stdout, stderr), backupCommand(stdout, stderr), restoreCommand(stdout, stderr), versionCommand(stdout))
-	return root
-}
-
-func versionCommand(stdout io.Writer) *cobra.Command {
-	return &cobra.Command{
-		Use: "version", Short: "Print the version", Args: noArgs,
-		Run: func(*cobra.Command, []string) { fmt.Fprintln(stdout, "latchkeyd", buildinfo.Get()) },
-	}
-}
-
-func noArgs(_ *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return errUsage{fmt.Errorf("%q is one word too many", args[0])}
-	}
-	return nil
+	root := daemon.Command("latchkeyd", "The Latchkey server", serveCommand(stdout, stderr), backupCommand(stdout, stderr), restoreCommand(stdout, stderr))
+	return daemon.Run(ctx, root, args, stdout, stderr)
 }
 
 const defaultData = "/var/lib/latchkey/server"
@@ -141,7 +77,7 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 	s := defaults()
 	var file string
 	c := &cobra.Command{
-		Use: "serve", Short: "Serve until told to stop", Args: noArgs,
+		Use: "serve", Short: "Serve until told to stop", Args: daemon.NoArgs,
 		Long: "Serve until told to stop. The first start makes the master key, the CA, the default policy and the\n" +
 			"database, and says what to do next.",
 	}
@@ -155,15 +91,15 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 		if s.AdminSocket == "" {
 			s.AdminSocket = adminSocket(s.Data, elsewhere)
 		}
-		log := logger(s.Log, stderr)
+		log := daemon.Logger(s.Log, stderr)
 		slog.SetDefault(log)
 		err := server.Run(c.Context(), server.Config{
 			Data: s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
 			Metrics: s.Metrics, Names: s.Names, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			Directories: map[string]any{directory.Local: local.Config{MinLength: s.MinPassword, MaxAge: s.MaxAge}},
-			Ready:       func(server.Addresses) { tell("READY=1") },
+			Ready:       func(server.Addresses) { daemon.Notify("READY=1") },
 		})
-		tell("STOPPING=1")
+		daemon.Notify("STOPPING=1")
 		return err
 	}
 	return c
@@ -180,13 +116,4 @@ func load(c *cobra.Command, into any, file string, elsewhere bool) error {
 		return config.Load(c.Flags(), into, name)
 	}
 	return config.LoadIfThere(c.Flags(), into, name)
-}
-
-// logger writes text to a terminal and JSON elsewhere.
-func logger(form string, w io.Writer) *slog.Logger {
-	f, isFile := w.(*os.File)
-	if form == "text" || form == "auto" && isFile && isatty.IsTerminal(f.Fd()) {
-		return slog.New(slog.NewTextHandler(w, nil))
-	}
-	return slog.New(slog.NewJSONHandler(w, nil))
 }

@@ -16,8 +16,7 @@ var free = []struct{ pkg, call, because string }{
 	{"latchkey/internal/clock", "time", "it is the clock"},
 	{"latchkey/internal/clock", "os.Getenv", "names the file of the movable clock, only with -tags latchkey_test"},
 	{"latchkey/internal/failpoint", "os.Getenv", "names the file of the crash point, only with -tags latchkey_test"},
-	{"latchkey/cmd/latchkey-agent", "os.Getenv", "systemd names the socket for sd_notify in the environment alone"},
-	{"latchkey/cmd/latchkeyd", "os.Getenv", "systemd names the socket for sd_notify in the environment alone"},
+	{"latchkey/internal/daemon", "os.Getenv", "systemd names the socket for sd_notify in the environment alone"},
 	{"latchkey/scripts/...", "time", "a program of the build, not of the product"},
 	{"latchkey/scripts/...", "os", "a program of the build, not of the product"},
 }

@@ -1,15 +1,16 @@
 //go:build unix
 
-package main
+package daemon
 
 import (
 	"net"
 	"os"
 )
 
-// tell says a word to the service manager that started us, if one listens
-// (sd_notify(3)). systemd names its socket in the environment and nowhere else.
-func tell(word string) {
+// Notify says a word to the service manager that started us, if one listens
+// (sd_notify(3)): READY=1, STOPPING=1. systemd names its socket in the environment
+// and nowhere else.
+func Notify(word string) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
 		return
