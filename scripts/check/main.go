@@ -299,6 +299,7 @@ func readTests(in io.Reader) outcome {
 	output := map[string][]string{} // of each test
 	build := map[string][]string{}
 	failedIn := map[string]bool{}
+	failed := map[string]bool{} // tests with a failed test inside
 	sc := bufio.NewScanner(in)
 	sc.Buffer(nil, 16<<20)
 	for sc.Scan() {
@@ -340,6 +341,14 @@ func readTests(in io.Reader) outcome {
 			}
 			failedIn[e.Package] = true
 			got.failed++
+			if failed[key] { // a test inside it failed and said why
+				continue
+			}
+			for i, c := range e.Test {
+				if c == '/' {
+					failed[e.Package+"\x00"+e.Test[:i]] = true
+				}
+			}
 			got.tail = append(got.tail, "--- "+e.Package+" "+e.Test)
 			got.tail = append(got.tail, last(output[key], 30)...)
 		}

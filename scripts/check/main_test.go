@@ -1,0 +1,61 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestReadTests(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		in   string
+		want outcome
+	}{
+		{
+			"every test counts, a package does not",
+			`{"Action":"pass","Package":"p","Test":"A/x"}
+			 {"Action":"pass","Package":"p","Test":"A"}
+			 {"Action":"pass","Package":"p"}
+			 {"Action":"skip","Package":"without/tests"}`,
+			outcome{tally: tally{passed: 2}},
+		},
+		{
+			"a skip comes with its reason",
+			`{"Action":"output","Package":"latchkey/p","Test":"A","Output":"    a_test.go:7: no TPM here\n"}
+			 {"Action":"skip","Package":"latchkey/p","Test":"A"}`,
+			outcome{tally: tally{skipped: 1}, skips: []string{"p.A: no TPM here"}},
+		},
+		{
+			"a failing subtest is shown, its parent only counted",
+			`{"Action":"output","Package":"p","Test":"A/x","Output":"    a_test.go:9: wrong\n"}
+			 {"Action":"output","Package":"p","Test":"A","Output":"a long story\n"}
+			 {"Action":"fail","Package":"p","Test":"A/x"}
+			 {"Action":"fail","Package":"p","Test":"A"}
+			 {"Action":"fail","Package":"p"}`,
+			outcome{tally: tally{failed: 2}, tail: []string{"--- p A/x", "    a_test.go:9: wrong"}},
+		},
+		{
+			"a package that does not build is a failure",
+			`{"ImportPath":"p","Action":"build-output","Output":"p/a.go:3: undefined: x\n"}
+			 {"ImportPath":"p","Action":"build-fail"}
+			 {"Action":"fail","Package":"p"}`,
+			outcome{tally: tally{failed: 1}, tail: []string{"p/a.go:3: undefined: x", "--- p "}},
+		},
+		{
+			"a package that crashes is a failure, even when its tests passed",
+			`{"Action":"pass","Package":"p","Test":"A"}
+			 {"Action":"output","Package":"p","Output":"panic: oh\n"}
+			 {"Action":"fail","Package":"p"}`,
+			outcome{tally: tally{passed: 1, failed: 1}, tail: []string{"--- p ", "panic: oh"}},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := readTests(strings.NewReader(c.in))
+			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(outcome{}, tally{})); d != "" {
+				t.Errorf("(-want +got):\n%s", d)
+			}
+		})
+	}
+}
