@@ -226,18 +226,21 @@ var (
 
 func TestOnlineSigninWalksToAllow(t *testing.T) {
 	r := newStageRig(t)
-	r.s.script = []any{askCode, allowed}
+	r.s.script = []any{prompt(wire.PromptSecret, wire.ForPassword, text.PromptPassword), askCode, allowed}
 	p := &typist{answers: []string{"pw", "123456"}}
 	v := r.c.Sign(t.Context(), full("alice"), p)
 	r.c.Wait()
+	if !slices.Equal(p.prompts, []string{text.PromptPassword, text.PromptCode}) {
+		t.Errorf("prompts %q", p.prompts)
+	}
 	if v.Outcome != policy.Allow || !v.Online || !v.HasAuthtok || string(v.Authtok.Reveal()) != "pw" {
 		t.Fatalf("%+v", v)
 	}
 	b := r.s.steps[0].Begin
-	if b.User != "alice" || string(b.Password.Reveal()) != "pw" || b.Mode != "full" || b.Scope != policy.Logon || b.At == 0 {
+	if b.User != "alice" || !b.Password.Empty() || b.Mode != "full" || b.Scope != policy.Logon || b.At == 0 {
 		t.Errorf("begin %+v", b)
 	}
-	if string(r.s.steps[1].Answer.Text.Reveal()) != "123456" {
+	if string(r.s.steps[1].Answer.Text.Reveal()) != "pw" || string(r.s.steps[2].Answer.Text.Reveal()) != "123456" {
 		t.Error("another code was sent")
 	}
 	if len(r.v.noted) != 1 || r.v.noted[0].Step != 7 {
@@ -251,6 +254,28 @@ func TestOnlineSigninWalksToAllow(t *testing.T) {
 	}
 	if len(r.s.ids) != 1 {
 		t.Error("the conversation has more than one id")
+	}
+}
+
+// A password that the server asks for a second time, or that is empty, is asked of
+// the person: nothing is answered in his name but what he has typed.
+func TestThePasswordIsAnsweredOnceForThePerson(t *testing.T) {
+	ask := prompt(wire.PromptSecret, wire.ForPassword, "Once more: ")
+	r := newStageRig(t)
+	r.s.script = []any{ask, ask, allowed}
+	p := &typist{answers: []string{"first", "second"}}
+	v := r.c.Sign(t.Context(), full("alice"), p)
+	r.c.Wait()
+	if v.Outcome != policy.Allow || string(r.s.steps[1].Answer.Text.Reveal()) != "first" || string(r.s.steps[2].Answer.Text.Reveal()) != "second" || string(v.Authtok.Reveal()) != "second" {
+		t.Errorf("%+v, prompts %q", v, p.prompts)
+	}
+	r = newStageRig(t)
+	r.s.script = []any{ask, allowed}
+	p = &typist{answers: []string{"", "typed"}}
+	v = r.c.Sign(t.Context(), full("alice"), p)
+	r.c.Wait()
+	if v.Outcome != policy.Allow || string(r.s.steps[1].Answer.Text.Reveal()) != "typed" {
+		t.Errorf("%+v, prompts %q", v, p.prompts)
 	}
 }
 
@@ -310,6 +335,9 @@ func TestAPasswordThatTheServerDidNotJudgeIsNotOffered(t *testing.T) {
 	r.c.Wait()
 	if v.Outcome != policy.Allow || v.HasAuthtok || !slices.Equal(r.v.offers, []string{""}) {
 		t.Errorf("%+v, offers %q", v, r.v.offers)
+	}
+	if string(r.s.steps[0].Begin.Password.Reveal()) != "unix pw" {
+		t.Error("where the machine judges first the server gets the password at once")
 	}
 }
 

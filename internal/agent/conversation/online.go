@@ -72,7 +72,7 @@ func (contact) next(ctx context.Context, t *talk) stage {
 		Service: t.r.Service, TTY: t.r.TTY, RHost: t.r.RHost, RemoteSeat: t.r.RemoteSeat, Mode: t.r.Mode, First: t.r.First,
 		Boot: t.r.Boot, At: clock.Micros(t.cfg.Clock.Now()), Unlock: t.r.Unprivileged,
 	}
-	if !t.password.Empty() {
+	if !t.password.Empty() && !t.holdsBack() {
 		b.Password = wire.Hide(t.password)
 	}
 	reply, err := t.step(ctx, 1, wire.Step{Begin: b})
@@ -86,6 +86,15 @@ func (contact) next(ctx context.Context, t *talk) stage {
 		return offline{link: policy.LinkDown, why: down.Reason}
 	}
 	return t.failed(ctx, err)
+}
+
+// holdsBack tells whether the password waits until the server asks for it. The
+// first step has two seconds, and judging a password is slow on purpose: a server
+// with many sign-ins at once must not be taken for one that is gone, or whoever
+// keeps it busy could choose the offline rules for everybody. Where the machine
+// judges first the server asks for no password, and gets it at once.
+func (t *talk) holdsBack() bool {
+	return t.r.Mode == "full" && t.r.Purpose == wire.PurposeSignin && t.r.First != policy.FirstSSHKey
 }
 
 // failed ends a conversation that the server has heard of, or that it refuses.
@@ -141,10 +150,15 @@ func (s relay) next(ctx context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Deny, Reason: "protocol", Text: text.DeniedInternal, Online: true}}
 	}
 	p := *s.reply.Prompt
-	a, over := t.ask(ctx, p)
-	if over != nil {
-		t.cancel(s.seq + 1)
-		return online(over)
+	var a secret.Bytes
+	if s.seq == 1 && p.For == wire.ForPassword && p.Kind == wire.PromptSecret && t.holdsBack() && !t.password.Empty() {
+		a = t.password.Clone() // typed already
+	} else {
+		var over stage
+		if a, over = t.ask(ctx, p); over != nil {
+			t.cancel(s.seq + 1)
+			return online(over)
+		}
 	}
 	// sshd's fake password is no answer to anything.
 	if isJunk(a) {

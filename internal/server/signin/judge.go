@@ -275,14 +275,20 @@ func (x *turn) onBegin(ctx context.Context, judged bool) error {
 	return x.decide(ctx, policy.FirstNone, policy.FirstRejected)
 }
 
-// askPassword asks for the first factor, whoever it may be; only who is exempt is
-// left to the machine before that.
+// askPassword asks for the first factor, whoever it may be; only who is exempt, and
+// has no password here that could be rejected (S5), is left to the machine before
+// that.
 func (x *turn) askPassword(ctx context.Context) error {
+	u, _, err := x.resolve(ctx)
+	if err != nil {
+		return err
+	}
+	has := u != nil && x.directory(u).Has(*u)
 	_, d, err := x.consult(ctx, policy.FirstNone, policy.FirstPending)
 	if err != nil {
 		return err
 	}
-	if d.Outcome == policy.Ignore && d.Reason == policy.ReasonExemptAccount {
+	if !has && d.Outcome == policy.Ignore && d.Reason == policy.ReasonExemptAccount {
 		x.talk.Decision = d
 		return x.end(ctx, ignored{}, string(d.Reason), "")
 	}
