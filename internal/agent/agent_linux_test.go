@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/internal/agent/conversation"
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
@@ -384,6 +385,72 @@ func TestStrangersOnTheMachine(t *testing.T) {
 	}
 	if most := unlocksAMinute + int(time.Since(begun).Minutes()*unlocksAMinute) + 1; served > most {
 		t.Errorf("%d unlocks were served, at most %d are allowed", served, most)
+	}
+}
+
+// su and sudo run as root for everybody: whoever starts many of them keeps nobody else
+// from signing in.
+func TestOneUsersProgramsOfRootsLeaveRoomForOthers(t *testing.T) {
+	w := newWorld(t)
+	begin := func(service string, ruid uint32, ruser string) shim.FromAgent {
+		t.Helper()
+		c := w.dial()
+		t.Cleanup(func() { _ = c.Close() })
+		m := start(shim.PhaseAuth, service, "alice")
+		m.RUID, m.RUser = ruid, ruser
+		s := shim.NewShimConn(c)
+		if err := errors.Join(s.Send(shim.Hello{Version: shim.Version}, time.Second), s.Send(m, time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Receive(5 * time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got
+	}
+	for _, c := range []struct {
+		service, ruser string
+		ruid           uint32
+	}{{"su", "mallory", 20009}, {"sudo", "mallory", 0}} {
+		served := 0
+		for range maxRoot / 2 {
+			if _, ok := begin(c.service, c.ruid, c.ruser).(shim.Secret); ok {
+				served++
+			}
+		}
+		if served != maxCaller {
+			t.Errorf("%d of %s were served, %d are allowed", served, c.service, maxCaller)
+		}
+	}
+	for _, ruser := range []string{"root", "alice"} {
+		if got, ok := begin("login", 0, ruser).(shim.Secret); !ok {
+			t.Errorf("%s gets %+v", ruser, got)
+		}
+	}
+}
+
+// S1: su is judged for the caller. That he is who he says does not make him the other
+// account: its password is still asked for by the modules behind.
+func TestTheCallersFactorsAloneDoNotOpenAnotherAccount(t *testing.T) {
+	for _, c := range []struct {
+		subject, user string
+		mode          shim.Mode
+		in, out       policy.Outcome
+		authtok, next bool
+	}{
+		{"alice", "root", shim.ModeFull, policy.Allow, policy.Ignore, false, true},
+		{"alice", "root", shim.ModeFull, policy.Ignore, policy.Ignore, false, true},
+		{"alice", "root", shim.ModeFull, policy.Deny, policy.Deny, false, false},
+		{"alice", "root", shim.ModeSecond, policy.Allow, policy.Allow, false, false},
+		{"alice", "root", shim.ModeSecond, policy.Ignore, policy.Ignore, false, false},
+		{"alice", "alice", shim.ModeFull, policy.Allow, policy.Allow, true, false},
+	} {
+		m := start(shim.PhaseAuth, "su", c.user)
+		m.Mode = c.mode
+		v := conversation.Verdict{Outcome: c.in, Authtok: secret.FromString("alice's"), HasAuthtok: true}
+		if next := leaveTarget(&v, c.subject, m); v.Outcome != c.out || v.HasAuthtok != c.authtok || next != c.next {
+			t.Errorf("%+v: %+v %v", c, v, next)
+		}
 	}
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"latchkey/internal/agent/conversation"
@@ -26,6 +28,7 @@ const (
 const (
 	textTooOld   = "The sign-in module and the agent on this machine are of different versions. Ask an administrator to update them."
 	textBusy     = "Too many sign-ins at once on this machine. Try again in a few seconds."
+	textTarget   = "Now the password of the account that is to be opened."
 	textNotYours = "You may only unlock your own session here."
 	textOdd      = text.DeniedOddRequest
 )
@@ -99,6 +102,15 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 	if !s.runs(who.peer.Exe) {
 		a.log.Warn("a program calls itself another service", "service", text.CleanN(m.Service, 64), "exe", who.peer.Exe, "pid", who.peer.PID, "uid", who.uid)
 	}
+	if k := behind(who, m); k != "" {
+		leave, ok := a.limits.behind(k)
+		if !ok {
+			a.log.Warn("too many sign-ins of one caller", "caller", text.CleanN(k, 64), "service", text.CleanN(m.Service, 64))
+			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
+			return
+		}
+		defer leave()
+	}
 	switch m.Phase {
 	case shim.PhaseAuth:
 		a.auth(ctx, ac, who, s, m)
@@ -117,6 +129,19 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 	default:
 		_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
 	}
+}
+
+// behind names who has started the program of root's that asks: su, sudo, passwd and
+// their like run as root for everybody. It is empty where that is root.
+func behind(who caller, m shim.Start) string {
+	switch {
+	case !who.privileged() || m.Phase != shim.PhaseAuth && m.Phase != shim.PhaseChauthtok:
+	case m.RUID != 0 && int64(m.RUID) != int64(os.Geteuid()):
+		return "uid " + strconv.FormatUint(uint64(m.RUID), 10)
+	case m.RUID == 0 && m.RUser != "root":
+		return m.RUser // sudo has become root altogether
+	}
+	return ""
 }
 
 // quiet answers the phases that decide nothing. Success, because a stack in which
@@ -147,11 +172,34 @@ func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s serv
 	}
 	v := a.talks.Sign(ctx, r, &person{c: ac})
 	defer v.Authtok.Wipe()
+	if leaveTarget(&v, r.User, m) && ac.Send(shim.Tell{Text: textTarget}, sendTime) != nil {
+		return
+	}
 	if v.Outcome == policy.Allow || v.Outcome == policy.Ignore {
 		parent, _ := a.procs.Get(who.peer.PPID)
 		a.seen.finish(finished{peer: who.peer, parent: parent, service: m.Service, user: m.User, outcome: v.Outcome})
 	}
 	a.say(ac, v, m.User)
+}
+
+// leaveTarget makes of a caller's success what it is worth where he asks for another
+// account (su): he is who he says, but whether he may become the other one has not
+// been judged. With mode=full that is left to the modules behind, which ask for the
+// other account's password; with mode=second they have asked for it before. The
+// caller's own password is nothing for them. next tells that they will ask.
+func leaveTarget(v *conversation.Verdict, subject string, m shim.Start) (next bool) {
+	if subject == m.User {
+		return false
+	}
+	v.Authtok.Wipe()
+	v.HasAuthtok = false
+	if m.Mode == shim.ModeSecond {
+		return false
+	}
+	if v.Outcome == policy.Allow {
+		v.Outcome = policy.Ignore
+	}
+	return v.Outcome == policy.Ignore
 }
 
 // say tells the verdict.

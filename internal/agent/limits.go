@@ -16,6 +16,7 @@ type limits struct {
 	open    map[uint32]int // connections by uid
 	guests  int            // of all who are not privileged
 	root    int            // of all who are
+	callers map[string]int // sign-ins under way by who started root's program
 	unlocks map[uint32]*bucket
 	running map[uint32]int // unlocks under way by uid
 }
@@ -23,6 +24,7 @@ type limits struct {
 // The bounds.
 const (
 	maxRoot        = 512
+	maxCaller      = 32 // of root's, started by one and the same user
 	maxGuests      = 64
 	maxPerUID      = 8
 	maxUnlocks     = 4  // at a time for one uid
@@ -36,7 +38,7 @@ type bucket struct {
 }
 
 func newLimits(clk clock.Clock) *limits {
-	return &limits{clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}}
+	return &limits{clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}, callers: map[string]int{}}
 }
 
 // enter takes a place for a connection; leave gives it back.
@@ -61,6 +63,24 @@ func (l *limits) enter(c caller) (leave func(), ok bool) {
 		l.guests--
 		if l.open[c.uid]--; l.open[c.uid] <= 0 {
 			delete(l.open, c.uid)
+		}
+	}, true
+}
+
+// behind takes a place for a program of root's that somebody else has started: he
+// may start as many of them as he likes.
+func (l *limits) behind(name string) (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.callers[name] >= maxCaller {
+		return nil, false
+	}
+	l.callers[name]++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		if l.callers[name]--; l.callers[name] <= 0 {
+			delete(l.callers, name)
 		}
 	}, true
 }
