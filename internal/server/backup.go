@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -15,6 +14,7 @@ import (
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/store"
+	"latchkey/internal/statefile"
 )
 
 // Backup copies a server's database into a file and back (K3).
@@ -83,19 +83,7 @@ func (b Backup) writeKey(ctx context.Context, s *store.Store) error {
 	if err != nil {
 		return err
 	}
-	part := KeyFile(b.File) + ".part"
-	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(raw)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	return os.Rename(part, KeyFile(b.File))
+	return statefile.Replace(KeyFile(b.File), raw)
 }
 
 // Restore fills a new database from the backup, and the data folder's master key

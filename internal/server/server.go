@@ -43,6 +43,7 @@ import (
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/statefile"
 )
 
 // Config is what a server is made from. Data, Listen, ListenAgent, AdminSocket,
@@ -395,11 +396,7 @@ func (r *running) writeAddresses() error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(r.Data, AddressFile)
-	if err := os.WriteFile(path+".part", append(b, '\n'), 0o600); err != nil {
-		return err
-	}
-	return os.Rename(path+".part", path)
+	return statefile.Replace(filepath.Join(r.Data, AddressFile), append(b, '\n'))
 }
 
 // greet tells the person who has started it what was made and what to do next.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/statefile"
 )
 
 // Folder makes the state folder if it is not there, and refuses one that others
@@ -37,11 +38,11 @@ func Folder(dir string) error {
 
 // Writable proves that a file can be written into dir, before a token is spent.
 func Writable(dir string) error {
-	const name = "write-test"
-	if err := replace(dir, name, []byte("x")); err != nil {
+	path := filepath.Join(dir, "write-test")
+	if err := statefile.Replace(path, []byte("x")); err != nil {
 		return fmt.Errorf("state folder: %w", err)
 	}
-	return os.Remove(filepath.Join(dir, name))
+	return os.Remove(path)
 }
 
 // lockTries and lockPause: an agent that was killed needs a moment to be gone.
@@ -58,7 +59,7 @@ func Lock(ctx context.Context, dir string) (*os.File, error) {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}
 	for range lockTries {
-		if err = lockFile(f); err == nil {
+		if err = statefile.Lock(f); err == nil {
 			return f, nil
 		}
 		if clock.Real.Sleep(ctx, lockPause) != nil {

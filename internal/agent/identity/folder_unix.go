@@ -7,8 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 func checkOwner(dir string, st fs.FileInfo) error {
@@ -23,5 +21,3 @@ func checkOwner(dir string, st fs.FileInfo) error {
 	}
 	return nil
 }
-
-func lockFile(f *os.File) error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) }

@@ -36,6 +36,7 @@ import (
 	"strings"
 
 	"latchkey/internal/secret"
+	"latchkey/internal/statefile"
 	"latchkey/internal/tpm"
 	"latchkey/internal/wire"
 )
@@ -306,7 +307,7 @@ func Save(dir string, i *Identity, key Key) error {
 	if err := i.check(); err != nil {
 		return fmt.Errorf("what the server answered can not be used: %w", err)
 	}
-	if err := replace(dir, i.KeyName, key.Record.Reveal()); err != nil {
+	if err := statefile.Replace(filepath.Join(dir, i.KeyName), key.Record.Reveal()); err != nil {
 		return err
 	}
 	if err := i.write(dir); err != nil {
@@ -346,35 +347,7 @@ func (i *Identity) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	return replace(dir, FileName, append(b, '\n'))
-}
-
-// replace writes a file so that it is there whole or as before, also after a power
-// cut: temporary name, sync, rename, sync of the folder.
-func replace(dir, name string, b []byte) (err error) {
-	path := filepath.Join(dir, name)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			_ = os.Remove(path + ".new")
-		}
-	}()
-	if err := f.Chmod(0o600); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if _, err := f.Write(b); err != nil {
-		return errors.Join(err, f.Close())
-	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(dir)
+	return statefile.Replace(filepath.Join(dir, FileName), append(b, '\n'))
 }
 
 // Host is the host of the server's address.

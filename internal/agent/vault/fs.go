@@ -7,10 +7,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-)
 
-func cores() int { return runtime.NumCPU() }
+	"latchkey/internal/statefile"
+)
 
 // FS is the file system as the vault uses it: names are relative to its folder.
 // Tests record the operations and replay every prefix of them.
@@ -57,39 +56,8 @@ func (r realFS) ReadFile(name string) ([]byte, error) {
 	return b, err
 }
 
-func (r realFS) WriteFile(name string, data []byte) (err error) {
-	path := r.path(name)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(data)
-	if err == nil {
-		err = f.Sync()
-	}
-	if cerr := f.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		_ = os.Remove(path + ".new")
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(dir string) error {
-	if runtime.GOOS == "windows" {
-		return nil // NTFS journals the rename; a folder can not be synced there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
+func (r realFS) WriteFile(name string, data []byte) error {
+	return statefile.Replace(r.path(name), data)
 }
 
 func (r realFS) Append(name string) (Appender, error) {
@@ -99,7 +67,7 @@ func (r realFS) Append(name string) (Appender, error) {
 		return nil, err
 	}
 	if errors.Is(statErr, fs.ErrNotExist) {
-		if err := syncDir(filepath.Dir(r.path(name))); err != nil {
+		if err := statefile.SyncDir(filepath.Dir(r.path(name))); err != nil {
 			return nil, errors.Join(err, f.Close())
 		}
 	}
@@ -123,7 +91,7 @@ func (r realFS) Remove(name string) error {
 	if err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(r.path(name)))
+	return statefile.SyncDir(filepath.Dir(r.path(name)))
 }
 
 func (r realFS) List(dir string) ([]string, error) {
@@ -145,7 +113,7 @@ func (r realFS) Lock(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := lockFile(f); err != nil {
+	if err := statefile.Lock(f); err != nil {
 		return nil, errors.Join(fmt.Errorf("another latchkey-agent uses this state folder: %w", err), f.Close())
 	}
 	return f, nil

@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -118,7 +119,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 	}
 	v := &Vault{
 		cfg: cfg, fs: cfg.FS, log: cfg.Log, bundles: map[string]*userBundle{}, told: map[string]bool{},
-		turn: make(chan struct{}, max(1, cores())),
+		turn: make(chan struct{}, runtime.NumCPU()),
 	}
 	for _, dir := range []string{"", "vaults", "bundles"} {
 		if err := v.fs.MkdirAll(dir); err != nil {

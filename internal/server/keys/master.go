@@ -13,6 +13,7 @@ import (
 
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
+	"latchkey/internal/statefile"
 )
 
 // The form of the master key's file: magic, u16 version, u32 length, key.
@@ -101,11 +102,7 @@ func WriteMaster(dir string, key secret.Bytes) error {
 	if err := os.Link(f.Name(), MasterPath(dir)); err != nil {
 		return err
 	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return statefile.SyncDir(dir)
 }
 
 // EncodeMaster is the content of the file.

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/statefile"
 )
 
 // A backup is text, one JSON value a line, the same from both engines, so that it
@@ -156,7 +157,7 @@ func (s *Store) BackupFile(ctx context.Context, path string) (BackupInfo, error)
 	if err := os.Rename(f.Name(), path); err != nil {
 		return info, err
 	}
-	return info, syncFolder(filepath.Dir(path))
+	return info, statefile.SyncDir(filepath.Dir(path))
 }
 
 // dump writes lines and keeps the first error.

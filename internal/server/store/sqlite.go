@@ -13,6 +13,8 @@ import (
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"latchkey/internal/statefile"
 )
 
 // lite is the embedded engine: one connection writes, a pool reads.
@@ -125,16 +127,7 @@ func copySQLite(ctx context.Context, from *sql.DB, path string) error {
 	if err := os.Rename(part, path); err != nil {
 		return err
 	}
-	return syncFolder(filepath.Dir(path))
-}
-
-func syncFolder(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return statefile.SyncDir(filepath.Dir(path))
 }
 
 // One process owns the file: there is nobody else to tell.
