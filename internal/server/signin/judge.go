@@ -117,8 +117,13 @@ func (x *turn) directory(u *db.User) directory.Directory { return x.s.Directorie
 // Whoever is not judged (nobody, or somebody who must wait) costs the same.
 func (x *turn) preparePassword(ctx context.Context, u *db.User, password secret.Bytes) error {
 	dir := x.directory(u)
-	if dir.Busy() {
-		return fault.New(fault.Unavailable, directory.ErrBusy) // and nothing is kept
+	switch { // and nothing is kept
+	case dir.Busy() && x.step.Begin != nil:
+		// A 5xx before its first answer is to the machine a server that is gone:
+		// whoever fills the queue must not choose the offline rules for everybody.
+		return fault.Newf(fault.TooMany, text.DeniedBusy).Because(directory.ErrBusy)
+	case dir.Busy():
+		return fault.New(fault.Unavailable, directory.ErrBusy)
 	}
 	judged := u
 	if u != nil && dir.Has(*u) {
