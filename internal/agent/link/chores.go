@@ -51,7 +51,9 @@ func (l *Link) chore(ctx context.Context) error {
 	if errors.As(err, &down) {
 		return err
 	}
-	return errors.Join(err, l.report(ctx), l.vault.Lift(ctx, l), l.renewIfDue(ctx))
+	err = errors.Join(err, l.report(ctx), l.vault.Lift(ctx, l))
+	l.renewIfDue(ctx)
+	return err
 }
 
 // upload delivers the journal, oldest entries first.
@@ -117,11 +119,4 @@ func (l *Link) report(ctx context.Context) error {
 		}
 		l.mu.Unlock()
 	}
-}
-
-func (l *Link) renewIfDue(ctx context.Context) error {
-	if l.due(l.judgeTime()) {
-		l.renew(ctx)
-	}
-	return nil
 }

@@ -124,6 +124,8 @@ type Link struct {
 
 	down, refused, standing, renewing *health.Item
 
+	renewal sync.Mutex // held while the certificate is renewed
+
 	mu        sync.Mutex
 	state     State
 	id        *identity.Identity
@@ -365,9 +367,7 @@ func (l *Link) connection(ctx context.Context) error {
 	l.cut = cancel
 	l.mu.Unlock()
 
-	if l.due(l.judgeTime()) {
-		l.renew(ctx)
-	}
+	l.renewIfDue(ctx)
 	if err := l.hello(ctx); err != nil {
 		return err
 	}
@@ -486,7 +486,14 @@ func (l *Link) due(now time.Time) bool {
 	return !now.Before(at)
 }
 
-func (l *Link) renew(ctx context.Context) {
+// renewIfDue renews the certificate; of the connection and the chores, which both
+// look, only one does it.
+func (l *Link) renewIfDue(ctx context.Context) {
+	l.renewal.Lock()
+	defer l.renewal.Unlock()
+	if !l.due(l.judgeTime()) {
+		return
+	}
 	err := l.renewed(ctx)
 	if l.renewing.Judge(err) != nil {
 		l.log.Warn("the machine's certificate could not be renewed", "err", err)

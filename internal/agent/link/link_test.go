@@ -512,6 +512,11 @@ func TestTheCertificateIsRenewedAtTwoThirds(t *testing.T) {
 		return err == nil && time.Until(i.MachineCertificate().NotAfter) > 80*24*time.Hour
 	})
 	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
+	until(t, "the chores look after the certificate too", 20*time.Second, func() bool { r.vault.mu.Lock(); defer r.vault.mu.Unlock(); return r.vault.lifts > 0 })
+	r.link.renewIfDue(t.Context()) // behind whoever is at it
+	if n := s.requests("POST " + wire.PathRenew); n != 1 {
+		t.Errorf("%d certificates were asked for", n)
+	}
 }
 
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {

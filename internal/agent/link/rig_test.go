@@ -302,6 +302,7 @@ type stubVault struct {
 	highest   time.Time
 	serial    int64
 	renewed   []uint64
+	lifts     int
 }
 
 func (v *stubVault) ApplyPolicy(_ context.Context, b []byte) ([]wire.Wiped, error) {
@@ -358,7 +359,13 @@ func (v *stubVault) PolicySerial() int64 {
 	defer v.mu.Unlock()
 	return v.serial
 }
-func (v *stubVault) Lift(context.Context, vault.Server) error { return nil }
+
+func (v *stubVault) Lift(context.Context, vault.Server) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.lifts++
+	return nil
+}
 
 // rig is a link with its surroundings.
 type rig struct {
