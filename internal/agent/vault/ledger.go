@@ -200,14 +200,19 @@ func (v *Vault) seen(now time.Time) {
 	}
 }
 
-// NoteOnline writes what was accepted online, so that it is spent offline too.
-// It is called before the shim is answered; an error denies the sign-in.
+// NoteOnline writes what was accepted online, so that it is spent offline too. It
+// is called before the shim is answered. After an error nothing may be judged
+// offline before it has been called again with the same.
 func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spent) error {
 	if len(spent) == 0 {
 		return nil
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if passing(v.problem) {
+		// What could accept it again is only away. No sign-in waits for it here.
+		return because(v.problem, "%s", v.detail)
+	}
 	if v.led == nil || v.problem != "" {
 		// There is nothing on this machine that could accept it again.
 		return nil

@@ -258,6 +258,26 @@ func TestO17TroublesOfTheTPMAreToldApart(t *testing.T) {
 	r.want(true, OK, policy.Logon, password, r.code())
 }
 
+// A TPM that sleeps while somebody signs in online forgets nothing: the caller is
+// told that the code is not marked yet, and keeps it until it is.
+func TestACodeAcceptedOnlineIsNotForgottenWhileTheTPMIsAway(t *testing.T) {
+	r := newRig(t, true)
+	r.sync()
+	r.enrol()
+	r.later()
+	code := r.code()
+	spent := []wire.Spent{{Authenticator: "totp1", Step: r.srv.params.Step(r.clk.Now())}}
+	r.emu.Kill()
+	r.restart()
+	if err := r.v.NoteOnline(context.Background(), userID, spent); ReasonOf(err) != policy.ReasonTPMGone {
+		t.Fatalf("an accepted code was not written down, and nobody is told: %v", err)
+	}
+	r.emu.Start()
+	r.decide(policy.Logon) // looks again
+	ok(t, r.v.NoteOnline(context.Background(), userID, spent))
+	r.want(false, CodeUsed, policy.Logon, password, code)
+}
+
 func TestO8APasswordIndexMadeAnewIsNoUse(t *testing.T) {
 	r := newRig(t, true)
 	r.sync()
