@@ -2,7 +2,7 @@
 //
 // It promises: a key of the file has the name of its flag; the environment has no say; a file with mistakes is refused
 // as a whole, with every mistake told at once, each naming the key, what is wrong with the value and what would be
-// right; an unknown key is a mistake and comes with the key that was probably meant. Row: "Bad input".
+// right; an unknown key is a mistake and comes with the key that was probably meant.
 //
 // A program describes its settings once, as a struct:
 //

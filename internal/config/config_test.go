@@ -104,7 +104,7 @@ colour = "red"
 [table]
 a = 1
 `
-	err := LoadBytes(fs, s, "server.toml", []byte(body))
+	err := load(fs, s, "server.toml", []byte(body))
 	var e *Error
 	if !errors.As(err, &e) {
 		t.Fatalf("err = %v", err)
@@ -143,11 +143,11 @@ func TestOneMistake(t *testing.T) {
 		{"10 kB", `data = "/` + strings.Repeat("x", 10<<10) + `"`, "f: line 1: data: it has 10241 bytes, more than 4096; allowed is an absolute path"},
 		{"a date", "window = 2026-01-01", `f: line 1: window: 2026-01-01 00:00:00 +0000 date-local is a date or time, not a duration; allowed is a duration such as "90s", "15m" or "8h" from 0s to 24h`},
 		{"no number", "ratio = nan", "f: line 1: ratio: NaN is no amount; allowed is a number from 0 to 1"},
-		{"too big a file", strings.Repeat("#", MaxFile+1), "f: the file has more than 262144 bytes; give the name of a TOML file with settings"},
+		{"too big a file", strings.Repeat("#", maxFile+1), "f: the file has more than 262144 bytes; give the name of a TOML file with settings"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			fs, s := bound(t)
-			err := LoadBytes(fs, s, "f", []byte(c.body))
+			err := load(fs, s, "f", []byte(c.body))
 			if got := fmt.Sprint(err); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
@@ -212,7 +212,7 @@ func FuzzConfig(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		fs, s := bound(t)
 		same := cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
-		err := LoadBytes(fs, s, "f", b)
+		err := load(fs, s, "f", b)
 		if err == nil {
 			for _, f := range fields(s) {
 				if fault, _ := f.check(); fault != "" {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -20,8 +21,8 @@ import (
 	"latchkey/internal/text"
 )
 
-// MaxFile is the size of a file of settings in bytes; a bigger one is something else.
-const MaxFile = 256 << 10
+// maxFile is the size of a file of settings in bytes; a bigger one is something else.
+const maxFile = 256 << 10
 
 // Load reads file into dst, the struct that Bind was given, and puts the flags that were set above it. With file ""
 // only the flags and defaults are judged. A file that must not be missing is named by the caller; LoadIfThere is for
@@ -46,11 +47,6 @@ func LoadIfThere(fset *pflag.FlagSet, dst any, file string) error {
 	return err
 }
 
-// LoadBytes is Load for settings that are already in memory; name stands for the file in errors.
-func LoadBytes(fset *pflag.FlagSet, dst any, name string, b []byte) error {
-	return load(fset, dst, name, b)
-}
-
 func read(file string) ([]byte, error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -70,13 +66,14 @@ func read(file string) ([]byte, error) {
 			Allowed: "run: chmod o-w " + file,
 		}}}
 	}
-	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
 		return nil, fmt.Errorf("settings: %w", err)
 	}
 	return b, nil
 }
 
+// load is Load for settings that are in memory; file stands for the file in errors.
 func load(fset *pflag.FlagSet, dst any, file string, b []byte) error {
 	list := fields(dst)
 	byName := make(map[string]*field, len(list))
@@ -150,9 +147,9 @@ func load(fset *pflag.FlagSet, dst any, file string, b []byte) error {
 // parse turns the file into a table of its top level. Faults of the syntax are put into e; TOML readers stop at the
 // first one, so that one is alone.
 func parse(e *Error, b []byte) (map[string]any, map[string]int) {
-	if len(b) > MaxFile {
+	if len(b) > maxFile {
 		e.Problems = append(e.Problems, Problem{
-			Fault:   fmt.Sprintf("the file has more than %d bytes", MaxFile),
+			Fault:   fmt.Sprintf("the file has more than %d bytes", maxFile),
 			Allowed: "give the name of a TOML file with settings",
 		})
 		return nil, nil
@@ -174,7 +171,7 @@ func parse(e *Error, b []byte) (map[string]any, map[string]int) {
 func places(b []byte) map[string]int {
 	at := map[string]int{}
 	sc := bufio.NewScanner(bytes.NewReader(b))
-	sc.Buffer(nil, MaxFile+1)
+	sc.Buffer(nil, maxFile+1)
 	for n := 1; sc.Scan(); n++ {
 		l := strings.TrimSpace(sc.Text())
 		key, _, ok := strings.Cut(l, "=")
@@ -193,49 +190,13 @@ func places(b []byte) map[string]int {
 // unknown is the problem for a key that no setting has.
 func unknown(name string, line int, known map[string]*field) Problem {
 	p := Problem{Line: line, Field: text.CleanN(name, 60), Fault: "there is no such setting"}
-	best, dist := "", 1+len(name)/3
-	all := make([]string, 0, len(known))
-	for k := range known {
-		all = append(all, k)
-		if d := distance(strings.ToLower(strings.ReplaceAll(name, "_", "-")), k); d < dist || d == dist && k < best {
-			best, dist = k, d
-		}
-	}
-	slices.Sort(all)
-	if best != "" {
+	all := slices.Sorted(maps.Keys(known))
+	if best := text.Nearest(name, all); best != "" {
 		p.Allowed = fmt.Sprintf("did you mean %q?", best)
 	} else {
 		p.Allowed = "allowed are " + strings.Join(all, ", ")
 	}
 	return p
-}
-
-// distance counts the letters to insert, drop, change or swap with a neighbour to get from a to b.
-func distance(a, b string) int {
-	if len(a) > 64 {
-		return len(a)
-	}
-	var prev2 []int
-	prev := make([]int, len(b)+1)
-	for j := range prev {
-		prev[j] = j
-	}
-	for i := 1; i <= len(a); i++ {
-		cur := make([]int, len(b)+1)
-		cur[0] = i
-		for j := 1; j <= len(b); j++ {
-			change := 1
-			if a[i-1] == b[j-1] {
-				change = 0
-			}
-			cur[j] = min(prev[j]+1, cur[j-1]+1, prev[j-1]+change)
-			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
-				cur[j] = min(cur[j], prev2[j-2]+1)
-			}
-		}
-		prev2, prev = prev, cur
-	}
-	return prev[len(b)]
 }
 
 // File returns the file of settings for a program: what --config said, else the default place of the operating

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"latchkey/internal/buildinfo"
@@ -347,20 +348,10 @@ func (v *faults) assignment(ctx context.Context, tx *store.Tx, m db.Machine, in 
 			minus = append(minus, u)
 		}
 	}
-	byName := func(x, y db.User) int { return compare(x.Name, y.Name) }
+	byName := func(x, y db.User) int { return strings.Compare(x.Name, y.Name) }
 	slices.SortFunc(plus, byName)
 	slices.SortFunc(minus, byName)
 	return plus, minus, nil
-}
-
-func compare(a, b string) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // RevokeMachine ends a machine's trust for good (P3): it is refused with a signed

@@ -1,10 +1,12 @@
 package desk
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"latchkey/internal/clock"
@@ -170,10 +172,7 @@ type vault struct {
 func (d *Desk) tellVaults(ctx context.Context, tx *store.Tx, a Actor, t event.Type, vs []vault) (rest.Done, error) {
 	var out rest.Done
 	slices.SortFunc(vs, func(x, y vault) int {
-		if c := compare(x.user, y.user); c != 0 {
-			return c
-		}
-		return compare(x.machine, y.machine)
+		return cmp.Or(strings.Compare(x.user, y.user), strings.Compare(x.machine, y.machine))
 	})
 	vs = slices.CompactFunc(vs, func(x, y vault) bool { return x.user == y.user && x.machine == y.machine })
 	var machines []string

@@ -173,39 +173,10 @@ func jsonFault(err error) string {
 
 // meant finds the setting that was probably meant.
 func meant(key string) string {
-	if len(key) > 64 {
-		return ""
+	if best := text.Nearest(key, settingNames); best != "" {
+		return " (did you mean " + best + "?)"
 	}
-	best, at := "", 4
-	for _, n := range settingNames {
-		if d := distance(strings.ReplaceAll(strings.ToLower(key), "-", "_"), n); d < at {
-			best, at = n, d
-		}
-	}
-	if best == "" {
-		return ""
-	}
-	return " (did you mean " + best + "?)"
-}
-
-// distance is the edit distance of two short texts.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		last := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			last, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, last+cost)
-		}
-	}
-	return row[len(b)]
+	return ""
 }
 
 // groupNames maps ids of all groups to their names.
