@@ -15,13 +15,15 @@ import (
 
 // Passwords and codes share one count per (user, machine), and one per user across
 // machines (machine ""). The first leads to pauses and then to a lock-out on that
-// machine; the second only to pauses, at three times the number, so that one machine
-// can not lock a person out everywhere (S10).
+// machine; the second only to pauses, at three times the number, and not where the
+// user has lately completed an MFA: a stranger who guesses somewhere must not keep a
+// person from his own machines (S10).
 const (
 	everywhere    = ""
 	acrossFactor  = 3
 	longestPause  = 5 * time.Minute
 	shortestTrace = 15 * time.Minute // how long failures are remembered at least
+	lately        = 7 * 24 * time.Hour
 )
 
 // block says that nothing may be judged now.
@@ -35,7 +37,13 @@ func (b block) on() bool { return !b.until.IsZero() }
 // blocked tells whether the pair must wait.
 func blocked(ctx context.Context, tx *store.Tx, userID, machineID string, now time.Time) (block, error) {
 	var b block
-	for _, m := range []string{machineID, everywhere} {
+	counts := []string{machineID, everywhere}
+	if own, err := own(ctx, tx, userID, machineID, now); err != nil {
+		return b, err
+	} else if own {
+		counts = counts[:1]
+	}
+	for _, m := range counts {
 		a, err := tx.GetAttempt(ctx, db.GetAttemptParams{UserID: userID, MachineID: m})
 		switch {
 		case errors.Is(err, sql.ErrNoRows):
@@ -46,6 +54,27 @@ func blocked(ctx context.Context, tx *store.Tx, userID, machineID string, now ti
 		b = b.and(a, now)
 	}
 	return b, nil
+}
+
+// own tells whether the user has lately completed an MFA on the machine: there is a
+// window, or offline data from the last week. The pair's own count bounds guesses
+// there like everywhere.
+func own(ctx context.Context, tx *store.Tx, userID, machineID string, now time.Time) (bool, error) {
+	w, err := tx.ListValidWindows(ctx, db.ListValidWindowsParams{UserID: userID, MachineID: machineID, At: clock.Micros(now)})
+	if err != nil {
+		return false, fmt.Errorf("windows: %w", err)
+	}
+	if len(w) > 0 {
+		return true, nil
+	}
+	v, err := tx.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: userID, MachineID: machineID})
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("offline data: %w", err)
+	}
+	return !v.DisenrolWanted && now.Sub(clock.FromMicros(v.LastMFAAt)) < lately, nil
 }
 
 func (b block) and(a db.Attempt, now time.Time) block {
@@ -83,6 +112,10 @@ func count(ctx context.Context, tx *store.Tx, userID, machineID string, p policy
 	if b, err := blocked(ctx, tx, userID, machineID, now); err != nil || b.on() {
 		return nil, b, err
 	}
+	own, err := own(ctx, tx, userID, machineID, now)
+	if err != nil {
+		return nil, block{}, err
+	}
 	c := &counted{UserID: userID, MachineID: machineID}
 	forget := max(time.Duration(p.LockoutFor), shortestTrace)
 	var b block
@@ -104,7 +137,9 @@ func count(ctx context.Context, tx *store.Tx, userID, machineID string, p policy
 		}
 		// The row is ours until the transaction ends; what another replica has
 		// written between the look above and now is in it.
-		b = b.and(row, now)
+		if x.machine == machineID || !own {
+			b = b.and(row, now)
+		}
 		if x.machine == machineID {
 			c.Failures = row.Failures
 		}
