@@ -1,10 +1,12 @@
 package desk
 
 import (
+	"context"
 	"slices"
 
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/store/db"
 )
 
 // Actor is who asks. The door fills it in from what it has proven: the peer of the
@@ -73,6 +75,15 @@ func (a Actor) over(name, userID, role string) error {
 		return fault.Newf(fault.Forbidden, "Requester, approver and %s must be three people, and the approver an owner.", name)
 	}
 	return nil
+}
+
+// subject is the user that ref names, if the actor stands over them.
+func (a Actor) subject(ctx context.Context, q *db.Queries, ref string) (db.User, error) {
+	u, err := user(ctx, q, ref)
+	if err != nil {
+		return u, err
+	}
+	return u, a.over(u.Name, u.ID, u.Role)
 }
 
 // grant says whether the actor may give somebody the role.

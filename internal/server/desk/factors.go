@@ -158,11 +158,8 @@ func (d *Desk) AddTOTP(ctx context.Context, a Actor, ref string, in rest.NewTOTP
 	}
 	defer seed.Wipe()
 	err = d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, ref)
+		u, err := a.subject(ctx, tx.Queries, ref)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		have, err := tx.ListAuthenticators(ctx, u.ID)
@@ -209,11 +206,8 @@ func (d *Desk) AddBackup(ctx context.Context, a Actor, ref string) (rest.BackupC
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, ref)
+		u, err := a.subject(ctx, tx.Queries, ref)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		old, err := tx.ListUnusedBackupCodes(ctx, u.ID)
@@ -250,11 +244,8 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, userRef)
+		u, err := a.subject(ctx, tx.Queries, userRef)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		have, err := d.factors(ctx, tx.Queries, u)
@@ -309,11 +300,8 @@ func (d *Desk) LoseFactor(ctx context.Context, a Actor, userRef, ref string) (re
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, userRef)
+		u, err := a.subject(ctx, tx.Queries, userRef)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		have, err := d.factors(ctx, tx.Queries, u)
@@ -359,11 +347,8 @@ func (d *Desk) IssueEnrolCode(ctx context.Context, a Actor, ref string, in rest.
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, ref)
+		u, err := a.subject(ctx, tx.Queries, ref)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		now := d.Clock.Now()
@@ -400,11 +385,8 @@ func (d *Desk) IssueBypassCode(ctx context.Context, a Actor, ref string, in rest
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, ref)
+		u, err := a.subject(ctx, tx.Queries, ref)
 		if err != nil {
-			return err
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
 			return err
 		}
 		now := d.Clock.Now()

@@ -431,12 +431,9 @@ func (d *Desk) SetPassword(ctx context.Context, a Actor, ref string, in rest.New
 	// transaction.
 	var name string
 	err := d.Store.Read(ctx, func(q *store.Queries) error {
-		u, err := user(ctx, q, ref)
+		u, err := a.subject(ctx, q, ref)
 		name = u.Name
-		if err != nil {
-			return err
-		}
-		return a.over(u.Name, u.ID, u.Role)
+		return err
 	})
 	if err != nil {
 		return err
@@ -446,15 +443,12 @@ func (d *Desk) SetPassword(ctx context.Context, a Actor, ref string, in rest.New
 		return err
 	}
 	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		u, err := user(ctx, tx.Queries, ref)
+		u, err := a.subject(ctx, tx.Queries, ref)
 		if err != nil {
 			return err
 		}
 		if u.Name != name {
 			return fault.New(fault.Conflict, nil)
-		}
-		if err := a.over(u.Name, u.ID, u.Role); err != nil {
-			return err
 		}
 		if _, err := tx.SetUserPassword(ctx, db.SetUserPasswordParams{PasswordHash: hash, At: d.now(), MustChange: in.MustChange, ID: u.ID}); err != nil {
 			return err
