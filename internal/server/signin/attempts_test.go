@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"latchkey/internal/policy"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
 	"latchkey/internal/wire"
 )
@@ -40,5 +42,42 @@ func TestAStrangerElsewhereKeepsNobodyFromHisOwnMachine(t *testing.T) {
 			t.Errorf("%d wrong codes are counted at his own machine", r.attempt(bob, r.machine.ID).Failures)
 		}
 		own.asks(wire.ForCode).answer(phone.fresh()).allowed(true)
+	})
+}
+
+// A machine learns of nobody, and may speak of nobody, by saying that it has judged
+// his password.
+func TestAMachinesWordMakesNobodyItsUser(t *testing.T) {
+	onOne(t, func(r *rig) {
+		bob := r.addUser("bob")
+		phone := r.addTOTP(bob)
+		known := func() (n int64) {
+			r.read(func(q *store.Queries) (err error) {
+				n, err = q.MachineKnowsUser(t.Context(), db.MachineKnowsUserParams{MachineID: r.machine.ID, UserID: bob.ID})
+				return err
+			})
+			return n
+		}
+		b := begin("bob", second)
+		b.Password = wire.Secret{}
+		c := r.begin(b).asks(wire.ForCode)
+		if known() != 0 {
+			t.Error("known before a second factor was given")
+		}
+		if c.answer(phone.fresh()).allowed(true); known() != 1 {
+			t.Error("not known behind it")
+		}
+	})
+	onOne(t, func(r *rig) {
+		bob := r.addUser("bob")
+		r.addTOTP(bob)
+		r.begin(begin("bob")).asks(wire.ForCode)
+		r.read(func(q *store.Queries) error {
+			n, err := q.MachineKnowsUser(t.Context(), db.MachineKnowsUserParams{MachineID: r.machine.ID, UserID: bob.ID})
+			if n != 1 {
+				t.Error("not known although the server has judged his password")
+			}
+			return err
+		})
 	})
 }

@@ -396,8 +396,8 @@ func (x *turn) decide(ctx context.Context, first policy.First, result policy.Fir
 		if err := x.lockedNow(ctx); err != nil {
 			return err
 		}
-	} else if f.User != nil && d.Outcome != policy.Deny && !t.Opening.Unlock {
-		if err := touch.Known(ctx, x.tx, x.m.ID, t.UserID, x.now); err != nil {
+	} else if f.User != nil && (t.Judged && d.Outcome != policy.Deny || d.Outcome == policy.Ignore || d.Outcome == policy.Allow) {
+		if err := x.known(ctx); err != nil {
 			return err
 		}
 	}
@@ -423,6 +423,16 @@ func (x *turn) decide(ctx context.Context, first policy.First, result policy.Fir
 		return x.deny(ctx, d.Reason, f)
 	}
 	return x.end(ctx, denied{}, reasonState, text.DeniedInternal)
+}
+
+// known notes that the user is one of this machine's, whose policy file names him and
+// whose journal may speak of him. While a second factor is asked for, the machine's
+// word alone that it has judged a password is not enough: it could say so of anybody.
+func (x *turn) known(ctx context.Context) error {
+	if x.talk.Opening.Unlock {
+		return nil
+	}
+	return touch.Known(ctx, x.tx, x.m.ID, x.talk.UserID, x.now)
 }
 
 // waiting is the decision for somebody who must wait: Decide knows of lock-outs, the
@@ -900,6 +910,9 @@ func (x *turn) allow(ctx context.Context, u db.User) error {
 		return x.ask(ctx, awaitOfflineChoice{}, wire.Prompt{
 			Kind: wire.PromptChoose, For: wire.ForOfflineChoice, Text: text.PromptOffline, Options: []string{text.OptionYes, text.OptionNotNow},
 		})
+	}
+	if err := x.known(ctx); err != nil {
+		return err
 	}
 	if err := x.activate(ctx, u); err != nil {
 		return err
