@@ -28,6 +28,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -328,7 +329,14 @@ func (v *Vault) Refuse(ctx context.Context, signed []byte) error {
 	err = v.fs.WriteFile("refusal", signed)
 	_, wipeErr := v.wipe(ctx, "", string(policy.ReasonRefused))
 	v.pol = nil
-	return errors.Join(err, wipeErr, v.fs.Remove("policy"))
+	var saveErr error
+	if v.led != nil && v.problem == "" {
+		// Every policy of this identity is an old one from now on, so that it is of no
+		// use to put one back and to delete the refusal.
+		v.led.PolicySerial = math.MaxInt64
+		saveErr = v.save(ctx)
+	}
+	return errors.Join(err, wipeErr, saveErr, v.fs.Remove("policy"))
 }
 
 // Refusal is the server's refusal of this machine, or nil.

@@ -378,6 +378,23 @@ func TestO1ARefusalWipesAndLasts(t *testing.T) {
 	})
 }
 
+// Neither the policy put back nor the refusal deleted makes a refused machine one in
+// good standing.
+func TestO1ARefusedMachineTakesNoPolicyAgain(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		r.srv.pol.Offline = policy.OfflineBypass
+		r.sync()
+		before := r.snapshot()
+		note := []byte(`{"machine_id":"` + machineID + `","status":"revoked","serial":5,"at":1,"text":"revoked by root"}`)
+		ok(t, r.v.Refuse(context.Background(), seal.Sign(r.grant, seal.Refusal, machineID, note)))
+		ok(t, os.Remove(filepath.Join(r.dir, "refusal")))
+		r.restore(before, "policy")
+		if d, f := r.decide(policy.Logon); d.Outcome != policy.Deny || d.Reason != policy.ReasonPolicyOlder || len(f.Policies) == 0 {
+			t.Errorf("%s, %s", d.Outcome, d.Reason)
+		}
+	})
+}
+
 func TestO5TheVaultFollowsThePassword(t *testing.T) {
 	both(t, func(t *testing.T, r *rig) {
 		r.sync()
