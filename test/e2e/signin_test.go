@@ -791,28 +791,6 @@ func (s *station) half(p *person) *Terminal {
 	return term
 }
 
-// TestABlackHoleInASignIn: between password and code. Denied, never offline (O1).
-func TestABlackHoleInASignIn(t *testing.T) {
-	w := newWorld(t, "")
-	s := w.station("desk", true)
-	w.set("window=0s")
-	alice := w.addUser("alice")
-	s.enrol(alice)
-	code := w.code(alice)
-	term := s.half(alice)
-	s.cut()
-	term.Type(code)
-	if n := term.Exit(70 * time.Second); n == 0 || n == -1 {
-		t.Errorf("exit %d\n%s", n, term.Output())
-	}
-	out := term.Output()
-	if !strings.Contains(out, text.DeniedUnreachable) || strings.Contains(out, text.OfflineNow) || strings.Count(out, "code: ") != 1 {
-		t.Error(out)
-	}
-	// The next one is an offline one.
-	opened(t, s.x(alice, w.full(alice)), true)
-}
-
 // TestTheServerIsKilledInASignIn: a step is repeated with the same number.
 func TestTheServerIsKilledInASignIn(t *testing.T) {
 	w := newWorld(t, "")
@@ -831,22 +809,29 @@ func TestTheServerIsKilledInASignIn(t *testing.T) {
 			t.Errorf("exit %d\n%s", n, term.Output())
 		}
 	})
-	t.Run("and stays away: denied, never offline (O1)", func(t *testing.T) {
-		s := s.In(t)
+	t.Run("and stays away, or its packets vanish: denied, never offline (O1)", func(t *testing.T) {
+		s, far := s.In(t), w.In(t).station("far", true)
+		far.m.AddUser("alice", alice.unix)
 		s.enrolled(alice)
-		code := s.code(alice)
-		term := s.half(alice)
+		far.enrol(alice)
+		code, gone := s.code(alice), s.half(alice)
+		hole := far.half(alice)
+		far.cut()
+		hole.Type(code)
 		s.server0().Kill("KILL")
-		term.Type(code)
-		if n := term.Exit(70 * time.Second); n == 0 || n == -1 {
-			t.Errorf("exit %d\n%s", n, term.Output())
+		gone.Type(code)
+		for name, term := range map[string]*Terminal{"the server is gone": gone, "its packets vanish": hole} {
+			if n := term.Exit(70 * time.Second); n == 0 || n == -1 {
+				t.Errorf("%s: exit %d\n%s", name, n, term.Output())
+			}
+			out := term.Output()
+			if !strings.Contains(out, text.DeniedUnreachable) || strings.Contains(out, text.OfflineNow) || strings.Count(out, "code: ") != 1 {
+				t.Errorf("%s:\n%s", name, out)
+			}
 		}
-		out := term.Output()
-		if !strings.Contains(out, text.DeniedUnreachable) || strings.Contains(out, text.OfflineNow) {
-			t.Error(out)
-		}
-		s.startServer()
-		s.online()
+		// The next ones are offline ones.
+		opened(t, s.x(alice, s.full(alice)), true)
+		opened(t, far.x(alice, s.full(alice)), true)
 	})
 }
 
