@@ -77,6 +77,14 @@ func TestSessionsOfLogindAreRead(t *testing.T) {
 	if remote, _, ok := parseSession([]byte("REMOTE=0\n")); !ok || remote {
 		t.Error("a local session")
 	}
+	// cron and at have sessions of their own: whoever leaves work there from over the
+	// network does not sit at the machine for it.
+	if remote, host, ok := parseSession([]byte("REMOTE=0\nTYPE=unspecified\nCLASS=background\n")); !ok || !remote || host != "" {
+		t.Error("a job's session is one at the machine")
+	}
+	if remote, _, ok := parseSession([]byte("REMOTE=0\nTYPE=tty\nCLASS=user\n")); !ok || remote {
+		t.Error("a session at a terminal of the machine")
+	}
 	if _, _, ok := parseSession([]byte("REMOTE=maybe\n")); ok {
 		t.Error("an odd session was read")
 	}

@@ -75,16 +75,21 @@ func parseCgroup(b []byte) string {
 	return ""
 }
 
-// parseSession reads logind's file of a session.
+// parseSession reads logind's file of a session. One of a job (cron, at) has no seat:
+// nobody sits at the machine for it, wherever it was ordered from.
 func parseSession(b []byte) (remote bool, host string, ok bool) {
+	job := false
 	for line := range strings.SplitSeq(string(b), "\n") {
 		switch k, v, _ := strings.Cut(line, "="); k {
 		case "REMOTE":
 			remote, ok = v == "1", v == "0" || v == "1"
 		case "REMOTE_HOST":
 			host = strings.Trim(v, `"`)
+		case "CLASS":
+			job = strings.HasPrefix(v, "background")
 		}
 	}
+	remote = remote || job
 	if len(host) > 256 {
 		host = ""
 	}
