@@ -189,7 +189,7 @@ func (a *API) verify(cs tls.ConnectionState) error {
 func (a *API) foreign(from net.Addr, c *x509.Certificate, cause error) {
 	addr := address(from.String())
 	a.c.Log.Debug("a foreign certificate was turned away", "address", addr.String(), "error", cause)
-	if !a.notices.take(addr.String()) {
+	if !a.notices.take(neighbourhood(addr)) {
 		return
 	}
 	data, err := json.Marshal(map[string]string{"certificate": ca.Fingerprint(c), "issuer": text.CleanN(c.Issuer.String(), 128)})
@@ -335,7 +335,7 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 		return nil, err
 	}
 	if who == nobody {
-		if !a.joins.take(r.addr.String()) {
+		if !a.joins.take(neighbourhood(r.addr)) {
 			return nil, fault.New(fault.TooMany, nil)
 		}
 		return do(ctx, r)
@@ -460,7 +460,7 @@ func (a *API) problem(w *statusWriter, m db.Machine, f *fault.Fault) {
 func (a *API) refused(r *request, f *fault.Fault) {
 	key := r.m.ID
 	if key == "" {
-		key = r.addr.String()
+		key = neighbourhood(r.addr)
 	}
 	if !a.notices.take(key) {
 		return
