@@ -9,6 +9,7 @@ import (
 
 	"latchkey/internal/health"
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 	"latchkey/internal/text"
 )
 
@@ -100,7 +101,7 @@ func statusCard(p *printer, s machineStatus) {
 	kept := map[string]string{"tpm": "in the TPM", "software": "software protection, no TPM"}[s.Offline.Class]
 	pol := "none yet"
 	if s.Offline.PolicySerial > 0 {
-		pol = fmt.Sprintf("number %d, made %s", s.Offline.PolicySerial, p.ago(micros(s.Offline.PolicyIssued)))
+		pol = fmt.Sprintf("number %d, made %s", s.Offline.PolicySerial, p.ago(rest.Time(s.Offline.PolicyIssued)))
 	}
 	cert := ""
 	if !s.Until.IsZero() {
@@ -114,7 +115,7 @@ func statusCard(p *printer, s machineStatus) {
 		"Certificate", cert, "Offline events", waiting, "Versions", versions(s))
 	for _, h := range s.Health {
 		p.line("")
-		p.line("%s: %s%s", word3(h.Severity), h.Text, behind(" — ", h.Detail))
+		p.line("%s: %s%s", severity(h.Severity), h.Text, behind(" — ", h.Detail))
 		p.line("  %s", h.Next)
 	}
 	if s.Offline.Refused != "" {
@@ -146,7 +147,7 @@ func statusCard(p *printer, s machineStatus) {
 		if note == "" && u.Left.Warn {
 			note = "sign in with the server there before it is used up"
 		}
-		t.Row(u.User, "enrolled", fmt.Sprint(u.Left.Days), fmt.Sprint(u.Left.Signins), fmt.Sprint(u.Left.Tries), when(micros(u.Until)), note)
+		t.Row(u.User, "enrolled", fmt.Sprint(u.Left.Days), fmt.Sprint(u.Left.Signins), fmt.Sprint(u.Left.Tries), when(rest.Time(u.Until)), note)
 	}
 	p.table(t, "")
 	if s.More > 0 {
@@ -162,7 +163,7 @@ func versions(s machineStatus) string {
 	return v
 }
 
-func word3(s health.Severity) string {
+func severity(s health.Severity) string {
 	switch s {
 	case health.Failure:
 		return "Failure"
@@ -170,11 +171,4 @@ func word3(s health.Severity) string {
 		return "Warning"
 	}
 	return "Notice"
-}
-
-func micros(us int64) time.Time {
-	if us == 0 {
-		return time.Time{}
-	}
-	return time.UnixMicro(us)
 }

@@ -152,7 +152,6 @@ const (
 	FirstNone    First = ""        // nobody yet
 	FirstServer  First = "server"  // the server, against its directory
 	FirstMachine First = "machine" // the machine's own sign-in (pam_unix, Windows)
-	FirstVault   First = "vault"   // the offline vault, together with the code
 	FirstSSHKey  First = "sshkey"  // sshd, by public key
 )
 

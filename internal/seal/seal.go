@@ -98,12 +98,10 @@ type Kind string
 
 // The kinds of signed objects. Each has a type string of its own.
 const (
-	Policy  Kind = "latchkey/policy/1"
-	Bundle  Kind = "latchkey/bundle/1"
-	Refusal Kind = "latchkey/refusal/1"
-	Window  Kind = "latchkey/window/1"
-	Lease   Kind = "latchkey/lease/1"
-	Backup  Kind = "latchkey/checkpoint/1"
+	Policy     Kind = "latchkey/policy/1"
+	Bundle     Kind = "latchkey/bundle/1"
+	Refusal    Kind = "latchkey/refusal/1"
+	Checkpoint Kind = "latchkey/checkpoint/1"
 )
 
 // MaxPayload bounds the payload of a signed object in octets.

@@ -62,7 +62,7 @@ func Write(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
-		d, err := json.Marshal(data{Mark: m.String(), Signed: seal.Sign(c.Keys.Grant, seal.Backup, "", payload)})
+		d, err := json.Marshal(data{Mark: m.String(), Signed: seal.Sign(c.Keys.Grant, seal.Checkpoint, "", payload)})
 		if err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func judge(ctx context.Context, q *store.Queries, e db.Event, grant ed25519.Publ
 	if json.Unmarshal([]byte(e.Data), &d) != nil {
 		return "its data can not be read", nil
 	}
-	payload, err := seal.Verify(grant, seal.Backup, "", d.Signed)
+	payload, err := seal.Verify(grant, seal.Checkpoint, "", d.Signed)
 	if err != nil || json.Unmarshal(payload, &h) != nil {
 		return "it is not signed by this server", nil
 	}
