@@ -454,6 +454,41 @@ func TestTheCallersFactorsAloneDoNotOpenAnotherAccount(t *testing.T) {
 	}
 }
 
+// nameless is a machine with one account.
+type nameless struct{}
+
+func (nameless) Names(context.Context, uint32) []string { return nil }
+func (nameless) UID(_ context.Context, name string) (uint32, bool) {
+	return 20002, name == "mallory"
+}
+
+// Everybody may start polkit's helper for everybody's account: what he tries there
+// counts like what comes from over the network, so that he can not use up the tries
+// of the person whose account it is (O6).
+func TestTriesForSomebodyElsesAccountCountAsRemote(t *testing.T) {
+	a := &agent{procs: systemProcesses(), names: nameless{}, seen: newSeen(clock.Real)}
+	for _, c := range []struct {
+		service, ruser string
+		ruid           uint32
+		remote         bool
+	}{
+		{"polkit-1", "mallory", 20002, true},
+		{"polkit-1", "alice", 20001, false},
+		{"polkit-1", "root", 0, false},  // its helper behind a socket
+		{"su", "mallory", 20002, false}, // mallory's own tries
+		{"sudo", "alice", 0, false},
+		{"login", "root", 0, false},
+	} {
+		m := start(shim.PhaseAuth, c.service, "alice")
+		m.RUser, m.RUID = c.ruser, c.ruid
+		s, _ := serviceOf(c.service)
+		r, why := a.request(t.Context(), caller{uid: 0}, s, m)
+		if why != "" || r.RemoteSeat != c.remote {
+			t.Errorf("%+v: %q %v", c, why, r.RemoteSeat)
+		}
+	}
+}
+
 func TestNonsenseOnTheSocketIsDenied(t *testing.T) {
 	w := newWorld(t)
 	for name, raw := range map[string][]byte{

@@ -257,6 +257,11 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 	if r.Scope != policy.Remote && r.RHost == "" {
 		r.RemoteSeat, r.RHost = a.seat(who.peer.PID, deref(r.UID), r.UID != nil)
 	}
+	if r.UID != nil && m.RUID != 0 && m.RUID != *r.UID && int64(m.RUID) != int64(os.Geteuid()) {
+		// Started by another than whose account it is: everybody may do that with
+		// polkit's helper, and must not use up the tries of the person at the keyboard.
+		r.RemoteSeat = true
+	}
 	if r.UID != nil && !r.RemoteSeat && localSeat(s, m.TTY, m.RHost) {
 		listed, err := a.glass.lists(*r.UID)
 		if err != nil {
