@@ -3,61 +3,15 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"latchkey/internal/health"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/shim"
 	"latchkey/internal/text"
 )
-
-// machineStatus is what the agent says of itself. Times inside "offline" are unix
-// microseconds.
-type machineStatus struct {
-	Link       string         `json:"link"`
-	Reason     string         `json:"reason"`
-	Text       string         `json:"text"`
-	Since      time.Time      `json:"since"`
-	LastAnswer time.Time      `json:"last_answer"`
-	Machine    string         `json:"machine"`
-	MachineID  string         `json:"machine_id"`
-	Number     int64          `json:"number"`
-	Server     string         `json:"server"`
-	ServerSays string         `json:"server_says"`
-	Version    string         `json:"version"`
-	ServerIs   string         `json:"server_version"`
-	KeyInTPM   bool           `json:"key_in_tpm"`
-	Until      time.Time      `json:"certificate_until"`
-	Health     []health.State `json:"health"`
-	More       int            `json:"more"`
-	Offline    struct {
-		Class         string        `json:"class"`
-		Problem       policy.Reason `json:"problem"`
-		Detail        string        `json:"detail"`
-		PolicySerial  int64         `json:"policy_serial"`
-		PolicyIssued  int64         `json:"policy_issued"`
-		PolicyProblem policy.Reason `json:"policy_problem"`
-		Undelivered   int           `json:"undelivered"`
-		ClockBehind   bool          `json:"clock_behind"`
-		Refused       string        `json:"refused"`
-		Users         []struct {
-			User     string `json:"user"`
-			Enrolled bool   `json:"enrolled"`
-			Class    string `json:"class"`
-			Until    int64  `json:"until"`
-			Left     struct {
-				Days    int  `json:"days"`
-				Signins int  `json:"signins"`
-				Tries   int  `json:"tries"`
-				Checks  int  `json:"checks"`
-				Warn    bool `json:"warn"`
-			} `json:"left"`
-			Problem policy.Reason `json:"problem"`
-		} `json:"users"`
-	} `json:"offline"`
-}
 
 func (a *app) statusCommand() *cobra.Command {
 	var socket string
@@ -74,7 +28,7 @@ func (a *app) statusCommand() *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("the agent does not tell its state: %w", err)
 			}
-			var s machineStatus
+			var s shim.MachineStatus
 			if err := json.Unmarshal([]byte(raw), &s); err != nil {
 				return fmt.Errorf("the agent's answer is not understood; is it of another version than this command? %w", err)
 			}
@@ -88,7 +42,7 @@ func (a *app) statusCommand() *cobra.Command {
 	return c
 }
 
-func statusCard(p *printer, s machineStatus) {
+func statusCard(p *printer, s shim.MachineStatus) {
 	var link string
 	switch {
 	case s.Link == "up":
@@ -155,7 +109,7 @@ func statusCard(p *printer, s machineStatus) {
 	}
 }
 
-func versions(s machineStatus) string {
+func versions(s shim.MachineStatus) string {
 	v := "agent " + s.Version
 	if s.ServerIs != "" {
 		v += ", server " + s.ServerIs

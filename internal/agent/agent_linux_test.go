@@ -224,7 +224,7 @@ func (w *world) converse(m shim.Start, p shim.Person) shim.Result {
 	return r
 }
 
-func (w *world) status() Status {
+func (w *world) status() shim.MachineStatus {
 	w.t.Helper()
 	c := w.dial()
 	defer c.Close()
@@ -236,7 +236,7 @@ func (w *world) status() Status {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var st Status
+	var st shim.MachineStatus
 	if err := json.Unmarshal([]byte(m.(shim.Tell).Text), &st); err != nil {
 		w.t.Fatal(err)
 	}
@@ -638,7 +638,7 @@ func TestAMachineThatHasNotJoinedSaysSo(t *testing.T) {
 }
 
 func TestAStatusOfManyUsersFitsItsFrame(t *testing.T) {
-	s := Status{Link: "up"}
+	s := shim.MachineStatus{Link: "up"}
 	for i := range 1000 {
 		s.Offline.Users = append(s.Offline.Users, vault.UserStatus{User: fmt.Sprintf("user-%d-%s", i, strings.Repeat("x", 100))})
 	}

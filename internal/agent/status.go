@@ -3,46 +3,20 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"time"
 
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/buildinfo"
-	"latchkey/internal/health"
 	"latchkey/internal/policy"
 	"latchkey/internal/shim"
 )
-
-// Status is what `latchkey status` shows of the machine: JSON in one tell. Times
-// are RFC 3339 here and unix microseconds inside "offline".
-type Status struct {
-	Link       string         `json:"link"` // up, down or refused
-	Reason     string         `json:"reason,omitempty"`
-	Text       string         `json:"text,omitempty"`
-	Since      time.Time      `json:"since"`
-	LastAnswer time.Time      `json:"last_answer,omitzero"`
-	Machine    string         `json:"machine"`
-	MachineID  string         `json:"machine_id"`
-	Number     int64          `json:"number"`
-	Server     string         `json:"server"`
-	Standing   string         `json:"machine_status,omitempty"` // pending, active, …, as the policy on the disk says
-	ServerSays string         `json:"server_says,omitempty"`    // why it does not welcome the machine
-	Version    string         `json:"version"`
-	ServerIs   string         `json:"server_version,omitempty"`
-	Class      string         `json:"class"` // tpm or software
-	KeyInTPM   bool           `json:"key_in_tpm"`
-	Until      time.Time      `json:"certificate_until"`
-	Health     []health.State `json:"health"`
-	Offline    vault.Status   `json:"offline"`
-	More       int            `json:"more,omitempty"` // users that did not fit
-}
 
 // statusJSON is the state for a caller: everything for root, for others what
 // concerns themselves.
 func (a *agent) statusJSON(ctx context.Context, who caller) string {
 	st := a.link.State()
 	version, trouble := a.link.Server()
-	s := Status{
+	s := shim.MachineStatus{
 		Link: string(st.Link), Since: st.Since.UTC(), LastAnswer: st.LastAnswer.UTC(), Machine: a.id.Name, MachineID: a.id.MachineID,
 		Number: a.id.Number, Server: a.id.Server, Version: buildinfo.Version(), ServerIs: version,
 		KeyInTPM: a.id.KeyPlace == identity.KeyTPM, Until: a.id.MachineCertificate().NotAfter.UTC(), Health: a.reg.Current(),
@@ -79,7 +53,7 @@ func (a *agent) own(ctx context.Context, uid uint32) vault.Status {
 }
 
 // fit writes the status so that it fits one frame, leaving out users from the end.
-func fit(s *Status) string {
+func fit(s *shim.MachineStatus) string {
 	for {
 		b, err := json.Marshal(s)
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
+	"latchkey/internal/shim"
 	"latchkey/internal/tpm"
 	"latchkey/internal/wire"
 )
@@ -56,13 +57,7 @@ type Result struct {
 }
 
 // Left is what is left until the machine must meet the server again.
-type Left struct {
-	Days    int  `json:"days"`
-	Signins int  `json:"signins"`
-	Tries   int  `json:"tries"`
-	Checks  int  `json:"checks"`
-	Warn    bool `json:"warn"` // a fifth or less is left of one of them (O6)
-}
+type Left = shim.Left
 
 // ReasonOf says what an error of this package is told as.
 func ReasonOf(err error) policy.Reason {

@@ -9,34 +9,15 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
+	"latchkey/internal/shim"
 	"latchkey/internal/wire"
 )
 
-// Status is what `latchkey status` shows of offline sign-in.
-type Status struct {
-	Class         string        `json:"class"`
-	Problem       policy.Reason `json:"problem,omitempty"`
-	Detail        string        `json:"detail,omitempty"`
-	PolicySerial  int64         `json:"policy_serial"`
-	PolicyIssued  int64         `json:"policy_issued,omitempty"`
-	PolicyProblem policy.Reason `json:"policy_problem,omitempty"`
-	Undelivered   int           `json:"undelivered"` // journal entries
-	ClockBehind   bool          `json:"clock_behind,omitempty"`
-	Refused       string        `json:"refused,omitempty"`
-	Users         []UserStatus  `json:"users"`
-}
-
-// UserStatus is one user's part of it.
-type UserStatus struct {
-	User       string        `json:"user"`
-	Enrolled   bool          `json:"enrolled"`
-	Class      string        `json:"class,omitempty"`
-	Generation uint64        `json:"generation,omitempty"`
-	EnrolledAt int64         `json:"enrolled_at,omitempty"`
-	Until      int64         `json:"until,omitempty"`
-	Left       Left          `json:"left,omitzero"`
-	Problem    policy.Reason `json:"problem,omitempty"`
-}
+// Status and UserStatus are what the local socket tells of offline sign-in.
+type (
+	Status     = shim.Offline
+	UserStatus = shim.OfflineUser
+)
 
 // Status tells the state; with a name only that user's part.
 func (v *Vault) Status(ctx context.Context, only string) Status {
