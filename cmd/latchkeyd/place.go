@@ -18,8 +18,8 @@ func ownPort(addr string) bool {
 
 // hostName tells whether s can stand in a certificate.
 func hostName(s string) bool {
-	if _, err := netip.ParseAddr(s); err == nil {
-		return true
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Zone() == "" // a certificate can not name one
 	}
 	if s == "" || len(s) > 253 {
 		return false
