@@ -17,9 +17,9 @@ import (
 	"testing"
 	"time"
 
-	"latchkey/internal/agent"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/shim"
 	"latchkey/internal/tpm/tpmtest"
 )
 
@@ -276,8 +276,8 @@ func (s *station) restartAgent() {
 }
 
 // status is what the machine says of itself.
-func (s *station) status() (agent.Status, error) {
-	var st agent.Status
+func (s *station) status() (shim.MachineStatus, error) {
+	var st shim.MachineStatus
 	argv := append([]string{"env"}, s.env()...)
 	out, err := s.m.stdout("", append(argv, TestProgram(s.t, "latchkey"), "status", "--socket", Socket, "--output", "json"))
 	if err != nil {
@@ -289,7 +289,7 @@ func (s *station) status() (agent.Status, error) {
 // link waits for a state of the link.
 func (s *station) link(want string) {
 	s.t.Helper()
-	var st agent.Status
+	var st shim.MachineStatus
 	var err error
 	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if st, err = s.status(); err == nil && st.Link == want {
@@ -429,7 +429,7 @@ func (w *world) full(p *person) []Turn {
 // knows it.
 func (s *station) enrolled(p *person) {
 	s.t.Helper()
-	var st agent.Status
+	var st shim.MachineStatus
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		st, _ = s.status()
 		for _, u := range st.Offline.Users {
@@ -570,7 +570,7 @@ func (s *station) vaultFiles() []string {
 // delivered waits until the journal is empty.
 func (s *station) delivered() {
 	s.t.Helper()
-	var st agent.Status
+	var st shim.MachineStatus
 	var err error
 	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		if st, err = s.status(); err == nil && st.Link == "up" && st.Offline.Undelivered == 0 {
