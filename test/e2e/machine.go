@@ -45,7 +45,8 @@ type core struct {
 	files   atomic.Int64
 }
 
-// setup runs as process 1. $1 is an empty folder, $2 the host name.
+// setup runs as process 1. $1 is an empty folder, $2 the host name, $3 a mark by
+// which the machine is known again.
 const setup = `set -e
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -56,6 +57,7 @@ mount -t overlay overlay -o "lowerdir=/etc,upperdir=$1/etc,workdir=$1/etc.work" 
 mount -t overlay overlay -o "lowerdir=/var,upperdir=$1/var,workdir=$1/var.work" /var
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/sshd /run/lock /run/latchkey /run/sudo /etc/latchkey
+echo "$3" >/run/e2e-mark
 mount --bind "$1/home" /home
 mount --bind "$1/root" /root
 chmod 700 /root
@@ -67,6 +69,10 @@ ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin; ln -s fd/1 dev/stdout; ln -s fd/2 dev/stderr
 mknod -m 666 dev/ptmx c 5 2 # not bound: it looks for pts beside itself
 mount --rbind dev /dev
+# Its users are its own: whoever has an account on this host has none here.
+for u in $(awk -F: '$3 >= 1000 && $3 < 65534 { print $1 }' /etc/passwd /etc/group | sort -u); do
+	for f in passwd shadow group gshadow subuid subgid; do [ ! -e /etc/$f ] || sed -i "/^$u:/d" /etc/$f; done
+done
 hostname "$2"
 printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$2" >/etc/hosts
 : >/etc/resolv.conf
@@ -127,7 +133,7 @@ func NewMachine(t testing.TB) *Machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.init = exec.Command("/bin/sh", "-c", setup, "sh", dir, m.Name)
+	m.init = exec.Command("/bin/sh", "-c", setup, "sh", dir, m.Name, dir)
 	m.init.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET | syscall.CLONE_NEWPID | syscall.CLONE_NEWUTS | syscall.CLONE_NEWIPC,
 	}
@@ -146,6 +152,7 @@ func NewMachine(t testing.TB) *Machine {
 	t.Cleanup(func() {
 		in.Close()
 		m.init.Process.Kill()
+		m.pid = 0 // the number may soon be somebody else's
 		m.init.Wait()
 		os.Remove(dir)
 		if t.Failed() {
@@ -157,6 +164,11 @@ func NewMachine(t testing.TB) *Machine {
 		m.init.Process.Kill()
 		m.init.Wait()
 		t.Fatalf("the machine could not be made (CAP_SYS_ADMIN is needed): %s", complaint.String())
+	}
+	// In a PID namespace whose /proc is that of another, the number would name a
+	// process of the host, and what is done to the machine would be done to the host.
+	if mark, err := os.ReadFile(m.Path("/run/e2e-mark")); err != nil || strings.TrimSpace(string(mark)) != dir {
+		t.Fatalf("/proc/%d is not the machine: /proc must be that of the PID namespace in which the tests run (%v)", m.pid, err)
 	}
 	m.listenSyslog()
 	return m
@@ -198,7 +210,8 @@ func (m *Machine) Read(file string) string {
 
 // inside prefixes argv so that it runs in the machine as the user ("" is root).
 func (m *Machine) inside(user string, argv []string) []string {
-	cmd := []string{"nsenter", "-t", strconv.Itoa(m.pid), "-m", "-n", "-p", "-u", "-i", "--"}
+	// With -r: where the tests run in a chroot, the namespace's root is not the machine's.
+	cmd := []string{"nsenter", "-t", strconv.Itoa(m.pid), "-m", "-r", "-n", "-p", "-u", "-i", "--"}
 	home, name := "/root", "root"
 	if user != "" {
 		home, name = "/home/"+user, user

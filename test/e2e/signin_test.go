@@ -108,11 +108,6 @@ func TestEveryProgramOnlineAndOffline(t *testing.T) {
 			}
 		}
 		t.Run("online", func(t *testing.T) { every(t, policy.LinkUp, both) })
-		t.Run("su does not open another account with the caller's password and code alone (S1)", func(t *testing.T) {
-			s := s.In(t)
-			s.here().PAM("su", s.m.Shipped("latchkey-full"))
-			opened(t, s.here().Su("alice", "root", append(s.full(alice), Say("assword: ", alice.pw)...)), false)
-		})
 		s.enrolled(alice)
 		t.Run("the server's packets are dropped", func(t *testing.T) {
 			s.cut()

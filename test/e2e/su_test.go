@@ -13,7 +13,8 @@ func TestSuAsksForTheOtherAccountsPasswordToo(t *testing.T) {
 	alice := w.addUser("alice")
 	s.m.SetPassword("root", "root's own word 9")
 	s.here().PAM("su", s.m.Shipped("latchkey-full"))
-	opened(t, s.here().Su("alice", "root", s.full(alice)), false)
+	leave := Turn{Prompt: "assword: ", Answer: func() string { return "\x03" }, Keys: true}
+	opened(t, s.here().Su("alice", "root", append(s.full(alice), leave)), false)
 	opened(t, s.here().Su("alice", "root", append(s.full(alice), Say("assword: ", alice.pw)...)), false)
 	opened(t, s.here().Su("alice", "root", append(s.full(alice), Say("assword: ", "root's own word 9")...)), true)
 	opened(t, s.here().Su("alice", "alice", s.full(alice)), true)
