@@ -37,6 +37,16 @@ func main() {
 	}
 }
 
+// newcomer is a name that nobody has on this machine yet.
+func newcomer() string {
+	for _, name := range []string{"alice", "bob", "carol", "dave"} {
+		if _, err := user.Lookup(name); err != nil {
+			return name
+		}
+	}
+	return fmt.Sprintf("demo%d", os.Getpid())
+}
+
 func run(bin, inside string, noTPM bool) error {
 	bin, err := filepath.Abs(bin)
 	if err != nil {
@@ -50,7 +60,7 @@ func run(bin, inside string, noTPM bool) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if inside != "" {
-		w := &world{ctx: ctx, dir: inside, bin: bin, private: true, user: "alice", noTPM: noTPM}
+		w := &world{ctx: ctx, dir: inside, bin: bin, private: true, user: newcomer(), noTPM: noTPM}
 		if err := w.enter(); err != nil {
 			return fmt.Errorf("making the namespace: %w", err)
 		}
