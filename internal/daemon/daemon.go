@@ -25,6 +25,7 @@ import (
 
 // Main runs the program with what the process was given, and ends the process.
 func Main(run func(ctx context.Context, args []string, stdout, stderr io.Writer) int) {
+	withoutCore()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal finds nobody who listens
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))

@@ -27,6 +27,10 @@ const (
 	// ahead is how far in the future an entry's time or step may lie: the clocks of
 	// machine and server differ a little.
 	ahead = 10 * time.Minute
+	// stepAhead is the same for a code's step, which is the time of the person's
+	// phone: a machine learns a drift of at most ten steps, and whoever reports steps
+	// further ahead wants that person locked out.
+	stepAhead = 5 * time.Minute
 )
 
 // fromMachines are the events that a machine may report, and nothing else: a
@@ -324,7 +328,7 @@ func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok
 		if err := json.Unmarshal([]byte(a.Params), &p); err != nil || p.Validate() != nil {
 			return false, fmt.Errorf("authenticator %s: its parameters are damaged", a.ID)
 		}
-		if sp.Step > p.Step(r.now.Add(ahead))+otp.Skew+max(a.Drift, 0) {
+		if sp.Step > p.Step(r.now.Add(stepAhead))+otp.Skew+max(a.Drift, 0) {
 			return false, r.forged(e, reasonStep)
 		}
 		n, err := r.tx.SpendStep(ctx, db.SpendStepParams{ID: a.ID, Step: sp.Step, Drift: a.Drift, At: at})
