@@ -190,7 +190,7 @@ func (a *app) machineSet() *cobra.Command {
 			if in.Owner != nil && owner == "none" {
 				*in.Owner = ""
 			}
-			if f.NFlag() == 0 {
+			if !anyChanged(f, "name", "status", "mode", "unknown-users", "owner", "only-assigned", "assign", "unassign") {
 				return usageError{errors.New("say what to change"), cmd}
 			}
 			var m rest.Machine

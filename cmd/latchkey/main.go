@@ -47,8 +47,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 	root.SetArgs(args)
 	root.SetOut(a.out)
 	root.SetErr(a.err)
-	err := root.ExecuteContext(ctx)
-	return a.exit(err)
+	cmd, err := root.ExecuteContextC(ctx)
+	return a.exit(flagsInWords(cmd, err))
 }
 
 func (a *app) root() *cobra.Command {

@@ -22,10 +22,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"latchkey/internal/fault"
@@ -66,6 +69,39 @@ func (r ranError) Unwrap() error { return r.error }
 type codeError int
 
 func (c codeError) Error() string { return fmt.Sprintf("exit code %d", int(c)) }
+
+// flagRules are the sentences of cobra about flags that belong together.
+var flagRules = []struct {
+	says *regexp.Regexp
+	word string
+	join string
+}{
+	{regexp.MustCompile(`^required flag\(s\) (.*) not set$`), "%s must be given", " and "},
+	{regexp.MustCompile(`^at least one of the flags in the group \[(.*)\] is required$`), "say which: give %s", " or "},
+	{regexp.MustCompile(`^if any flags in the group \[.*\] are set none of the others can be; \[(.*)\] were all set$`), "%s do not go together", " and "},
+}
+
+// flagsInWords tells a wrong choice of flags as this program tells other mistakes.
+func flagsInWords(cmd *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, r := range flagRules {
+		m := r.says.FindStringSubmatch(err.Error())
+		if m == nil {
+			continue
+		}
+		names := strings.FieldsFunc(m[1], func(c rune) bool { return strings.ContainsRune(`", `, c) })
+		for i := range names {
+			names[i] = "--" + names[i]
+		}
+		return usageError{fmt.Errorf(r.word, strings.Join(names, r.join)), cmd}
+	}
+	return err
+}
+
+// anyChanged tells whether one of these flags was given.
+func anyChanged(f *pflag.FlagSet, names ...string) bool { return slices.ContainsFunc(names, f.Changed) }
 
 // exit tells the error and gives the exit code.
 func (a *app) exit(err error) int {

@@ -126,7 +126,11 @@ func (a *app) userList() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.emit(users, func(p *printer) { usersTable(p, users, "There are no users yet. Add one: latchkey user add NAME") })
+			none := "There are no users yet. Add one: latchkey user add NAME"
+			if prefix != "" {
+				none = fmt.Sprintf("No user's name begins with %q.", prefix)
+			}
+			return a.emit(users, func(p *printer) { usersTable(p, users, none) })
 		},
 	}
 	c.Flags().StringVar(&prefix, "prefix", "", "only names that begin so, whatever their case")
@@ -575,9 +579,12 @@ func (a *app) memberChange(use, short, method string) *cobra.Command {
 				return err
 			}
 			var all rest.Done
-			for _, u := range args[1:] {
+			for i, u := range args[1:] {
 				var d rest.Done
 				if err := cl.call(cmd.Context(), method, at("groups", args[0], "members", u), nil, nil, &d); err != nil {
+					if i > 0 {
+						a.say("the names before %q are done", u)
+					}
 					return err
 				}
 				all.Count += d.Count
@@ -700,6 +707,7 @@ func (a *app) factorAddBackup() *cobra.Command {
 					p.raw(c.Show() + "\n")
 				}
 				p.line("Backup codes for %s: each is good once, and older ones no longer work. They are not shown again.", out.User)
+				p.line("Machines wipe the offline data of %s that was made before; the next online sign-in with a second factor makes it anew.", out.User)
 			})
 		},
 	}
