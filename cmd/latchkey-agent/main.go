@@ -4,13 +4,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"runtime"
 
+	"github.com/mattn/go-isatty"
 	"github.com/spf13/cobra"
 
 	"latchkey/internal/agent"
@@ -78,11 +81,10 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 		}
 		token := args[0]
 		if token == "-" {
-			b, err := io.ReadAll(io.LimitReader(c.InOrStdin(), 4096))
-			if err != nil {
+			var err error
+			if token, err = readToken(c.Context(), c.InOrStdin(), stderr); err != nil {
 				return err
 			}
-			token = string(b)
 		}
 		device, err := openTPM(j.TPM)
 		if err != nil {
@@ -103,9 +105,36 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 		if out.Pending {
 			fmt.Fprintf(stdout, "It waits for approval: latchkey machine set %s --status active\n", out.Identity.Name)
 		}
+		fmt.Fprintln(stdout, "Next, to serve sign-ins: latchkey-agent run")
 		return nil
 	}
 	return c
+}
+
+// readToken reads one line, and asks for it where somebody sits at a terminal. An
+// interrupt ends the waiting.
+func readToken(ctx context.Context, in io.Reader, prompt io.Writer) (string, error) {
+	if f, ok := in.(*os.File); ok && isatty.IsTerminal(f.Fd()) {
+		fmt.Fprint(prompt, "Join token: ")
+	}
+	type read struct {
+		line string
+		err  error
+	}
+	got := make(chan read, 1)
+	go func() {
+		line, err := bufio.NewReader(io.LimitReader(in, 4096)).ReadString('\n')
+		got <- read{line, err}
+	}()
+	select {
+	case r := <-got:
+		if r.err != nil && !errors.Is(r.err, io.EOF) {
+			return "", r.err
+		}
+		return r.line, nil
+	case <-ctx.Done():
+		return "", errors.New("interrupted; this machine has not joined")
+	}
 }
 
 func runCommand(stderr io.Writer) *cobra.Command {
