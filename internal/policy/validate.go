@@ -153,6 +153,9 @@ func (p Policy) Warnings() []string {
 			w = append(w, fmt.Sprintf("Factor %q is accepted offline but not online: the offline side is weaker.", f))
 		}
 	}
+	if p.ForceDisconnectAfter != 0 {
+		w = append(w, "force_disconnect_after has no effect before there is an access connection.")
+	}
 	if len(p.Scopes) == 0 {
 		w = append(w, "Covers no scope: MFA is never asked.")
 	}
