@@ -50,12 +50,13 @@ func TestUsedWronglyItSaysWhatIsWrongAndWhatIsAllowed(t *testing.T) {
 		{"a file of settings that is not there", []string{"serve", "--config", filepath.Join(dir, "none.toml")}, 1, []string{"none.toml"}},
 		{"a strange database", []string{"serve", "--data", filepath.Join(dir, "d"), "--database", "mysql://root@x/y"}, 1, []string{"sqlite:PATH", "postgres://"}},
 		{"a backup without a file", []string{"backup", "--data", dir}, 2, []string{"name of the backup's file"}},
-		{"a backup of nothing", []string{"backup", "--data", dir, filepath.Join(dir, "b")}, 1, []string{"there is no database"}},
+		{"a backup of nothing", []string{"backup", "--data", dir, filepath.Join(dir, "b")}, 1, []string{"the database can not be read"}},
 		{"a key without a passphrase", []string{"backup", "--data", dir, "--with-key", "b"}, 2, []string{"belong together"}},
 		{"a passphrase without a key", []string{"backup", "--data", dir, "--passphrase-file", pass, "b"}, 2, []string{"belong together"}},
 		{"a passphrase that others may read", []string{"backup", "--data", dir, "--with-key", "--passphrase-file", open, "b"}, 1, []string{"chmod 600"}},
 		{"an empty passphrase", []string{"backup", "--data", dir, "--with-key", "--passphrase-file", write(t, "empty", "\nx", 0o600), "b"}, 1, []string{"0 octets"}},
-		{"a restore of nothing", []string{"restore", "--data", filepath.Join(dir, "r"), filepath.Join(dir, "none")}, 1, []string{"master.key"}},
+		{"a restore of nothing", []string{"restore", "--data", filepath.Join(dir, "r"), filepath.Join(dir, "none")}, 1, []string{"the backup can not be read"}},
+		{"a restore without a key", []string{"restore", "--data", filepath.Join(dir, "r"), pass}, 1, []string{"master.key"}},
 	} {
 		status, out, errs := try(t, c.args...)
 		if status != c.status {

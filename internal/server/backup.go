@@ -42,8 +42,11 @@ func (b Backup) conf() store.Config {
 func (b Backup) Write(ctx context.Context) (rows int64, err error) {
 	if b.Database == "" {
 		if _, err := os.Stat(filepath.Join(b.Data, "latchkey.db")); err != nil {
-			return 0, fmt.Errorf("there is no database: %w", err)
+			return 0, fmt.Errorf("the database can not be read; give the server's folder with --data: %w", err)
 		}
+	}
+	if _, err := os.Stat(b.File); err == nil {
+		return 0, fmt.Errorf("%s is there already; name another file, or remove it first", b.File)
 	}
 	s, err := store.Open(ctx, b.conf())
 	if err != nil {
@@ -89,6 +92,12 @@ func (b Backup) writeKey(ctx context.Context, s *store.Store) error {
 // Restore fills a new database from the backup, and the data folder's master key
 // from the one beside the backup where there is none.
 func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
+	// The backup is opened before anything is made.
+	f, err := os.Open(b.File)
+	if err != nil {
+		return 0, fmt.Errorf("the backup can not be read: %w", err)
+	}
+	defer f.Close()
 	if err := prepareFolder(b.Data); err != nil {
 		return 0, err
 	}
@@ -117,11 +126,6 @@ func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
 		}
 		defer master.Wipe()
 	}
-	f, err := os.Open(b.File)
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
 	conf := b.conf()
 	conf.NoMigration = false
 	info, err := store.Restore(ctx, conf, f)
