@@ -103,8 +103,8 @@ func serve(e *testscript.Env, path string, d *desk.Desk) error {
 const agentStatus = `{"link":"down","text":"the server does not answer","since":"2026-11-21T10:00:00Z","machine":"laptop","machine_id":"m","number":1,` +
 	`"server":"https://s:8444","version":"1.0","class":"software","key_in_tpm":false,"certificate_until":"2027-01-01T00:00:00Z",` +
 	`"health":[{"code":"link-down","severity":"warning","text":"The server can not be reached.","next":"Look at the network.","since":"2026-11-21T10:00:00Z"}],` +
-	`"offline":{"class":"software","policy_serial":7,"policy_issued":1795000000000000,"undelivered":3,"users":[` +
-	`{"user":"alice","enrolled":true,"class":"software","until":1796000000000000,"left":{"days":6,"signins":48,"tries":10,"checks":58,"warn":false}},` +
+	`"offline":{"class":"software","policy_serial":7,"policy_issued":"2026-11-18T11:06:40Z","undelivered":3,"users":[` +
+	`{"user":"alice","enrolled":true,"class":"software","until":"2026-11-30T00:53:20Z","left":{"days":6,"signins":48,"tries":10,"checks":58,"warn":false}},` +
 	`{"user":"bob","enrolled":false,"problem":"offline-data-outdated"}]}}`
 
 // playAgent is an agent's end of the socket: who signs in decides what happens.

@@ -8,7 +8,6 @@ import (
 
 	"latchkey/internal/health"
 	"latchkey/internal/policy"
-	"latchkey/internal/rest"
 	"latchkey/internal/shim"
 	"latchkey/internal/text"
 )
@@ -55,7 +54,7 @@ func statusCard(p *printer, s shim.MachineStatus) {
 	kept := map[string]string{"tpm": "in the TPM", "software": "software protection, no TPM"}[s.Offline.Class]
 	pol := "none yet"
 	if s.Offline.PolicySerial > 0 {
-		pol = fmt.Sprintf("number %d, made %s", s.Offline.PolicySerial, p.ago(rest.Time(s.Offline.PolicyIssued)))
+		pol = fmt.Sprintf("number %d, made %s", s.Offline.PolicySerial, p.ago(s.Offline.PolicyIssued))
 	}
 	cert := ""
 	if !s.Until.IsZero() {
@@ -101,7 +100,7 @@ func statusCard(p *printer, s shim.MachineStatus) {
 		if note == "" && u.Left.Warn {
 			note = "sign in with the server there before it is used up"
 		}
-		t.Row(u.User, "enrolled", fmt.Sprint(u.Left.Days), fmt.Sprint(u.Left.Signins), fmt.Sprint(u.Left.Tries), when(rest.Time(u.Until)), note)
+		t.Row(u.User, "enrolled", fmt.Sprint(u.Left.Days), fmt.Sprint(u.Left.Signins), fmt.Sprint(u.Left.Tries), when(u.Until), note)
 	}
 	p.table(t, "")
 	if s.More > 0 {

@@ -37,7 +37,7 @@ type Offline struct {
 	Problem       policy.Reason `json:"problem,omitempty"`
 	Detail        string        `json:"detail,omitempty"`
 	PolicySerial  int64         `json:"policy_serial"`
-	PolicyIssued  int64         `json:"policy_issued,omitempty"`
+	PolicyIssued  time.Time     `json:"policy_issued,omitzero"`
 	PolicyProblem policy.Reason `json:"policy_problem,omitempty"`
 	Undelivered   int           `json:"undelivered"` // journal entries
 	ClockBehind   bool          `json:"clock_behind,omitempty"`
@@ -51,8 +51,8 @@ type OfflineUser struct {
 	Enrolled   bool          `json:"enrolled"`
 	Class      string        `json:"class,omitempty"`
 	Generation uint64        `json:"generation,omitempty"`
-	EnrolledAt int64         `json:"enrolled_at,omitempty"`
-	Until      int64         `json:"until,omitempty"`
+	EnrolledAt time.Time     `json:"enrolled_at,omitzero"`
+	Until      time.Time     `json:"until,omitzero"`
 	Left       Left          `json:"left,omitzero"`
 	Problem    policy.Reason `json:"problem,omitempty"`
 }

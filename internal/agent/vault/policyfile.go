@@ -116,7 +116,7 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 			continue
 		}
 		if !listed[fmt.Sprintf("%s/%d", id, us.Generation)] {
-			w, err := v.wipe(ctx, id, "disenrolled")
+			w, err := v.wipe(ctx, id, "withdrawn-by-server")
 			wiped, errs = append(wiped, w...), append(errs, err)
 			continue
 		}

@@ -31,7 +31,7 @@ func (v *Vault) Status(ctx context.Context, only string) Status {
 		s.Class = v.st.Class
 	}
 	if v.pol != nil {
-		s.PolicySerial, s.PolicyIssued = v.pol.Serial, v.pol.IssuedAt
+		s.PolicySerial, s.PolicyIssued = v.pol.Serial, clock.FromMicros(v.pol.IssuedAt)
 	}
 	if v.refusal != nil {
 		s.Refused = v.refusal.Text
@@ -47,7 +47,10 @@ func (v *Vault) Status(ctx context.Context, only string) Status {
 		if us.Name == "" || only != "" && us.Name != only {
 			continue
 		}
-		u := UserStatus{User: us.Name, Enrolled: us.Generation != 0, Class: us.Class, Generation: us.Generation, EnrolledAt: us.EnrolledAt, Until: us.Until, Problem: us.Problem}
+		u := UserStatus{User: us.Name, Enrolled: us.Generation != 0, Class: us.Class, Generation: us.Generation, Problem: us.Problem}
+		if u.Enrolled {
+			u.EnrolledAt, u.Until = clock.FromMicros(us.EnrolledAt), clock.FromMicros(us.Until)
+		}
 		if v.pol != nil && us.Generation != 0 {
 			for i := range v.pol.Users {
 				if v.pol.Users[i].ID == id {
