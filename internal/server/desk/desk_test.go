@@ -923,3 +923,32 @@ func TestStuck(t *testing.T) {
 		}
 	})
 }
+
+// TestChangedFactorsEndWindows: machines wipe the offline data made with the old
+// factors, so the next sign-in must ask again, or the new would not be made (O5).
+func TestChangedFactorsEndWindows(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		m := r.Machine(t, "near", rest.MachineActive)
+		anna := addUser(t, r, "anna", "")
+		var totp rest.TOTP
+		for _, change := range []struct {
+			name string
+			do   func() error
+		}{
+			{"a new authenticator", func() (err error) { totp, err = r.AddTOTP(ctx, root, "anna", rest.NewTOTP{}); return err }},
+			{"new backup codes", func() error { return second(r.AddBackup(ctx, root, "anna")) }},
+			{"removed backup codes", func() error { return second(r.RemoveFactor(ctx, root, "anna", "backup")) }},
+			{"a lost authenticator", func() error { return second(r.LoseFactor(ctx, root, "anna", totp.Factor.ID)) }},
+		} {
+			r.Window(t, id(anna.ID), m.ID, "b", clock.Micros(c.Now().Add(time.Hour)))
+			if err := change.do(); err != nil {
+				t.Fatal(change.name, err)
+			}
+			left := ok(r.ListWindows(ctx, root, "anna", "", "", 0))(t)
+			if len(left.Items) != 0 {
+				t.Errorf("%s leaves %d windows open", change.name, len(left.Items))
+			}
+		}
+	})
+}

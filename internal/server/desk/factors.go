@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -173,6 +174,9 @@ func (d *Desk) AddTOTP(ctx context.Context, a Actor, ref string, in rest.NewTOTP
 		if err != nil {
 			return err
 		}
+		if err := d.newFactors(ctx, tx, a, u.ID); err != nil {
+			return err
+		}
 		shown, err := d.Factors.Show(p, u.Name, seed)
 		if err != nil {
 			return err
@@ -216,6 +220,9 @@ func (d *Desk) AddBackup(ctx context.Context, a Actor, ref string) (rest.BackupC
 		}
 		codes, err := d.Factors.IssueBackup(ctx, tx, u.ID, d.Clock.Now())
 		if err != nil {
+			return err
+		}
+		if err := d.newFactors(ctx, tx, a, u.ID); err != nil {
 			return err
 		}
 		rows, err := tx.ListBackupCodes(ctx, u.ID)
@@ -285,11 +292,19 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 		case out.Count == 0:
 			return fault.Newf(fault.NotFound, "%s has no factor %q. Look with: latchkey factor list %s.", u.Name, ref, u.Name)
 		case generation:
-			return factor.Changed(ctx, tx, u.ID)
+			return errors.Join(factor.Changed(ctx, tx, u.ID), d.newFactors(ctx, tx, a, u.ID))
 		}
 		return nil
 	})
 	return out, err
+}
+
+// newFactors ends a user's windows where factors have changed: machines wipe the
+// offline data made with the old ones (O5), and a window that silenced the next
+// sign-in would keep the new from being made.
+func (d *Desk) newFactors(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
+	_, err := d.endWindows(ctx, tx, a, userID, "", "factors-changed")
+	return err
 }
 
 // LoseFactor marks an authenticator as lost: it is not accepted any more, on no
@@ -329,7 +344,7 @@ func (d *Desk) LoseFactor(ctx context.Context, a Actor, userRef, ref string) (re
 		if err != nil {
 			return err
 		}
-		return factor.Changed(ctx, tx, u.ID)
+		return errors.Join(factor.Changed(ctx, tx, u.ID), d.newFactors(ctx, tx, a, u.ID))
 	})
 	return out, err
 }
