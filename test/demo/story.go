@@ -543,6 +543,9 @@ The password of %s is: %s
 	}
 	fmt.Println("\nThat opened an MFA window: another logon now asks for the password alone; sudo asks for the code. Try sudo,")
 	fmt.Println("with the next code (a code counts once).")
+	if err := ready(); err != nil {
+		return err
+	}
 	if err := s.tries("sudo"); err != nil {
 		return err
 	}
@@ -559,6 +562,9 @@ The password of %s is: %s
 		return err
 	}
 	fmt.Printf("\nThe server is gone now: %s. Sign in again, with the next code or with this backup code: %s\n", s.how(), s.back[0])
+	if err := ready(); err != nil {
+		return err
+	}
 	if err := s.tries("login"); err != nil {
 		return err
 	}
@@ -584,6 +590,18 @@ The password of %s is: %s
 		return err
 	}
 	fmt.Printf("%s\n", out)
+	return nil
+}
+
+// ready waits for Enter: a sign-in has fifty seconds, and the next code may take
+// thirty of them. It reads no octet more than the line has.
+func ready() error {
+	fmt.Print("Press Enter when you have it: ")
+	for b := []byte{0}; b[0] != '\n'; {
+		if _, err := os.Stdin.Read(b); err != nil {
+			return fmt.Errorf("waiting for Enter: %w", err)
+		}
+	}
 	return nil
 }
 
