@@ -193,12 +193,12 @@ func TestABlackHoledServerCostsItsTimeOnce(t *testing.T) {
 	var down *Down
 	start := time.Now()
 	_, err := r.link.Step(t.Context(), "c1", 1, begin("alice"))
-	if took := time.Since(start); !errors.As(err, &down) || down.Reason != Silence || took > quick3.First+300*time.Millisecond {
+	if took := time.Since(start); !errors.As(err, &down) || down.Reason != Silence || took > quick3.First+5*time.Second { // a busy machine; silence without end is what would be wrong
 		t.Fatalf("%v after %s", err, took)
 	}
 	start = time.Now()
 	_, err = r.link.Step(t.Context(), "c2", 1, begin("alice"))
-	if took := time.Since(start); !errors.As(err, &down) || took > 50*time.Millisecond {
+	if took := time.Since(start); !errors.As(err, &down) || took >= quick3.First {
 		t.Fatalf("the second: %v after %s", err, took)
 	}
 	g.melt()
