@@ -359,6 +359,9 @@ func (a *Authority) Recognise(c *x509.Certificate) (machineID string, expired bo
 // server's names: host names and addresses.
 func (a *Authority) Server(names []string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err == nil {
+		err = keys.Try(key)
+	}
 	if err != nil {
 		return nil, err
 	}

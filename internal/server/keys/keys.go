@@ -18,6 +18,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -251,7 +252,22 @@ func parseP256(der secret.Bytes) (crypto.Signer, error) {
 	if !ok || p.Curve != elliptic.P256() {
 		return nil, fmt.Errorf("is %T, want a key on P-256", k)
 	}
+	if err := Try(p); err != nil {
+		return nil, err
+	}
 	return hidden{p}, nil
+}
+
+// Try signs and verifies once, so that a key that does not work is found when it
+// is loaded and not in somebody's sign-in. It also has the library prepare the
+// key before many handshakes ask for that at the same time.
+func Try(k *ecdsa.PrivateKey) error {
+	digest := sha256.Sum256([]byte("latchkey: a key tried"))
+	sig, err := ecdsa.SignASN1(rand.Reader, k, digest[:])
+	if err != nil || !ecdsa.VerifyASN1(&k.PublicKey, digest[:], sig) {
+		return errors.New("is a key that does not sign what its other half verifies")
+	}
+	return nil
 }
 
 // hidden is a signer whose private half can not be printed, logged or cast back.
