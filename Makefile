@@ -3,13 +3,14 @@
 PART     ?= all
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test fmt tools deps golden clean
+.PHONY: help build demo test test-abuse fmt tools deps golden clean
 
 help:
 	@echo 'make build            bin/latchkeyd, bin/latchkey-agent, bin/latchkey, bin/pam_latchkey.so'
 	@echo 'make demo             the main job on this machine, in a folder and namespace of its own'
 	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|demo runs one part,'
 	@echo '                      FUZZTIME=60s fuzzes longer'
+	@echo 'make test-abuse       the long form of the attacks and faults of docs/abuse.md, with a report (about N hours)'
 	@echo 'make fmt              format the Go code'
 	@echo 'make golden           write the lists of linked packages anew (then read the diff)'
 	@echo 'make clean            remove what was built'
@@ -28,6 +29,12 @@ test:
 	@scripts/tools gofumpt staticcheck
 	@scripts/go build -o .cache/check ./scripts/check
 	@.cache/check -part '$(PART)' -fuzztime '$(FUZZTIME)'
+
+test-abuse:
+	@scripts/deps test
+	@scripts/tools gofumpt staticcheck
+	@scripts/go build -o .cache/check ./scripts/check
+	@.cache/check -part abuse
 
 fmt:
 	@scripts/tools gofumpt

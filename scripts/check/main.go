@@ -32,19 +32,22 @@ type part struct {
 	name string
 	what string
 	run  func(*runner)
+	// alone is a part that runs only where it is named.
+	alone bool
 }
 
 // parts stand in the order in which they run: what fails fast comes first.
 var parts = []part{
-	{"lint", "formatting, vet, staticcheck, who may import whom", lint},
-	{"generated", "generated code and module files are fresh", generated},
-	{"unit", "tests of every package, on SQLite and PostgreSQL", unit},
-	{"race", "the same under the race detector", race},
-	{"native", "the PAM module with gcc and clang, sanitizers, fuzzing", native},
-	{"cross", "linux, windows, darwin on amd64 and arm64", cross},
-	{"fuzz", "every parser of bytes from outside", fuzz},
-	{"e2e", "real programs in namespaces", endToEnd},
-	{"demo", "the story of make demo, played by itself", demo},
+	{"lint", "formatting, vet, staticcheck, who may import whom", lint, false},
+	{"generated", "generated code and module files are fresh", generated, false},
+	{"unit", "tests of every package, on SQLite and PostgreSQL", unit, false},
+	{"race", "the same under the race detector", race, false},
+	{"native", "the PAM module with gcc and clang, sanitizers, fuzzing", native, false},
+	{"cross", "linux, windows, darwin on amd64 and arm64", cross, false},
+	{"fuzz", "every parser of bytes from outside", fuzz, false},
+	{"e2e", "real programs in namespaces", endToEnd, false},
+	{"demo", "the story of make demo, played by itself", demo, false},
+	{"abuse", "the long form of every case of docs/abuse.md, with a report", abuse, true},
 }
 
 func main() {
@@ -64,7 +67,7 @@ func main() {
 	}
 	found := false
 	for _, p := range parts {
-		if *which != "all" && *which != "" && *which != p.name {
+		if *which != p.name && (p.alone || *which != "all" && *which != "") {
 			continue
 		}
 		found = true
@@ -132,6 +135,13 @@ func (r *runner) skip(name, reason string) {
 	r.skipped = append(r.skipped, r.here().name+"/"+name+": "+reason)
 }
 
+// note records a check that failed without a command.
+func (r *runner) note(what string) {
+	fmt.Println("   FAIL  " + what)
+	r.here().failed++
+	r.failed = append(r.failed, r.here().name+": "+what)
+}
+
 // opt changes how a command is run.
 type opt func(*exec.Cmd)
 
@@ -162,7 +172,7 @@ func (r *runner) silent(name string, argv []string, opts ...opt) bool {
 
 // tests runs `go test -json` with the arguments and counts every test and subtest.
 func (r *runner) tests(name string, args []string, opts ...opt) bool {
-	return r.run(name, slices.Concat([]string{"scripts/go", "test", "-json"}, args), readTests, opts...)
+	return r.run(name, slices.Concat([]string{"scripts/go", "test", "-json"}, args), func(in io.Reader) outcome { return readTests(in, nil) }, opts...)
 }
 
 func (r *runner) run(name string, argv []string, read func(io.Reader) outcome, opts ...opt) bool {
@@ -288,13 +298,14 @@ func tail(file string, n int) []string {
 // testEvent is a line of `go test -json`.
 type testEvent struct {
 	Action, Package, Test, Output, ImportPath string
+	Elapsed                                   float64 // seconds
 }
 
 var sourceLine = regexp.MustCompile(`^\s+\w+\.go:\d+: (.*)`)
 
 // readTests counts the tests in a stream of `go test -json`. A package that fails without a failing test (it did not
-// build, it crashed) counts as one failure.
-func readTests(in io.Reader) outcome {
+// build, it crashed) counts as one failure. ended is told of every test that passed, failed or was skipped.
+func readTests(in io.Reader, ended func(testEvent)) outcome {
 	var got outcome
 	output := map[string][]string{} // of each test
 	build := map[string][]string{}
@@ -309,6 +320,9 @@ func readTests(in io.Reader) outcome {
 			continue
 		}
 		key := e.Package + "\x00" + e.Test
+		if ended != nil && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip") {
+			ended(e)
+		}
 		switch e.Action {
 		case "build-output":
 			build[e.ImportPath] = append(build[e.ImportPath], strings.TrimRight(e.Output, "\n"))
@@ -350,7 +364,7 @@ func readTests(in io.Reader) outcome {
 				}
 			}
 			got.tail = append(got.tail, "--- "+e.Package+" "+e.Test)
-			got.tail = append(got.tail, last(output[key], 30)...)
+			got.tail = append(got.tail, last(output[key], 60)...)
 		}
 	}
 	if err := sc.Err(); err != nil {
@@ -359,8 +373,8 @@ func readTests(in io.Reader) outcome {
 	}
 	if got.failed == 0 {
 		got.tail = nil
-	} else if len(got.tail) > 120 {
-		got.tail = append(got.tail[:120], "…")
+	} else if len(got.tail) > 160 {
+		got.tail = append(got.tail[:160], "…")
 	}
 	return got
 }

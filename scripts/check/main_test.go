@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 
@@ -52,10 +53,39 @@ func TestReadTests(t *testing.T) {
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := readTests(strings.NewReader(c.in))
+			got := readTests(strings.NewReader(c.in), nil)
 			if d := cmp.Diff(c.want, got, cmp.AllowUnexported(outcome{}, tally{})); d != "" {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestReadAbuse(t *testing.T) {
+	const page = "# Title\n\n## Disks\n\n| case | what happens | test |\n|---|---|---|\n" +
+		"| full \\| small | denied | `e2e.TestFull`, case a; `vault.TestFullToo` |\n| slow | nothing |  |\n"
+	want := []abuseCase{
+		{"Disks", `full ¦ small`, []string{"e2e.TestFull", "vault.TestFullToo"}},
+		{"Disks", "slow", nil},
+	}
+	if d := cmp.Diff(want, readAbuse(page), cmp.AllowUnexported(abuseCase{})); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+// TestEveryCaseOfAbuseNamesItsTest: that the tests exist is the house test's to see.
+func TestEveryCaseOfAbuseNamesItsTest(t *testing.T) {
+	b, err := os.ReadFile("../../docs/abuse.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases := readAbuse(string(b))
+	if len(cases) < 10 {
+		t.Errorf("%d cases: the tables are not read", len(cases))
+	}
+	for _, c := range cases {
+		if len(c.tests) == 0 {
+			t.Errorf("%s: %s names no test", c.section, c.name)
+		}
 	}
 }
