@@ -108,8 +108,7 @@ func loadPlace(c *cobra.Command, into any, p *Place, file string) error {
 	if err := config.Load(c.Flags(), into, ""); err != nil {
 		return err
 	}
-	elsewhere := c.Flags().Changed("data")
-	if file == "" && (elsewhere || c.Flags().Changed("database")) {
+	if file == "" && (elsewhere(c, p.Data) || c.Flags().Changed("database")) {
 		return nil
 	}
 	// All of the server's keys are known in its file; only the place is taken over.

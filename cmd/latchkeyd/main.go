@@ -82,14 +82,13 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 			"database, and says what to do next.",
 	}
 	config.Bind(c.Flags(), &s)
-	c.Flags().StringVar(&file, "config", "", "file of settings (default /etc/latchkey/server.toml where it is, unless --data is given)")
+	c.Flags().StringVar(&file, "config", "", "file of settings (default /etc/latchkey/server.toml where it is, unless --data names another folder)")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		elsewhere := c.Flags().Changed("data")
-		if err := load(c, &s, file, elsewhere); err != nil {
+		if err := load(c, &s, file, elsewhere(c, s.Data)); err != nil {
 			return err
 		}
 		if s.AdminSocket == "" {
-			s.AdminSocket = adminSocket(s.Data, elsewhere)
+			s.AdminSocket = adminSocket(s.Data)
 		}
 		log := daemon.Logger(s.Log, stderr)
 		slog.SetDefault(log)
@@ -107,8 +106,8 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 
 // load reads the settings. Where --data names another server than the host's own,
 // the host's file of settings is not for it.
-func load(c *cobra.Command, into any, file string, elsewhere bool) error {
-	if file == "" && elsewhere {
+func load(c *cobra.Command, into any, file string, other bool) error {
+	if file == "" && other {
 		return config.Load(c.Flags(), into, "")
 	}
 	name, explicit := config.File(file, "server")

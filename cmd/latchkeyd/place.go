@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"latchkey/internal/server"
 )
 
@@ -37,10 +39,16 @@ func hostName(s string) bool {
 	return true
 }
 
+// elsewhere tells whether the command line puts the server somewhere else than
+// where the host's own lies. Saying the usual folder aloud changes nothing.
+func elsewhere(c *cobra.Command, data string) bool {
+	return c.Flags().Changed("data") && filepath.Clean(data) != defaultData
+}
+
 // adminSocket is where the host's own server listens for administrators, or one
 // that was put elsewhere.
-func adminSocket(data string, elsewhere bool) string {
-	if !elsewhere && data == defaultData {
+func adminSocket(data string) string {
+	if filepath.Clean(data) == defaultData {
 		return server.DefaultAdminSocket
 	}
 	return filepath.Join(data, "admin.sock")

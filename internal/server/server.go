@@ -167,7 +167,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	for _, d := range doors {
 		go d.serve(r.failed)
 	}
-	r.greet()
+	r.greet(ctx)
 	r.Log.Info("the server is ready", "people", r.addrs.Listen, "machines", r.addrs.ListenAgent, "admin", r.addrs.AdminSocket, "metrics", r.addrs.Metrics,
 		"database", r.store.Engine(), "version", c.Version)
 	if c.Ready != nil {
@@ -399,14 +399,23 @@ func (r *running) writeAddresses() error {
 	return statefile.Replace(filepath.Join(r.Data, AddressFile), append(b, '\n'))
 }
 
-// greet tells the person who has started it what was made and what to do next.
-func (r *running) greet() {
+// greet tells the person who has started it what was made and, as long as there
+// is nobody who could sign in, what to do next.
+func (r *running) greet(ctx context.Context) {
 	cli := "latchkey"
 	if r.addrs.AdminSocket != DefaultAdminSocket {
 		cli += " --server unix:" + r.addrs.AdminSocket
 	}
 	if len(r.made) > 0 {
 		fmt.Fprintf(r.Out, "Latchkey server %s: the first start. It has made:\n  %s\n", r.Version, strings.Join(r.made, "\n  "))
+	}
+	// The first start may have failed behind the making, at a port that was taken.
+	users := int64(-1)
+	_ = r.store.Read(ctx, func(q *store.Queries) (err error) {
+		users, err = q.CountUsers(ctx)
+		return err
+	})
+	if users == 0 {
 		fmt.Fprintln(r.Out, "Next:")
 		for _, step := range [][2]string{
 			{"a person who signs in", cli + " user add NAME"},
