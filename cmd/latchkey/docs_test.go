@@ -3,6 +3,7 @@ package main
 import (
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -31,6 +32,10 @@ func TestPagesAreFresh(t *testing.T) {
 	slices.Sort(types)
 	for _, w := range types {
 		fmt.Fprintf(&events, "| `%s` | %s |\n", w, event.Meaning[event.Type(w)])
+	}
+	fmt.Fprintf(&events, "\n## Reasons\n\n| reason | meaning |\n|---|---|\n")
+	for _, w := range slices.Sorted(maps.Keys(event.Reasons)) {
+		fmt.Fprintf(&events, "| `%s` | %s |\n", w, event.Reasons[w])
 	}
 	for page, want := range map[string]string{"../../docs/cli.md": cli.String(), "../../docs/events.md": events.String()} {
 		const begin, end = "<!-- reference: begin -->\n", "<!-- reference: end -->\n"

@@ -193,6 +193,14 @@ func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool
 	return errors.New("the server has ended the connection; begin again with latchkey events --follow")
 }
 
+// reason is a code with what it means.
+func reason(code string) string {
+	if m := event.Reasons[code]; m != "" {
+		return code + ": " + m
+	}
+	return code
+}
+
 // eventLine is an event in a line of its own, where no table can be laid out.
 func eventLine(e rest.Event) string {
 	parts := []string{e.At.Local().Format("01-02 15:04:05"), e.Type, who(e)}
@@ -270,7 +278,7 @@ func (a *app) eventsShow() *cobra.Command {
 				p.card("Event", e.Type, "Meaning", event.Meaning[event.Type(e.Type)], "Id", e.ID, "Place", fmt.Sprintf("%s %d", e.Chain, e.Seq),
 					"At", e.At.Local().Format(time.RFC3339), "Received", e.ReceivedAt.Local().Format(time.RFC3339), "Actor", e.Actor, "Subject", e.Subject,
 					"User", e.UserID, "Machine", strings.TrimSpace(e.Machine+" "+e.MachineID), "Address", e.Address, "Scope", e.Scope, "Service", e.Service,
-					"Link", e.Link, "Outcome", e.Outcome, "Reason", e.Reason, "Factor", e.Factor)
+					"Link", e.Link, "Outcome", e.Outcome, "Reason", reason(e.Reason), "Factor", e.Factor)
 				var data struct {
 					Trace []step `json:"trace"`
 				}

@@ -35,7 +35,7 @@ rule that was passed over. The first factor is taken as right; nothing is change
 			return a.emit(x, func(p *printer) {
 				d := x.Decision
 				p.line("%s on %s, %s, link %s:", x.User, x.Machine, in.Scope, x.Link)
-				p.card("Decision", decision(d), "Reason", string(d.Reason), "Policy", d.Policy)
+				p.card("Decision", decision(d), "Reason", reason(string(d.Reason)), "Policy", d.Policy)
 				p.line("")
 				trace(p, d.Trace)
 				for _, n := range x.Notes {
