@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/seal"
 	"latchkey/internal/tpm"
 	"latchkey/internal/wire"
@@ -81,6 +82,7 @@ func Join(ctx context.Context, j Joining) (Joined, error) {
 	if err != nil {
 		return Joined{}, err
 	}
+	failpoint.Hit("agent.joined")
 	if err := identity.Save(j.State, id, key); err != nil {
 		return Joined{}, fmt.Errorf("the server has taken this machine as %q, but the identity could not be written: %w. Mend that and join with a new token", reply.Name, err)
 	}

@@ -27,6 +27,13 @@ func (real) Now() time.Time                         { return time.Now().Add(offs
 func (real) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 func (real) Sleep(ctx context.Context, d time.Duration) error {
+	if d >= longSleep {
+		return sleepUntil(ctx, d)
+	}
+	return sleep(ctx, d)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

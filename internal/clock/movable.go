@@ -3,6 +3,7 @@
 package clock
 
 import (
+	"context"
 	"os"
 	"strings"
 	"time"
@@ -25,4 +26,22 @@ func offset() time.Duration {
 		return 0
 	}
 	return d
+}
+
+// longSleep is a sleep that the turning of the clock ends: a job that is due every hour
+// is done when an hour has passed by the clock.
+const longSleep = 10 * time.Second
+
+func sleepUntil(ctx context.Context, d time.Duration) error {
+	const look = 100 * time.Millisecond
+	was := offset()
+	for end := time.Now().Add(d); ; {
+		left := time.Until(end) - (offset() - was)
+		if left <= 0 {
+			return nil
+		}
+		if err := sleep(ctx, min(left, look)); err != nil {
+			return err
+		}
+	}
 }

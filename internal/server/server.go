@@ -30,6 +30,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/server/agentapi"
 	"latchkey/internal/server/api"
@@ -156,6 +157,7 @@ func Run(ctx context.Context, c Config) (err error) {
 		return err
 	}
 	undo = append(undo, func() { closeDoors(doors) })
+	failpoint.Hit("server.listening")
 	if err := r.writeAddresses(); err != nil {
 		return err
 	}
@@ -254,6 +256,7 @@ func (r *running) open(ctx context.Context) error {
 		return fmt.Errorf("make the default policy: %w", err)
 	}
 	if made {
+		failpoint.Hit("server.made")
 		r.made = append(r.made, "default policy  a second factor at every sign-in, without the server too")
 	}
 	return nil

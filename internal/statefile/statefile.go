@@ -8,6 +8,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+
+	"latchkey/internal/failpoint"
 )
 
 // Replace writes data to path with mode 0600: temporary file beside it (path with .new behind it), sync, rename, sync of
@@ -32,8 +34,10 @@ func Replace(path string, data []byte) (err error) {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
+	failpoint.Hit("statefile.written")
 	if err := os.Rename(part, path); err != nil {
 		return err
 	}
+	failpoint.Hit("statefile.renamed")
 	return SyncDir(filepath.Dir(path))
 }

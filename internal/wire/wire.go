@@ -29,8 +29,9 @@ const VersionHeader = "Latchkey-Wire"
 
 // The bounds of bodies, in octets.
 const (
-	MaxRequest = 1 << 20
-	MaxReply   = 32 << 20
+	MaxRequest    = 1 << 20
+	MaxReply      = 32 << 20 // of bundles and policies
+	MaxSmallReply = 1 << 20  // of everything else
 )
 
 // The paths, as net/http.ServeMux patterns behind the method.

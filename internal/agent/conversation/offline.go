@@ -9,6 +9,7 @@ import (
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/shim"
@@ -109,6 +110,7 @@ func (t *talk) written(ctx context.Context, e event.Event, v Verdict) stage {
 		t.cfg.Log.Error("an offline sign-in can not be written down and is denied", "user", t.r.User, "err", err)
 		return deny("state-not-writable", t.stateText(err))
 	}
+	failpoint.Hit("conversation.recorded")
 	t.cfg.Server.Deliver()
 	return end{v}
 }
@@ -228,6 +230,7 @@ func (s offlineCodes) next(ctx context.Context, t *talk) stage {
 		User: s.facts.User, Decision: s.decision, Remote: t.r.remote(), Password: t.password, Codes: codes,
 		Event: t.event("", "", "", s.facts.User, s.from.link, s.data),
 	})
+	failpoint.Hit("conversation.judged")
 	t.cfg.Server.Deliver()
 	if err != nil {
 		t.cfg.Log.Error("an offline sign-in could not be judged and is denied", "user", t.r.User, "err", err)

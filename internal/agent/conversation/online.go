@@ -9,6 +9,7 @@ import (
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
@@ -217,7 +218,11 @@ func (s done) next(ctx context.Context, t *talk) stage {
 	}
 	v := Verdict{Outcome: d.Outcome, Reason: d.Reason, Text: d.Text, Online: true}
 	// Also with a denial: a code that was accepted before it is spent.
-	t.spend(ctx, d)
+	if len(d.Spent) > 0 {
+		failpoint.Hit("conversation.accepted")
+		t.spend(ctx, d)
+		failpoint.Hit("conversation.spent")
+	}
 	switch d.Outcome {
 	case policy.Allow:
 		if t.r.Purpose == wire.PurposePassword && d.PasswordChanged && !t.fresh.Empty() {

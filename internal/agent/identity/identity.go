@@ -35,6 +35,7 @@ import (
 	"regexp"
 	"strings"
 
+	"latchkey/internal/failpoint"
 	"latchkey/internal/secret"
 	"latchkey/internal/statefile"
 	"latchkey/internal/tpm"
@@ -310,9 +311,11 @@ func Save(dir string, i *Identity, key Key) error {
 	if err := statefile.Replace(filepath.Join(dir, i.KeyName), key.Record.Reveal()); err != nil {
 		return err
 	}
+	failpoint.Hit("identity.key")
 	if err := i.write(dir); err != nil {
 		return err
 	}
+	failpoint.Hit("identity.written")
 	// The new identity stands; older keys are of no use to anybody but a thief.
 	old, err := filepath.Glob(filepath.Join(dir, "machine-*.key"))
 	if err != nil {

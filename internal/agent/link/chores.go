@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/wire"
@@ -67,6 +68,7 @@ func (l *Link) upload(ctx context.Context) error {
 		if err := l.do(ctx, l.timing.Long, "POST", wire.PathJournal, j, &reply); err != nil {
 			return err
 		}
+		failpoint.Hit("link.acknowledged")
 		last := j.Entries[len(j.Entries)-1].Seq
 		if err := l.vault.Delivered(ctx, reply.Seq, reply.Hash); err != nil {
 			return err

@@ -15,7 +15,9 @@ import (
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"latchkey/internal/wire"
@@ -27,6 +29,9 @@ type client struct {
 	base string
 	tr   *http.Transport
 	http *http.Client
+
+	proxied bool        // through a proxy
+	through atomic.Bool // the proxy has let us through, once
 
 	mu    sync.Mutex
 	local netip.Addr // our end of the connection that was used last
@@ -69,18 +74,19 @@ func newClient(cfg clientConfig) *client {
 		// not hang on packets that vanish.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.timing.Ping, PingTimeout: cfg.timing.First, WriteByteTimeout: cfg.timing.Step},
 	}
-	if cfg.proxy != "" {
+	c := &client{base: cfg.server, tr: tr, proxied: cfg.proxy != ""}
+	if c.proxied {
 		if p, err := url.Parse(cfg.proxy); err == nil {
 			tr.Proxy = http.ProxyURL(p)
 		}
 		tr.OnProxyConnectResponse = func(_ context.Context, _ *url.URL, _ *http.Request, res *http.Response) error {
 			if res.StatusCode != http.StatusOK {
-				return proxyError{strconv.Itoa(res.StatusCode)}
+				return proxyError{res.StatusCode}
 			}
+			c.through.Store(true)
 			return nil
 		}
 	}
-	c := &client{base: cfg.server, tr: tr}
 	c.http = &http.Client{Transport: tr, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return c
 }
@@ -157,24 +163,48 @@ func (c *client) call(ctx context.Context, method, path string, in []byte, out a
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return &Down{Reason: classify(err), cause: err}
+		return &Down{Reason: c.behind(classify(err)), cause: err}
 	}
 	defer res.Body.Close()
-	return answer(res, out)
+	return answer(res, out, maxReply(path))
+}
+
+// behind says whose fault it is where a proxy stands in between: until it has let
+// us through nothing that happens is the server's.
+func (c *client) behind(r Reason) Reason {
+	if !c.proxied || c.through.Load() {
+		return r
+	}
+	switch r {
+	case Silence:
+		return ProxySilent
+	case Broken, NotLatchkey:
+		return ProxyRefused // it hangs up, or does not speak CONNECT
+	}
+	return r
+}
+
+// maxReply bounds the answer of a path: only what grows with people and days may
+// be large.
+func maxReply(path string) int64 {
+	if path == wire.PathBundle || strings.HasPrefix(path, wire.PathChanges) {
+		return wire.MaxReply
+	}
+	return wire.MaxSmallReply
 }
 
 // answer judges a response of the server whose identity TLS has proven.
-func answer(res *http.Response, out any) error {
+func answer(res *http.Response, out any, limit int64) error {
 	if v := res.Header.Get(wire.VersionHeader); v == "" || len(v) > 8 {
 		return &Down{Reason: NotLatchkey, cause: answerError{"status " + strconv.Itoa(res.StatusCode) + " without " + wire.VersionHeader}}
 	}
-	raw, err := io.ReadAll(io.LimitReader(res.Body, wire.MaxReply+1))
+	raw, err := io.ReadAll(io.LimitReader(res.Body, limit+1))
 	defer clear(raw)
 	if err != nil {
 		return &Down{Reason: classify(err), cause: err}
 	}
-	if len(raw) > wire.MaxReply {
-		return &Down{Reason: ServerError, cause: fmt.Errorf("an answer of more than %d octets", wire.MaxReply)}
+	if int64(len(raw)) > limit {
+		return &Down{Reason: ServerError, cause: fmt.Errorf("an answer of more than %d octets", limit)}
 	}
 	switch code := res.StatusCode; {
 	case code >= 200 && code < 300:

@@ -36,6 +36,7 @@ import (
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/health"
 	"latchkey/internal/policy"
@@ -447,6 +448,7 @@ func (l *Link) poll(ctx context.Context) error {
 		}
 		return nil
 	}
+	failpoint.Hit("link.policy")
 	wiped, err := l.vault.ApplyPolicy(ctx, c.Policy)
 	l.mu.Lock()
 	l.wiped = append(l.wiped, wiped...)
@@ -512,6 +514,7 @@ func (l *Link) renewed(ctx context.Context) error {
 	l.mu.Lock()
 	id := l.id
 	l.mu.Unlock()
+	failpoint.Hit("link.renewed")
 	fresh, err := identity.Renew(l.cfg.Dir, id, reply.Certificate)
 	if err != nil {
 		return err
@@ -578,6 +581,7 @@ func (l *Link) refuse(ctx context.Context, p *wire.Problem) error {
 		l.log.Error("a refusal of this machine is not signed by the server's key", "err", err)
 		return p
 	}
+	failpoint.Hit("link.refused")
 	// The machine is refused from now on, whatever happens to the disk.
 	if err := l.vault.Refuse(context.WithoutCancel(ctx), p.Refusal); err != nil {
 		l.log.Error("the refusal could not be kept whole", "err", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -29,7 +30,9 @@ const (
 	NotLatchkey       Reason = "not-latchkey"           // no TLS, or no Latchkey behind it: a captive portal, a wrong port
 	ServerError       Reason = "server-error"           // a 5xx
 	ProxyUnreachable  Reason = "proxy-unreachable"
-	ProxyRefused      Reason = "proxy-refused"
+	ProxySilent       Reason = "proxy-silent"        // it takes the connection, and no answer comes
+	ProxyRefused      Reason = "proxy-refused"       // it answers CONNECT with anything but 200, or hangs up
+	ProxyCredentials  Reason = "proxy-authorisation" // it answers 407
 	CertificateDenied Reason = "certificate-denied" // the server ends the handshake over our certificate
 	KeyUnusable       Reason = "machine-key"        // the TPM does not sign
 	Broken            Reason = "broken"             // the connection broke off
@@ -46,7 +49,9 @@ var reasonTexts = map[Reason]string{
 	NotLatchkey:       "What answers at the server's address is not Latchkey: a captive portal, a proxy, or a wrong port.",
 	ServerError:       "The server has an internal problem.",
 	ProxyUnreachable:  "The configured proxy can not be reached.",
+	ProxySilent:       "The configured proxy does not answer, or gets no answer from the server.",
 	ProxyRefused:      "The configured proxy refuses to connect to the server.",
+	ProxyCredentials:  "The configured proxy asks for credentials, and the agent has none to give: it must let this machine through to the server.",
 	CertificateDenied: "The server does not accept this machine's certificate.",
 	KeyUnusable:       "This machine's key can not be used: its TPM does not sign.",
 	Broken:            "The connection to the server broke off.",
@@ -61,7 +66,9 @@ func (r Reason) Text() string {
 }
 
 // quick tells reasons that show at once: trying again costs nothing.
-func (r Reason) quick() bool { return r != Silence && r != ProxyUnreachable && r != KeyUnusable }
+func (r Reason) quick() bool {
+	return r != Silence && r != ProxyUnreachable && r != ProxySilent && r != KeyUnusable
+}
 
 // Down says that the server did not answer.
 type Down struct {
@@ -103,14 +110,16 @@ var ErrLost = errors.New("the server became unreachable during the sign-in")
 // The errors of our own checks, which classify knows by type.
 type (
 	foreignError struct{ why string }
-	proxyError   struct{ status string }
+	proxyError   struct{ status int }
 	answerError  struct{ why string }
 )
 
 func (e foreignError) Error() string {
 	return "the server's certificate is not of the pinned CA: " + e.why
 }
-func (e proxyError) Error() string  { return "the proxy answers CONNECT with " + e.status }
+func (e proxyError) Error() string {
+	return fmt.Sprintf("the proxy answers CONNECT with %d", e.status)
+}
 func (e answerError) Error() string { return "no answer of a Latchkey server: " + e.why }
 
 var errServerExpired = errors.New("the server's certificate has expired")
@@ -132,6 +141,9 @@ func classify(err error) Reason {
 	case errors.Is(err, errServerExpired):
 		return ServerExpired
 	case errors.As(err, &proxy):
+		if proxy.status == http.StatusProxyAuthRequired {
+			return ProxyCredentials
+		}
 		return ProxyRefused
 	case errors.As(err, &answer):
 		return NotLatchkey

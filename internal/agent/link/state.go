@@ -83,9 +83,11 @@ const (
 )
 
 // How long a failed try speaks for the next: a try that meets silence costs two
-// seconds, one that is turned away costs nothing.
+// seconds, one that is turned away costs nothing. Silence speaks until the loop has
+// tried again (a pause and the five seconds of its try), so that a server that
+// swallows packets all day costs one sign-in its time and no other.
 const (
-	silenceSpeaks = 10 * time.Second
+	silenceSpeaks = lastPause + 7*time.Second
 	refusalSpeaks = time.Second
 )
 

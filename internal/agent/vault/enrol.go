@@ -275,6 +275,7 @@ func (v *Vault) extend(ctx context.Context, o Offer, r wire.PrepareReply, s Serv
 	if err := v.keepSegment(o.UserID, r.Generation, signed.Bundle); err != nil {
 		return err
 	}
+	failpoint.Hit("vault.extend.kept")
 	us := v.user(o.UserID)
 	us.Until, us.Signins, us.Tries, us.RemoteTries, us.Serial = r.Until, 0, 0, 0, r.Serial
 	us.CheckLimit, us.Problem, us.UserGeneration = int(r.UseLimit), "", r.UserGeneration
@@ -340,6 +341,7 @@ func (v *Vault) liftBoth(ctx context.Context, conversation, userID string, gener
 			}
 		}
 	}
+	failpoint.Hit("vault.lifted")
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.user(userID).Checks = 0

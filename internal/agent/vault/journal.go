@@ -302,7 +302,7 @@ func (v *Vault) put(e event.Event, spent *wire.Spent) error {
 		return err
 	}
 	// The value that the counter has after the ledger's next write.
-	if err := v.jour.append(e, v.led.Counter+1, spent); err != nil {
+	if err := v.jour.append(e, v.next(), spent); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	failpoint.Hit("vault.journal.written")
@@ -404,6 +404,7 @@ func (v *Vault) Delivered(ctx context.Context, seq uint64, hash []byte) error {
 			return err
 		}
 	}
+	failpoint.Hit("vault.journal.saved")
 	return v.jour.drop(seq)
 }
 

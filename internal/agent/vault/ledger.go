@@ -19,7 +19,8 @@ import (
 // ledger holds the counters that must not be rolled back.
 type ledger struct {
 	MachineID    string                `json:"machine_id"`
-	Counter      uint64                `json:"counter"` // equals the TPM's NV counter, or is one ahead
+	Counter      uint64                `json:"counter"` // number of this content: see save
+	Stepped      bool                  `json:"stepped,omitempty"` // written behind a step of the counter of its own
 	Handle       uint32                `json:"handle,omitempty"`
 	PolicySerial int64                 `json:"policy_serial"`
 	Highest      int64                 `json:"highest"` // µs, highest time seen
@@ -114,12 +115,18 @@ func (v *Vault) loadLedger(ctx context.Context) error {
 		}
 	}
 	v.led = &l
+	if err := v.keep(body); err != nil {
+		return because(policy.ReasonVaultDamaged, "ledger: %w", err)
+	}
 	return v.fresh(ctx)
 }
 
-// fresh compares the ledger's number with the TPM's counter: equal, or one ahead
-// after a crash between write and count, which is counted first. Anything else
-// is a restored state. A missing counter is one too.
+// fresh compares the ledger's number with the TPM's counter and brings both to
+// rest: equal. One ahead is a crash between write and step: the step is made up
+// for. One behind is a crash between the step that reserved the next number and the
+// write: the same content is written under the next number, so that whatever else
+// was written under it in between is dead. Anything else is a restored state, and
+// so is a missing counter.
 func (v *Vault) fresh(ctx context.Context) error {
 	if v.st.Class != ClassTPM {
 		return nil
@@ -137,15 +144,24 @@ func (v *Vault) fresh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	switch v.led.Counter {
-	case nv:
+	switch {
+	case v.led.Counter == nv:
 		return nil
-	case nv + 1:
+	case v.led.Counter == nv+1:
+		return v.count(ctx)
+	case v.led.Stepped && v.led.Counter+1 == nv:
+		again := *v.kept
+		again.Counter = nv + 1
+		if err := v.write(&again); err != nil {
+			return err
+		}
+		v.led.Counter = again.Counter
 		return v.count(ctx)
 	}
 	return because(policy.ReasonVaultRolledBack, "the ledger has number %d, the TPM counts %d: an older state was put back", v.led.Counter, nv)
 }
 
+// count steps the TPM's counter up to the ledger's number.
 func (v *Vault) count(ctx context.Context) error {
 	nv, err := v.cfg.Device.Increment(ctx, v.st.Counter)
 	if err != nil {
@@ -157,9 +173,38 @@ func (v *Vault) count(ctx context.Context) error {
 	return nil
 }
 
-// save writes the ledger under the next number and counts it in the TPM. No
-// number is ever used for two contents: a count that failed is made up for
-// first.
+// write puts a ledger on the disk, and keeps it as what lies there.
+func (v *Vault) write(l *ledger) error {
+	body, err := json.Marshal(l)
+	if err == nil {
+		err = v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body))
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return v.keep(body)
+}
+
+// keep remembers what lies on the disk: v.led may be ahead of it.
+func (v *Vault) keep(body []byte) error {
+	v.kept = &ledger{}
+	return json.Unmarshal(body, v.kept)
+}
+
+// next is the number that the ledger's next write has.
+func (v *Vault) next() uint64 {
+	if v.st.Class == ClassTPM && v.led.Stepped {
+		return v.led.Counter + 2
+	}
+	return v.led.Counter + 1
+}
+
+// save writes the ledger under a number of its own. In the TPM the counter makes
+// two steps: the first reserves the number, then the ledger is written under it,
+// the second makes it valid. A number that was reserved and not made valid is never
+// used for another content: what was written under it may have been copied, and
+// could be put back later. So whatever was judged or answered behind a save can not
+// be undone by any file of before (O9).
 func (v *Vault) save(ctx context.Context) error {
 	if v.problem != "" {
 		return because(v.problem, "%s", v.detail)
@@ -167,30 +212,41 @@ func (v *Vault) save(ctx context.Context) error {
 	// A sign-in that hangs up must not leave a write half done.
 	ctx = context.WithoutCancel(ctx)
 	if err := v.fresh(ctx); err != nil {
-		if !passing(reasonOf(err)) {
-			v.fail(err)
+		return v.lost(err)
+	}
+	if v.st.Class == ClassTPM && v.led.Stepped {
+		nv, err := v.cfg.Device.Increment(ctx, v.st.Counter)
+		if err != nil {
+			return v.lost(err)
 		}
+		if nv != v.led.Counter+1 {
+			return v.lost(because(policy.ReasonVaultRolledBack, "the TPM counts %d before a ledger of number %d: somebody else has stepped it", nv, v.next()))
+		}
+		failpoint.Hit("vault.ledger.reserved")
+	}
+	l := *v.led
+	l.Counter, l.Stepped, l.Journal = v.next(), true, v.jour.head()
+	if err := v.write(&l); err != nil {
 		return err
 	}
-	v.led.Counter++
-	v.led.Journal = v.jour.head()
-	body, err := json.Marshal(v.led)
-	if err == nil {
-		err = v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body))
-	}
-	if err != nil {
-		v.led.Counter--
-		return fmt.Errorf("%w: %w", ErrState, err)
-	}
+	*v.led = l
 	failpoint.Hit("vault.ledger.written")
 	if v.st.Class != ClassTPM {
 		return nil
 	}
 	if err := v.count(ctx); err != nil {
-		return err
+		return v.lost(err)
 	}
 	failpoint.Hit("vault.ledger.counted")
 	return nil
+}
+
+// lost notes an error of the TPM that does not pass.
+func (v *Vault) lost(err error) error {
+	if r := reasonOf(err); !passing(r) && !errors.Is(err, ErrState) {
+		v.fail(err)
+	}
+	return err
 }
 
 // seen moves the highest time seen; on success and contact only.

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/wire"
@@ -102,6 +103,7 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 	if err := v.fs.WriteFile("policy", signed); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrState, err)
 	}
+	failpoint.Hit("vault.policy.written")
 	v.pol, v.polBad = p, ""
 	listed := map[string]bool{}
 	for _, e := range p.Vaults {

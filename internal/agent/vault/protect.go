@@ -17,6 +17,7 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/otp"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
@@ -333,6 +334,7 @@ func (v *Vault) wipe(ctx context.Context, userID, reason string) (wiped []wire.W
 		}
 		if us.Class == ClassTPM {
 			v.removeIndices(ctx, id, us)
+			failpoint.Hit("vault.wipe.indices")
 		}
 		wiped = append(wiped, wire.Wiped{UserID: id, Generation: us.Generation, Reason: reason})
 		us.Generation, us.Problem, us.Until, us.Class = 0, "", 0, ""
@@ -340,6 +342,7 @@ func (v *Vault) wipe(ctx context.Context, userID, reason string) (wiped []wire.W
 		delete(v.bundles, id)
 	}
 	errs = append(errs, v.removeFiles(userID))
+	failpoint.Hit("vault.wipe.files")
 	if v.led != nil && v.problem == "" && len(wiped) > 0 {
 		errs = append(errs, v.save(ctx))
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io/fs"
 
+	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
@@ -125,7 +126,7 @@ func (v *Vault) makeState(ctx context.Context) error {
 	}
 	old := v.led
 	v.st = st
-	v.led = &ledger{MachineID: v.cfg.MachineID, Counter: number, Handle: st.Counter, Users: map[string]*userState{}}
+	v.led = &ledger{MachineID: v.cfg.MachineID, Counter: number, Stepped: true, Handle: st.Counter, Users: map[string]*userState{}}
 	if old != nil {
 		v.led.Highest = old.Highest
 	}
@@ -139,6 +140,7 @@ func (v *Vault) makeState(ctx context.Context) error {
 	if err := v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body)); err != nil {
 		return err
 	}
+	failpoint.Hit("vault.state.ledger")
 	raw, err := json.Marshal(st)
 	if err != nil {
 		return err

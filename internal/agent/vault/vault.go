@@ -12,7 +12,7 @@
 //	state     class, sealed state key, counter handle, names of the TPM's keys
 //	policy    object signed by the server (wire.PolicyFile)
 //	ledger    counters of all users, under an HMAC by the state key; its number
-//	          equals the TPM's NV counter, or is one ahead after a crash
+//	          equals the TPM's NV counter, or differs by one after a crash
 //	journal   offline events not yet delivered, hash-chained
 //	vaults/U  what opens the verifier key of user U, sealed under the state key
 //	bundles/U.G.N  signed tags of user U, generation G, segment N
@@ -36,6 +36,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
@@ -93,6 +94,7 @@ type Vault struct {
 	key     secret.Bytes
 	boxes   *seal.Box
 	led     *ledger
+	kept    *ledger       // as it lies on the disk
 	problem policy.Reason // why the ledger can not be used; empty if it can
 	detail  string
 	pol     *wire.PolicyFile
@@ -327,6 +329,7 @@ func (v *Vault) Refuse(ctx context.Context, signed []byte) error {
 	defer v.mu.Unlock()
 	v.refusal = note
 	err = v.fs.WriteFile("refusal", signed)
+	failpoint.Hit("vault.refusal.written")
 	_, wipeErr := v.wipe(ctx, "", string(policy.ReasonRefused))
 	v.pol = nil
 	var saveErr error

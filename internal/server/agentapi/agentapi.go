@@ -40,6 +40,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/enroll"
@@ -310,6 +311,7 @@ func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
 		rc := http.NewResponseController(sw)
 		_ = rc.SetWriteDeadline(clock.Deadline(limit + writeTime))
 		out, err := a.serve(ctx, r, who, do)
+		failpoint.Hit("agentapi.answering")
 		if err != nil {
 			a.fail(hr.Context(), r, err)
 			return

@@ -34,6 +34,7 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -86,6 +87,7 @@ func Open(ctx context.Context, c Config) (a *Authority, made bool, err error) {
 		if err != nil {
 			return nil, false, fmt.Errorf("keep the CA's certificate: %w", err)
 		}
+		failpoint.Hit("ca.made")
 		if der, err = stored(ctx, c.Store); err != nil {
 			return nil, false, err
 		}

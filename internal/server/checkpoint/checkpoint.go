@@ -15,6 +15,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/seal"
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/store"
@@ -66,6 +67,7 @@ func Write(ctx context.Context, c Config) error {
 		if err != nil {
 			return err
 		}
+		failpoint.Hit("checkpoint.signed")
 		err = c.Store.Update(ctx, func(_ context.Context, tx *store.Tx) error {
 			_, err := tx.Event(event.Event{Type: event.ChainCheckpoint, Actor: "server", Subject: m.Chain, Data: d})
 			return err
@@ -73,6 +75,7 @@ func Write(ctx context.Context, c Config) error {
 		if err != nil {
 			return fmt.Errorf("checkpoint: %w", err)
 		}
+		failpoint.Hit("checkpoint.written")
 		c.Log.Info("the head of the event chain", "mark", m.String())
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 
 	"latchkey/internal/buildinfo"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
@@ -404,6 +405,7 @@ func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string
 		out.Machine, err = showMachine(ctx, tx.Queries, m.ID)
 		return err
 	})
+	failpoint.Hit("desk.dismissed")
 	return out, err
 }
 

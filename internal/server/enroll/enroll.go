@@ -23,6 +23,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
@@ -160,6 +161,7 @@ func (d *Door) Join(ctx context.Context, address string, in wire.Join) (wire.Joi
 		MachineID: id, Certificate: cert.Raw, CA: d.c.CA.Certificate(), GrantKey: d.c.Keys.GrantPublic(), PermitKey: d.c.Keys.PermitPublic(),
 	}
 	var refusal error
+	failpoint.Hit("enroll.signed")
 	err = d.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		refusal = nil
 		t, err := tx.GetJoinToken(ctx, hash(in.Token.Bytes))
@@ -238,6 +240,7 @@ func (d *Door) Join(ctx context.Context, address string, in wire.Join) (wire.Joi
 	if err != nil {
 		return wire.JoinReply{}, err
 	}
+	failpoint.Hit("enroll.joined")
 	return reply, nil
 }
 
@@ -287,6 +290,7 @@ func (d *Door) Renew(ctx context.Context, m db.Machine, address string, in wire.
 	if err != nil {
 		return wire.RenewReply{}, err
 	}
+	failpoint.Hit("enroll.renewing")
 	err = d.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		// The status again, inside: a revocation must not be overtaken.
 		now, err := tx.GetMachine(ctx, m.ID)
@@ -311,6 +315,7 @@ func (d *Door) Renew(ctx context.Context, m db.Machine, address string, in wire.
 	if err != nil {
 		return wire.RenewReply{}, err
 	}
+	failpoint.Hit("enroll.renewed")
 	return wire.RenewReply{Certificate: cert.Raw}, nil
 }
 
@@ -384,6 +389,7 @@ func (d *Door) Dismiss(ctx context.Context, tx *store.Tx, machineID, status stri
 		return nil, err
 	}
 	tx.Wake(machineID)
+	failpoint.Hit("enroll.dismissed")
 	return holders, nil
 }
 

@@ -27,6 +27,7 @@ import (
 	"os"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/store"
@@ -113,6 +114,7 @@ func Open(ctx context.Context, c Config) (k *Keys, made bool, err error) {
 		if master, err = CreateMaster(c.Dir); err != nil {
 			return nil, false, err
 		}
+		failpoint.Hit("keys.master")
 		defer func() {
 			// Another replica was faster with a key of its own: this one is of no use,
 			// and would stand in the way of the right one.
@@ -130,6 +132,7 @@ func Open(ctx context.Context, c Config) (k *Keys, made bool, err error) {
 		if made, err = create(ctx, c, box); err != nil {
 			return nil, false, fmt.Errorf("make the server's keys: %w", err)
 		}
+		failpoint.Hit("keys.made")
 		if sealed, err = stored(ctx, c.Store); err != nil {
 			return nil, false, err
 		}

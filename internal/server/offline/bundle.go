@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/otp"
 	"latchkey/internal/policy"
@@ -133,7 +134,9 @@ func (s *Service) Bundle(ctx context.Context, m db.Machine, in wire.BundleReques
 	if err != nil {
 		return reply, err
 	}
-	return wire.BundleReply{Bundle: seal.Sign(s.Keys.Grant, seal.Bundle, m.ID, payload)}, nil
+	reply.Bundle = seal.Sign(s.Keys.Grant, seal.Bundle, m.ID, payload)
+	failpoint.Hit("offline.bundled")
+	return reply, nil
 }
 
 // tags computes the tags of one authenticator behind the step have, from a little

@@ -10,6 +10,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/otp"
 	"latchkey/internal/policy"
@@ -74,8 +75,10 @@ func (s *Service) Journal(ctx context.Context, m db.Machine, in wire.Journal) (r
 	}
 	err = s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		reply, err = s.take(ctx, tx, m, in)
+		failpoint.Hit("offline.journal.read")
 		return err
 	})
+	failpoint.Hit("offline.journal.kept")
 	return reply, err
 }
 

@@ -33,6 +33,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
@@ -121,7 +122,9 @@ func (s *Service) PolicyFile(ctx context.Context, machineID string) (signed []by
 	if err != nil {
 		return nil, 0, err
 	}
-	return seal.Sign(s.Keys.Grant, seal.Policy, machineID, payload), f.Serial, nil
+	signed = seal.Sign(s.Keys.Grant, seal.Policy, machineID, payload)
+	failpoint.Hit("offline.policy")
+	return signed, f.Serial, nil
 }
 
 func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID string) (f wire.PolicyFile, err error) {
@@ -463,6 +466,7 @@ func (s *Service) Prepare(ctx context.Context, m db.Machine, in wire.Prepare) (r
 		reply.Serial, err = s.changed(ctx, tx, m.ID)
 		return err
 	})
+	failpoint.Hit("offline.prepared")
 	return reply, err
 }
 
@@ -546,6 +550,7 @@ func (s *Service) Permit(ctx context.Context, m db.Machine, in wire.PermitReques
 	if err != nil {
 		return reply, err
 	}
+	failpoint.Hit("offline.granted")
 	limit := uint32(v.FailLimit)
 	if kind == tpm.UseIndex {
 		limit = uint32(v.UseLimit)
@@ -566,6 +571,7 @@ func (s *Service) Permit(ctx context.Context, m db.Machine, in wire.PermitReques
 	if err != nil {
 		return reply, err
 	}
+	failpoint.Hit("offline.signed")
 	reply.Count, reply.Signature = p.Value.Count, p.Signature
 	return reply, nil
 }
@@ -680,7 +686,7 @@ func (s *Service) Ready(ctx context.Context, m db.Machine, in wire.Ready) error 
 	if in.UserID == "" || len(in.UserID) > 64 || in.Generation == 0 || in.Generation > 1<<40 {
 		return fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
-	return s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		v, err := tx.GetVault(ctx, db.GetVaultParams{UserID: in.UserID, MachineID: m.ID, Generation: int64(in.Generation)})
 		if store.IsNotFound(err) {
 			return fault.New(fault.NotFound, err)
@@ -722,6 +728,8 @@ func (s *Service) Ready(ctx context.Context, m db.Machine, in wire.Ready) error 
 		}
 		return touch.Machine(ctx, tx, m.ID)
 	})
+	failpoint.Hit("offline.ready")
+	return err
 }
 
 // Wiped notes that a generation is gone from the machine; its key is forgotten.
@@ -729,7 +737,7 @@ func (s *Service) Wiped(ctx context.Context, m db.Machine, in wire.Wiped) error 
 	if in.UserID == "" || len(in.UserID) > 64 || in.Generation > 1<<40 {
 		return fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
-	return s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		n, err := tx.WipeVault(ctx, db.WipeVaultParams{UserID: in.UserID, MachineID: m.ID, Generation: int64(in.Generation), At: clock.Micros(s.Clock.Now())})
 		if err != nil || n == 0 {
 			return err
@@ -751,6 +759,8 @@ func (s *Service) Wiped(ctx context.Context, m db.Machine, in wire.Wiped) error 
 		}
 		return touch.Machine(ctx, tx, m.ID)
 	})
+	failpoint.Hit("offline.wiped")
+	return err
 }
 
 func object(v map[string]any) json.RawMessage {

@@ -49,6 +49,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/server/directory"
@@ -141,10 +142,13 @@ func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id st
 		case err != nil:
 			return wire.StepReply{}, s.fault(ctx, err)
 		case x.fault != nil:
+			failpoint.Hit("signin.replayed")
 			return wire.StepReply{}, x.fault
 		case x.settled:
+			failpoint.Hit("signin.settled")
 			return x.reply, nil
 		case x.mine:
+			failpoint.Hit("signin.claimed")
 			return s.judge(ctx, x)
 		}
 		// Somebody else is judging this very step.
@@ -177,6 +181,7 @@ func (s *Service) judge(ctx context.Context, claimed *turn) (wire.StepReply, err
 	var result verdict
 	if claimed.work != nil {
 		result = claimed.work(ctx)
+		failpoint.Hit("signin.worked")
 	}
 	var x *turn
 	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -184,11 +189,14 @@ func (s *Service) judge(ctx context.Context, claimed *turn) (wire.StepReply, err
 			s: s, tx: tx, m: claimed.m, addr: claimed.addr, id: claimed.id, seq: claimed.seq, hash: claimed.hash, step: claimed.step,
 			now: s.Clock.Now(), counted: claimed.counted, block: claimed.block, verdict: result,
 		}
-		return x.finish(ctx, claimed.row.Rev)
+		err := x.finish(ctx, claimed.row.Rev)
+		failpoint.Hit("signin.judged")
+		return err
 	})
 	if err != nil {
 		return wire.StepReply{}, s.fault(ctx, err)
 	}
+	failpoint.Hit("signin.stored")
 	if x.fault != nil {
 		return wire.StepReply{}, x.fault
 	}
@@ -342,6 +350,9 @@ func (s *Service) Expire(ctx context.Context) (ended int, err error) {
 			return ended, err
 		}
 		ended += n
+		if n > 0 {
+			failpoint.Hit("signin.expired")
+		}
 		if n < batch {
 			break
 		}

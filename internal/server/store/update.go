@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"latchkey/internal/failpoint"
 	"latchkey/internal/server/store/db"
 )
 
@@ -191,6 +192,7 @@ func (b *batch) run(jobs []*job) (err error) {
 	}
 	b.db = session{b.tx, b.s.onWrite}
 	defer b.tx.Rollback() //nolint:errcheck // does nothing after a commit
+	failpoint.Hit("store.begun")
 	kept := 0
 	for i, j := range jobs {
 		before := b.head
@@ -245,9 +247,11 @@ func (b *batch) run(jobs []*job) (err error) {
 			return fmt.Errorf("tell the other servers: %w", err)
 		}
 	}
+	failpoint.Hit("store.committing")
 	if err := b.tx.Commit(); err != nil {
 		return fmt.Errorf("commit: %w", err)
 	}
+	failpoint.Hit("store.committed")
 	return nil
 }
 
