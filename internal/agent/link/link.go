@@ -25,7 +25,6 @@ import (
 	"context"
 	"crypto"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/url"
 	"strconv"
@@ -635,21 +634,16 @@ func (l *Link) first(ctx context.Context, path string, body []byte) (reply wire.
 	case BeOffline:
 		return reply, &Down{Reason: s.Reason, cause: errors.New("a try failed just now")}
 	}
-	tctx, cancel := context.WithTimeout(ctx, l.timing.First)
-	defer cancel()
+	// A connection that the server closed while it lay idle: the same octets once
+	// more, within the same time.
+	begun := l.clk.Now()
 	for range 2 {
-		err = l.send(tctx, l.timing.First, "POST", path, body, &reply)
+		left := l.timing.First - l.clk.Now().Sub(begun)
+		err = l.send(ctx, max(left, 0), "POST", path, body, &reply)
 		var down *Down
 		if !errors.As(err, &down) || down.Reason != Broken {
 			break
 		}
-		// A connection that the server closed while it lay idle: the same octets once more.
-	}
-	var told *Down
-	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &told) && ctx.Err() == nil {
-		down := NewDown(Silence, fmt.Errorf("no answer within %s", l.timing.First))
-		l.enter(Failure{At: l.clk.Now(), Reason: down.Reason, Detail: down.Error()})
-		return wire.StepReply{}, down
 	}
 	return reply, err
 }

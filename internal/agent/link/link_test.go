@@ -86,7 +86,9 @@ func TestASigninChoosesByWhatWasSeenLast(t *testing.T) {
 		"never tried":                      {Start(now), TryFirst},
 		"an answer long ago":               {Next(Start(now), Answer{At: now.Add(-time.Hour)}), TryFirst},
 		"silence just now":                 {down(Silence, time.Second), BeOffline},
-		"silence a while ago":              {down(Silence, 11*time.Second), TryFirst},
+		"silence, and the loop is at it":   {down(Silence, 21*time.Second), BeOffline},
+		"silence a while ago":              {down(Silence, 23*time.Second), TryFirst},
+		"a proxy that says nothing":        {down(ProxySilent, 21*time.Second), BeOffline},
 		"turned away just now":             {down(ConnectionRefused, 100*time.Millisecond), BeOffline},
 		"turned away a moment ago":         {down(ConnectionRefused, 2*time.Second), TryFirst},
 		"a failure in the future":          {down(Silence, -time.Hour), TryFirst},
@@ -335,6 +337,70 @@ func TestDownHasItsReason(t *testing.T) {
 		t.Cleanup(func() { _ = l.Close() })
 		return "http://" + l.Addr().String()
 	}
+	// raw talks to whoever connects, as it likes.
+	raw := func(talk func(c net.Conn)) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				t.Cleanup(func() { _ = c.Close() })
+				go talk(c)
+			}
+		}()
+		return l.Addr().String()
+	}
+	// connect is a proxy that answers each thing that it is told with the next text,
+	// and hangs up behind the last.
+	connect := func(answers ...string) string {
+		return "http://" + raw(func(c net.Conn) {
+			b := make([]byte, 4096)
+			for _, answer := range answers {
+				_, _ = c.Read(b)
+				_, _ = c.Write([]byte(answer))
+			}
+			_ = c.Close()
+		})
+	}
+	oldTLS := raw(func(c net.Conn) {
+		k := newKey(t)
+		tc := tls.Server(c, &tls.Config{MaxVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{other.issue(k.Public(), x509.ExtKeyUsageServerAuth, 0, time.Hour)}, PrivateKey: k}}}) //nolint:gosec // a portal of the test
+		_ = tc.Handshake()
+		_ = c.Close()
+	})
+	reset := raw(func(c net.Conn) {
+		_ = c.(*net.TCPConn).SetLinger(0)
+		_ = c.Close()
+	})
+	silent := raw(func(net.Conn) {})
+	huge := newServer(t, ca)
+	huge.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		for part := make([]byte, 64<<10); ; {
+			if _, err := w.Write(part); err != nil {
+				return
+			}
+		}
+	})
+	cutOff := newServer(t, ca)
+	cutOff.step(func(w http.ResponseWriter, _ *http.Request, _ []byte) {
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte(`{"done":`))
+		panic(http.ErrAbortHandler)
+	})
+	drip := newServer(t, ca)
+	drip.step(func(w http.ResponseWriter, r *http.Request, _ []byte) {
+		for r.Context().Err() == nil {
+			_, _ = w.Write([]byte(" "))
+			_ = http.NewResponseController(w).Flush()
+			time.Sleep(50 * time.Millisecond)
+		}
+	})
 	noHeader := newServer(t, ca)
 	noHeader.header = false
 	failing := newServer(t, ca)
@@ -371,6 +437,18 @@ func TestDownHasItsReason(t *testing.T) {
 		"the proxy refuses":                         {good.addr, proxy(403), ProxyRefused},
 		"the proxy has no way":                      {good.addr, proxy(502), ProxyRefused},
 		"the proxy is gone":                         {good.addr, "http://" + deadAddr, ProxyUnreachable},
+		"the proxy wants credentials":               {good.addr, proxy(407), ProxyCredentials},
+		"the proxy takes the call and says nothing": {good.addr, "http://" + silent, ProxySilent},
+		"the proxy hangs up":                        {good.addr, connect(""), ProxyRefused},
+		"the proxy is none":                         {good.addr, connect("220 mail.example ESMTP\r\n"), ProxyRefused},
+		"the proxy hangs up behind its answer":      {good.addr, connect("HTTP/1.1 200 OK\r\n\r\n", ""), Broken},
+		"the proxy answers in the server's place":   {good.addr, connect("HTTP/1.1 200 OK\r\n\r\n", "<html>"), NotLatchkey},
+		"a portal that speaks an old TLS":           {oldTLS, "", NotLatchkey},
+		"a portal that hangs up":                    {reset, "", Broken},
+		"somebody who says nothing":                 {silent, "", Silence},
+		"an answer without an end":                  {huge.addr, "", ServerError},
+		"an answer that is cut off":                 {cutOff.addr, "", Broken},
+		"an answer that drips":                      {drip.addr, "", Silence},
 		"the name is unknown":                       {"nowhere.invalid:8444", "", NameUnknown},
 	} {
 		t.Run(name, func(t *testing.T) {

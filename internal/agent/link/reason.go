@@ -33,9 +33,9 @@ const (
 	ProxySilent       Reason = "proxy-silent"        // it takes the connection, and no answer comes
 	ProxyRefused      Reason = "proxy-refused"       // it answers CONNECT with anything but 200, or hangs up
 	ProxyCredentials  Reason = "proxy-authorisation" // it answers 407
-	CertificateDenied Reason = "certificate-denied" // the server ends the handshake over our certificate
-	KeyUnusable       Reason = "machine-key"        // the TPM does not sign
-	Broken            Reason = "broken"             // the connection broke off
+	CertificateDenied Reason = "certificate-denied"  // the server ends the handshake over our certificate
+	KeyUnusable       Reason = "machine-key"         // the TPM does not sign
+	Broken            Reason = "broken"              // the connection broke off
 )
 
 var reasonTexts = map[Reason]string{
@@ -117,6 +117,7 @@ type (
 func (e foreignError) Error() string {
 	return "the server's certificate is not of the pinned CA: " + e.why
 }
+
 func (e proxyError) Error() string {
 	return fmt.Sprintf("the proxy answers CONNECT with %d", e.status)
 }
@@ -152,7 +153,12 @@ func classify(err error) Reason {
 	case strings.Contains(err.Error(), "failed to sign handshake"):
 		return KeyUnusable
 	case errors.As(err, &op) && op.Op == "remote error":
-		return CertificateDenied
+		// An alert. Only some are about our certificate; a portal that speaks an older
+		// TLS sends others.
+		if about := op.Err.Error(); strings.Contains(about, "certificate") || strings.Contains(about, "access denied") {
+			return CertificateDenied
+		}
+		return NotLatchkey
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return NotLatchkey
 	case errors.As(err, &dns) && !dns.IsTimeout:
