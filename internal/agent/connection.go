@@ -27,7 +27,7 @@ const (
 // Texts of the socket itself.
 const (
 	textTooOld   = "The sign-in module and the agent on this machine are of different versions. Ask an administrator to update them."
-	textBusy     = "Too many sign-ins at once on this machine. Try again in a few seconds."
+	textBusy     = text.DeniedCrowd
 	textTarget   = "Now the password of the account that is to be opened."
 	textNotYours = "You may only unlock your own session here."
 	textOdd      = text.DeniedOddRequest
@@ -96,6 +96,7 @@ func (a *agent) identify(c net.Conn) (caller, error) {
 // start begins a phase.
 func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shim.Start) {
 	s, known := serviceOf(m.Service)
+	s.remote = s.remote || m.RHost != "" || m.Scope == shim.ScopeRemote
 	if !known {
 		a.log.Warn("a service that the agent does not know is taken for a logon", "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
 	}
@@ -106,6 +107,15 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 		leave, ok := a.limits.behind(k)
 		if !ok {
 			a.log.Warn("too many sign-ins of one caller", "caller", text.CleanN(k, 64), "service", text.CleanN(m.Service, 64))
+			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
+			return
+		}
+		defer leave()
+	}
+	if s.remote && (m.Phase == shim.PhaseAuth || m.Phase == shim.PhaseChauthtok) {
+		leave, ok := a.limits.fromAfar()
+		if !ok {
+			a.log.Warn("too many sign-ins from over the network", "service", text.CleanN(m.Service, 64), "from", text.CleanN(m.RHost, 64))
 			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
 			return
 		}

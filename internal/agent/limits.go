@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net/netip"
 	"sync"
 	"time"
 
@@ -17,28 +18,54 @@ type limits struct {
 	guests  int            // of all who are not privileged
 	root    int            // of all who are
 	callers map[string]int // sign-ins under way by who started root's program
+	called  int            // of all of them together
+	afar    int            // sign-ins under way from over the network
 	unlocks map[uint32]*bucket
 	running map[uint32]int // unlocks under way by uid
+	sources map[string]*bucket
+	network bucket // of all sources together
 }
 
 // The bounds.
 const (
 	maxRoot        = 512
-	maxCaller      = 32 // of root's, started by one and the same user
+	maxCaller      = 32  // of root's, started by one and the same user
+	maxCallers     = 128 // of root's, started by all other users together
+	maxAfar        = 128 // of root's, for people on the network
 	maxGuests      = 64
 	maxPerUID      = 8
 	maxUnlocks     = 4  // at a time for one uid
 	unlocksAMinute = 10 // for one uid
 )
 
-// bucket holds what is left of a uid's unlocks.
+// How many sign-ins from over the network are carried to the server, or judged
+// offline, in the long run (per second) and at once. The server takes twenty requests
+// a second of a machine and the machine hashes one password per core at a time:
+// whoever sits at it must find room in both, whatever knocks at its sshd.
+const (
+	afarRate, afarBurst     = 4, 20 // of all sources
+	sourceRate, sourceBurst = 2, 15 // of one address, or one /64
+)
+
+// bucket holds what somebody has left.
 type bucket struct {
 	left float64
 	at   time.Time
 }
 
+// fill adds what the time since has given; a clock that was put back gives nothing.
+func (b *bucket) fill(now time.Time, perSecond, burst float64) {
+	if passed := now.Sub(b.at); passed > 0 {
+		b.left = min(burst, b.left+passed.Seconds()*perSecond)
+	}
+	b.at = now
+}
+
 func newLimits(clk clock.Clock) *limits {
-	return &limits{clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}, callers: map[string]int{}}
+	return &limits{
+		clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}, callers: map[string]int{},
+		sources: map[string]*bucket{}, network: bucket{left: afarBurst, at: clk.Now()},
+	}
 }
 
 // enter takes a place for a connection; leave gives it back.
@@ -72,17 +99,81 @@ func (l *limits) enter(c caller) (leave func(), ok bool) {
 func (l *limits) behind(name string) (leave func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.callers[name] >= maxCaller {
+	if l.callers[name] >= maxCaller || l.called >= maxCallers {
 		return nil, false
 	}
 	l.callers[name]++
+	l.called++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
+		l.called--
 		if l.callers[name]--; l.callers[name] <= 0 {
 			delete(l.callers, name)
 		}
 	}, true
+}
+
+// fromAfar takes a place for a sign-in from over the network: whoever opens a
+// thousand of them keeps nobody out who sits at the machine.
+func (l *limits) fromAfar() (leave func(), ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.afar >= maxAfar {
+		return nil, false
+	}
+	l.afar++
+	return func() { l.mu.Lock(); l.afar--; l.mu.Unlock() }, true
+}
+
+// maxSources bounds how many addresses are told apart; behind that many they share
+// what all have together.
+const maxSources = 4096
+
+// judge tells whether one more sign-in from an address may be carried to the server
+// or judged here, and counts it. It is asked when the person has answered: whoever
+// hangs up at the prompt uses up nothing.
+func (l *limits) judge(host string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, key := l.clk.Now(), neighbourhood(host)
+	if len(l.sources) >= maxSources {
+		for k, b := range l.sources {
+			if b.fill(now, sourceRate, sourceBurst); b.left >= sourceBurst {
+				delete(l.sources, k)
+			}
+		}
+	}
+	b := l.sources[key]
+	if b == nil {
+		b = &bucket{left: sourceBurst, at: now}
+		if len(l.sources) < maxSources {
+			l.sources[key] = b
+		}
+	}
+	b.fill(now, sourceRate, sourceBurst)
+	l.network.fill(now, afarRate, afarBurst)
+	if b.left < 1 || l.network.left < 1 {
+		return false
+	}
+	b.left--
+	l.network.left--
+	return true
+}
+
+// neighbourhood is whom an address stands for: of IPv6 the /64 that one connection to
+// the Internet has at least. What is no address is one stranger.
+func neighbourhood(host string) string {
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return ""
+	}
+	if a = a.Unmap().WithZone(""); a.Is6() {
+		if p, err := a.Prefix(64); err == nil {
+			return p.String()
+		}
+	}
+	return a.String()
 }
 
 // unlock takes a place for an unlock of an unprivileged caller.
@@ -98,10 +189,7 @@ func (l *limits) unlock(uid uint32) (leave func(), ok bool) {
 		b = &bucket{left: unlocksAMinute, at: now}
 		l.unlocks[uid] = b
 	}
-	if passed := now.Sub(b.at); passed > 0 {
-		b.left = min(unlocksAMinute, b.left+passed.Minutes()*unlocksAMinute)
-	}
-	b.at = now
+	b.fill(now, unlocksAMinute/60.0, unlocksAMinute)
 	if l.running[uid] >= maxUnlocks || b.left < 1 {
 		return nil, false
 	}

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -66,9 +67,47 @@ func TestSessionsOfLogindAreRead(t *testing.T) {
 		"0::/session-" + strings.Repeat("a", 40) + ".scope":                         "",
 		"0::/user.slice/user-0.slice/session-4.scope/something/below/it-in-a-group": "4",
 	} {
-		if got := parseCgroup([]byte(in)); got != want {
+		if got, _ := parseCgroup([]byte(in)); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
+	}
+	for in, want := range map[string]string{
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/app-x.scope\n":         "1000",
+		"1:name=systemd:/user.slice/user-1000.slice/user@1000.service/init.scope\n0::/x\n": "1000",
+		// The user names what is below his own systemd: that is no session of logind's.
+		"0::/user.slice/user-1000.slice/user@1000.service/app.slice/session-1.scope\n": "1000",
+		"0::/user.slice/user-1000.slice/user@1000.service/user@1001.service\n":         "1000",
+		"0::/user.slice/user-1000.slice/session-4.scope/user@1001.service\n":           "",
+		"0::/user.slice/user@.service\n":                                               "",
+		"0::/user.slice/user@alice.service\n":                                          "",
+		"0::/system.slice/ssh.service\n":                                               "",
+	} {
+		session, got := parseCgroup([]byte(in))
+		if got != want || got != "" && session != "" {
+			t.Errorf("%q: %q (session %q), want %q", in, got, session, want)
+		}
+	}
+	const front = "UID=1000\nUSER=alice\nACTIVE=1\nSTATE=active\nREMOTE=0\nTYPE=wayland\nCLASS=user\nSEAT=seat0\n"
+	if !parseAtSeat([]byte(front), "1000") {
+		t.Error("who is in front of the machine was not seen")
+	}
+	for _, change := range [][2]string{
+		{"UID=1000", "UID=1001"},
+		{"ACTIVE=1", "ACTIVE=0"},
+		{"REMOTE=0", "REMOTE=1"},
+		{"SEAT=seat0\n", ""},
+		{"CLASS=user", "CLASS=greeter"},
+		{"CLASS=user", "CLASS=background"},
+		{"CLASS=user", "CLASS=manager"},
+		{"REMOTE=0\n", ""},
+		{"ACTIVE=1\n", ""},
+	} {
+		if parseAtSeat([]byte(strings.Replace(front, change[0], change[1], 1)), "1000") {
+			t.Errorf("%s: in front of the machine", change[1])
+		}
+	}
+	if parseAtSeat(nil, "") {
+		t.Error("nobody is in front of the machine")
 	}
 	remote, host, ok := parseSession([]byte("UID=1000\nREMOTE=1\nREMOTE_HOST=192.0.2.7\n"))
 	if !ok || !remote || host != "192.0.2.7" {
@@ -296,12 +335,85 @@ func TestConnectionsAreBoundedForEachAndForGuests(t *testing.T) {
 	leave()
 }
 
+// A crowd on the network leaves room for who sits at the machine: places, and what is
+// carried to the server.
+func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_800_000_000, 0))
+	l := newLimits(clk)
+	root := caller{uid: 0}
+	n := 0
+	for range 2 * maxRoot {
+		leave, ok := l.enter(root)
+		if !ok {
+			break
+		}
+		if _, ok := l.fromAfar(); ok {
+			n++
+		} else {
+			leave()
+		}
+	}
+	if n != maxAfar || l.root != maxAfar {
+		t.Errorf("the network has %d places, root's programs have %d left of %d", n, maxRoot-l.root, maxRoot)
+	}
+	for user := range 1000 {
+		for range maxCaller {
+			l.behind(strconv.Itoa(user))
+		}
+	}
+	if l.called != maxCallers || l.called+l.afar+maxCaller > maxRoot {
+		t.Errorf("all users' programs together have %d places", l.called)
+	}
+
+	one, all := 0, 0
+	for range 1000 {
+		if l.judge("192.0.2.1") {
+			one++
+		}
+	}
+	for i := range 1000 {
+		if l.judge(fmt.Sprintf("2001:db8:0:%x::1", i)) {
+			all++
+		}
+	}
+	if one != sourceBurst || one+all != afarBurst {
+		t.Errorf("one address had %d, all had %d", one, one+all)
+	}
+	clk.Advance(-time.Hour)
+	if l.judge("192.0.2.2") {
+		t.Error("turning the clock back gives sign-ins")
+	}
+	clk.Advance(2 * time.Hour)
+	for one, all = 0, 0; all < 100; all++ {
+		if l.judge(fmt.Sprintf("2001:db8::%x", all)) { // one /64
+			one++
+		}
+	}
+	if one != sourceBurst {
+		t.Errorf("one network had %d", one)
+	}
+	clk.Advance(time.Second)
+	for one = 0; l.judge("2001:db8::1"); one++ {
+	}
+	if one != sourceRate {
+		t.Errorf("one network had %d in a second", one)
+	}
+	for i := range 3 * maxSources {
+		clk.Advance(time.Second)
+		l.judge(fmt.Sprintf("198.51.%d.%d", i/256, i%256))
+	}
+	if len(l.sources) > maxSources {
+		t.Errorf("%d sources are remembered", len(l.sources))
+	}
+}
+
 // table is a set of processes of the tests.
 type table struct {
 	ps    map[int]process
 	seats map[string]string // session → host; "-" is local
 }
 
+func (f table) AtSeat(uid string) bool      { return f.seats["at "+uid] != "" }
 func (f table) Get(pid int) (process, bool) { p, ok := f.ps[pid]; return p, ok }
 func (f table) Seat(s string) (bool, string, bool) {
 	h, ok := f.seats[s]
@@ -361,6 +473,27 @@ func TestRemoteSeatsAreFound(t *testing.T) {
 			p.Session = "5"
 			f.ps[3], f.seats["5"] = p, "192.0.2.9"
 		}, true, "192.0.2.9"},
+		"the user's own systemd, and nobody in front": {chainOf("sudo", "bash", "systemd", "init"), func(_ *agent, f *table) {
+			p := f.ps[2]
+			p.Manager = "1000"
+			f.ps[2] = p
+		}, true, ""},
+		"the user's own systemd, and the user in front": {chainOf("sudo", "bash", "gnome-terminal-", "systemd", "init"), func(_ *agent, f *table) {
+			p := f.ps[2]
+			p.Manager = "1000"
+			f.ps[2], f.seats["at 1000"] = p, "yes"
+		}, false, ""},
+		"the user's own systemd, another user in front": {chainOf("sudo", "bash", "systemd", "init"), func(_ *agent, f *table) {
+			p := f.ps[2]
+			p.Manager = "1000"
+			f.ps[2], f.seats["at 1001"] = p, "yes"
+		}, true, ""},
+		"the user's own systemd, in front and over ssh at once": {chainOf("sudo", "bash", "systemd", "init"), func(a *agent, f *table) {
+			p := f.ps[2]
+			p.Manager = "1000"
+			f.ps[2], f.seats["at 1000"] = p, "yes"
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, true, "192.0.2.1"},
 		"logind says local": {chainOf("sudo", "bash", "x", "init"), func(a *agent, f *table) {
 			p := f.ps[3]
 			p.Session = "5"
@@ -459,7 +592,7 @@ func FuzzParseStat(f *testing.F) {
 func FuzzParseCgroup(f *testing.F) {
 	f.Add([]byte("0::/user.slice/user-1000.slice/session-c2.scope\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if id := parseCgroup(b); strings.ContainsAny(id, "/.\x00") || len(id) > 32 {
+		if id, uid := parseCgroup(b); strings.Trim(uid, "0123456789") != "" || id != "" && uid != "" || strings.ContainsAny(id, "/.\x00") || len(id) > 32 {
 			t.Fatalf("%q", id)
 		}
 	})

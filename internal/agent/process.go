@@ -7,6 +7,7 @@ type process struct {
 	Exe       string // empty: it can not be read
 	Comm      string // as the process calls itself: anybody can forge it
 	Session   string // logind's, if it is in one
+	Manager   string // the uid, if it runs under somebody's own systemd (user@UID.service)
 }
 
 // same tells whether both are one process.
@@ -17,6 +18,9 @@ type processes interface {
 	Get(pid int) (process, bool)
 	// Seat tells what logind knows of a session.
 	Seat(session string) (remote bool, host string, ok bool)
+	// AtSeat tells whether logind knows a session of the uid that is in front of a seat
+	// of this machine now.
+	AtSeat(uid string) bool
 }
 
 // ancestors walks from a process up, itself first.

@@ -25,7 +25,7 @@ func (p procFS) Get(pid int) (process, bool) {
 	if exe, err := os.Readlink(filepath.Join(dir, "exe")); err == nil {
 		out.Exe = exe
 	}
-	out.Session = parseCgroup(readSmall(filepath.Join(dir, "cgroup")))
+	out.Session, out.Manager = parseCgroup(readSmall(filepath.Join(dir, "cgroup")))
 	return out, true
 }
 
@@ -56,23 +56,53 @@ func parseStat(b []byte) (comm string, ppid int, start uint64, ok bool) {
 	return string(b[open+1 : shut]), ppid, start, true
 }
 
-// parseCgroup finds logind's session in /proc/PID/cgroup: a path with a part
-// "session-ID.scope".
-func parseCgroup(b []byte) string {
+// AtSeat reads logind's files of all sessions.
+func (p procFS) AtSeat(uid string) bool {
+	d, err := os.Open(p.sessions)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	names, err := d.Readdirnames(maxSessions)
+	if err != nil {
+		return false
+	}
+	for _, n := range names {
+		if parseAtSeat(readSmall(filepath.Join(p.sessions, n)), uid) {
+			return true
+		}
+	}
+	return false
+}
+
+// parseCgroup finds logind's session in /proc/PID/cgroup, a path with a part
+// "session-ID.scope", or whose own systemd the process belongs to, a path with a part
+// "user@UID.service". Nobody but root gets out of the one into the other's.
+func parseCgroup(b []byte) (session, manager string) {
 	for line := range bytes.SplitSeq(b, []byte("\n")) {
 		f := bytes.SplitN(line, []byte(":"), 3)
 		if len(f) != 3 || len(f[1]) != 0 && string(f[1]) != "name=systemd" {
 			continue
 		}
 		for part := range strings.SplitSeq(string(f[2]), "/") {
-			id, ok := strings.CutPrefix(part, "session-")
-			id, whole := strings.CutSuffix(id, ".scope")
-			if ok && whole && id != "" && len(id) <= 32 && strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == "" {
-				return id
+			if id, ok := between(part, "session-", ".scope"); ok && session == "" && manager == "" &&
+				strings.Trim(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789") == "" {
+				session = id
+			}
+			// What stands below it the user has named himself.
+			if id, ok := between(part, "user@", ".service"); ok && session == "" && manager == "" && strings.Trim(id, "0123456789") == "" {
+				manager = id
 			}
 		}
 	}
-	return ""
+	return session, manager
+}
+
+// between is what stands between a beginning and an end, if it is short.
+func between(s, begin, end string) (string, bool) {
+	s, ok := strings.CutPrefix(s, begin)
+	s, whole := strings.CutSuffix(s, end)
+	return s, ok && whole && s != "" && len(s) <= 32
 }
 
 // parseSession reads logind's file of a session. One of a job (cron, at) has no seat:
@@ -94,4 +124,17 @@ func parseSession(b []byte) (remote bool, host string, ok bool) {
 		host = ""
 	}
 	return remote, host, ok
+}
+
+// parseAtSeat tells whether logind's file of a session is one of the uid's, of a
+// person, with a seat of this machine, and in front of it.
+func parseAtSeat(b []byte, uid string) bool {
+	is := map[string]string{}
+	for line := range strings.SplitSeq(string(b), "\n") {
+		if k, v, ok := strings.Cut(line, "="); ok {
+			is[k] = strings.Trim(v, `"`)
+		}
+	}
+	return uid != "" && is["UID"] == uid && is["REMOTE"] == "0" && is["SEAT"] != "" && is["ACTIVE"] == "1" &&
+		(is["CLASS"] == "user" || strings.HasPrefix(is["CLASS"], "user-"))
 }

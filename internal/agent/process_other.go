@@ -10,3 +10,4 @@ func systemProcesses() processes { return noProcesses{} }
 
 func (noProcesses) Get(int) (process, bool)          { return process{}, false }
 func (noProcesses) Seat(string) (bool, string, bool) { return false, "", false }
+func (noProcesses) AtSeat(string) bool               { return false }

@@ -183,7 +183,9 @@ var remotePrograms = map[string]bool{
 // session, and from which peer. A process that has left the session in which it
 // was started (tmux, nohup) is taken for remote while its user has a remote session
 // open, unless logind or a local ancestor says otherwise: this only ever takes
-// something away.
+// something away. What runs under somebody's own systemd (systemd-run --user, timers,
+// lingering) may have been started from anywhere at any time: it is remote unless that
+// person sits in front of the machine now.
 func (a *agent) seat(pid int, uid uint32, known bool) (remote bool, host string) {
 	chain := ancestors(a.procs, pid)
 	if x, ok := a.seen.remoteOf(chain); ok {
@@ -202,17 +204,19 @@ func (a *agent) seat(pid int, uid uint32, known bool) (remote bool, host string)
 			return remote, numeric(host)
 		}
 	}
+	managed := false
 	for _, p := range chain {
 		if localPrograms[nameOf(p)] {
 			return false, ""
 		}
+		managed = managed || p.Manager != "" && !a.procs.AtSeat(p.Manager)
 	}
 	if !known {
-		return false, ""
+		return managed, ""
 	}
 	open := a.seen.remotesOf(uid)
 	if len(open) == 0 {
-		return false, ""
+		return managed, ""
 	}
 	for _, x := range open[1:] {
 		if x.host != open[0].host {

@@ -67,6 +67,7 @@ const (
 	DeniedUnreachable = "The server became unreachable during the sign-in. Try again."
 	DeniedInternal    = "The sign-in failed because of an internal problem. Try again; if it stays, ask an administrator."
 	DeniedBusy        = "The server is busy. Try again in a few seconds."
+	DeniedCrowd       = "Too many sign-ins at once on this machine. Try again in a few seconds."
 	DeniedReplayed    = "The sign-in was interrupted. Begin again."
 	DeniedOddRequest  = "The request could not be understood. Begin again; if it stays, ask an administrator to update the agent."
 	DeniedJournal     = "The sign-in could not be written down on this machine (disk full or read-only?), so it was denied. Ask an administrator."

@@ -68,6 +68,9 @@ func (askFirst) next(ctx context.Context, t *talk) stage {
 type contact struct{}
 
 func (contact) next(ctx context.Context, t *talk) stage {
+	if t.r.Scope == policy.Remote && t.cfg.Admit != nil && !t.cfg.Admit(t.r.RHost) {
+		return deny("too-many", text.DeniedCrowd)
+	}
 	b := &wire.Begin{
 		Purpose: t.r.Purpose, User: t.r.User, Target: t.r.Target, UID: t.r.UID, Aliases: t.r.Aliases, Scope: t.r.Scope,
 		Service: t.r.Service, TTY: t.r.TTY, RHost: t.r.RHost, RemoteSeat: t.r.RemoteSeat, Mode: t.r.Mode, First: t.r.First,
