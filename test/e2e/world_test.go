@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/shim"
@@ -90,7 +91,35 @@ func newWorld(t *testing.T, database string) *world {
 	w.srv = NewMachine(t)
 	w.turn()
 	w.startServer()
+	t.Cleanup(func() { w.settled(t) })
 	return w
+}
+
+// settled looks at what every world must leave behind, whatever the test has done to it: a whole chain of events, and no
+// event with a reason that nobody explains.
+func (w *world) settled(t *testing.T) {
+	if t.Failed() {
+		return
+	}
+	out, err := w.try("events", "--limit", "0", "--output", "json")
+	if err != nil {
+		t.Logf("the server is not there at the end; its events were not looked at: %v", err)
+		return
+	}
+	if out, err := w.try("events", "verify"); err != nil {
+		t.Errorf("%s %v", out, err)
+	}
+	for line := range strings.Lines(out) {
+		var e rest.Event
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Errorf("%v: %s", err, line)
+			continue
+		}
+		kind, _, _ := strings.Cut(e.Type, ".")
+		if e.Reason != "" && event.Reasons[e.Reason] == "" && slices.Contains([]string{"signin", "offline", "tpm", "journal", "totp", "backup", "clock", "factor", "lockout", "token", "window"}, kind) {
+			t.Errorf("the reason %q of %s has no sentence in event.Reasons", e.Reason, e.Type)
+		}
+	}
 }
 
 // In is the same world for a subtest.
@@ -139,7 +168,7 @@ func (w *world) startServer() {
 	w.t.Helper()
 	argv := []string{
 		TestProgram(w.t, "latchkeyd"), "serve", "--data", serverData,
-		"--listen", "127.0.0.1:" + peoplePort, "--listen-agent", "0.0.0.0:" + agentPort,
+		"--listen", "127.0.0.1:" + peoplePort, "--listen-agent", "0.0.0.0:" + agentPort, "--admin-socket", serverData + "/admin.sock",
 	}
 	if w.database != "" {
 		argv = append(argv, "--database", w.database)
