@@ -4,7 +4,10 @@ package statefile
 
 import (
 	"errors"
+	"fmt"
+	"io/fs"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +19,38 @@ func SyncDir(dir string) error {
 		return err
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// openPlain opens without following a symbolic link and without waiting for the other end of a pipe.
+func openPlain(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%w: %s is a symbolic link; remove it, or put the file back", ErrForeign, path)
+	}
+	return f, err
+}
+
+func checkOwner(path string, st fs.FileInfo) error {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok:
+		return fmt.Errorf("%w: the owner of %s can not be read", ErrForeign, path)
+	case int(sys.Uid) != os.Geteuid():
+		return fmt.Errorf("%w: %s belongs to uid %d; run: chown %d %s", ErrForeign, path, sys.Uid, os.Geteuid(), path)
+	case st.Mode().Perm()&0o077 != 0:
+		return fmt.Errorf("%w: %s has mode %04o; run: chmod 0600 %s", ErrForeign, path, st.Mode().Perm(), path)
+	}
+	return nil
+}
+
+// OpenLock opens the file that Lock takes, and makes it if it is not there. On a disk that is read-only it need not be
+// written to.
+func OpenLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	if errors.Is(err, unix.EROFS) {
+		return os.OpenFile(path, os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	}
+	return f, err
 }
 
 // Lock takes the file for this process; closing it gives it back. It fails at once
