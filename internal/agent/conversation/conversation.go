@@ -194,10 +194,11 @@ type talk struct {
 	id       string
 	began    time.Time
 	limit    time.Duration
-	heard    time.Time    // when the person said something last
-	password secret.Bytes // what the person typed or the stack held
-	fresh    secret.Bytes // the last new password that was typed
-	wrong    int          // wrong offline codes
+	heard    time.Time     // when the person said something last
+	password secret.Bytes  // what the person typed or the stack held
+	fresh    secret.Bytes  // the last new password that was typed
+	wrong    int           // wrong offline codes
+	kdf      time.Duration // that the vault's derivations took
 }
 
 // Sign leads one conversation to its verdict. It always returns one.
@@ -243,8 +244,14 @@ func (t *talk) finish(ctx context.Context, v Verdict) Verdict {
 			}
 		}
 	}
-	t.cfg.Log.Info("sign-in ended", "user", text.CleanN(t.r.User, 64), "service", text.CleanN(t.r.Service, 32),
-		"outcome", string(v.Outcome), "reason", v.Reason, "online", v.Online, "conversation", t.id)
+	line := []any{
+		"user", text.CleanN(t.r.User, 64), "service", text.CleanN(t.r.Service, 32),
+		"outcome", string(v.Outcome), "reason", v.Reason, "online", v.Online, "conversation", t.id,
+	}
+	if t.kdf > 0 {
+		line = append(line, "kdf", t.kdf.String()) // most of the time of an offline sign-in
+	}
+	t.cfg.Log.Info("sign-in ended", line...)
 	return v
 }
 

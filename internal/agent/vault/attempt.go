@@ -51,6 +51,7 @@ type Result struct {
 	Factor  policy.Factor
 	Class   string
 	Left    Left
+	KDF     time.Duration // that the password's derivation took
 	// ClockBehind says that the clock lies before the highest time seen, so that
 	// codes of an authenticator app can not match.
 	ClockBehind bool
@@ -71,7 +72,7 @@ func ReasonOf(err error) policy.Reason {
 // the TPM, before it is judged; the outcome is journalled and counted before
 // Attempt returns (O10, O11). An error means that the state or the TPM is the
 // matter and the sign-in must be denied; it is never said for a wrong code.
-func (v *Vault) Attempt(ctx context.Context, a Attempt) (Result, error) {
+func (v *Vault) Attempt(ctx context.Context, a Attempt) (result Result, err error) {
 	if a.Decision.Outcome != policy.MFAOffline || a.User == nil || a.Decision.Count < 1 || len(a.Codes) != a.Decision.Count {
 		return Result{}, errors.New("not an offline sign-in")
 	}
@@ -82,11 +83,14 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (Result, error) {
 	if err != nil {
 		return v.refuse(ctx, a, err)
 	}
+	begun := v.now()
 	derived, err := v.derive(ctx, a.Password, o.Salt, o.Cost)
 	if err != nil {
 		return Result{}, err
 	}
 	defer derived.Wipe()
+	took := v.now().Sub(begun)
+	defer func() { result.KDF = took }()
 
 	v.mu.Lock()
 	defer v.mu.Unlock()
