@@ -54,7 +54,7 @@ const (
 // Lock takes the folder for this process; close the file to give it back. The
 // error says that another agent has it.
 func Lock(ctx context.Context, dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := statefile.OpenLock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("state folder: %w", err)
 	}

@@ -189,7 +189,12 @@ func CheckProxy(s string) error {
 
 // Load reads the identity in dir and opens its key. The device is nil on a machine
 // without a TPM.
-func Load(dir string, device *tpm.Device) (*Identity, crypto.Signer, error) {
+func Load(dir string, device *tpm.Device) (id *Identity, signer crypto.Signer, err error) {
+	defer func() {
+		if errors.Is(err, ErrDamaged) {
+			err = fmt.Errorf("%w. Put the state folder %s back from a backup, or join again with a new token (latchkey-agent join --again)", err, dir)
+		}
+	}()
 	i, err := read(dir)
 	if err != nil {
 		return nil, nil, err
@@ -213,14 +218,9 @@ func read(dir string) (*Identity, error) {
 }
 
 func readFile(name string, limit int64) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(b)) > limit {
-		err = fmt.Errorf("%w: %s has more than %d octets", ErrDamaged, filepath.Base(name), limit)
+	b, err := statefile.Read(name, limit)
+	if errors.Is(err, statefile.ErrTooLarge) {
+		return nil, fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	return b, err
 }
@@ -228,8 +228,11 @@ func readFile(name string, limit int64) ([]byte, error) {
 // open reads the key's file.
 func (i *Identity) open(dir string, device *tpm.Device) (crypto.Signer, error) {
 	raw, err := readFile(filepath.Join(dir, i.KeyName), maxKey)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("%w: machine key: %w", ErrDamaged, err)
+	case err != nil:
+		return nil, fmt.Errorf("machine key: %w", err)
 	}
 	if i.KeyPlace == KeyTPM && device == nil {
 		// The agent runs on, and denies with words of its own (O17).
