@@ -62,6 +62,7 @@ const (
 	TPMProblem      Type = "tpm.problem"
 	JournalGap      Type = "journal.gap"
 	JournalForged   Type = "journal.forged"
+	JournalFolded   Type = "journal.folded"
 	CodeCollision   Type = "totp.collision"
 	BackupCollision Type = "backup.double_spend"
 	ClockJump       Type = "clock.jump"
@@ -95,6 +96,7 @@ const (
 	ServerStopped   Type = "server.stopped"
 	BackupMade      Type = "server.backup"
 	ChainCheckpoint Type = "chain.checkpoint"
+	ChainRewound    Type = "chain.rewound"
 	SettingsChanged Type = "settings.changed"
 )
 
@@ -125,6 +127,7 @@ var Meaning = map[Type]string{
 	TPMProblem:      "A machine's TPM is cleared, replaced, locked, gone or out of room; reason says which.",
 	JournalGap:      "Entries are missing in a machine's offline journal.",
 	JournalForged:   "A machine's offline journal names what the machine could not know, or its chain is broken.",
+	JournalFolded:   "A machine's offline journal had more entries in a day than events are made of: refusals are only counted, and data says how many of which; sign-ins wait for the next day.",
 	CodeCollision:   "One TOTP code was accepted on two machines that could not meet.",
 	BackupCollision: "One backup code was accepted on two machines that could not meet.",
 	ClockJump:       "A machine's clock went far back or forward.",
@@ -156,6 +159,7 @@ var Meaning = map[Type]string{
 	ServerStopped:   "A server process stopped.",
 	BackupMade:      "A backup was made.",
 	ChainCheckpoint: "The head of the event chain was recorded.",
+	ChainRewound:    "The database has lost changes that it had committed: a standby took over without them.",
 	SettingsChanged: "Settings of the server as a whole were changed.",
 }
 
