@@ -175,10 +175,17 @@ var denied = map[policy.Reason]string{
 	policy.ReasonVaultFactor:     "The server can not be reached, and this machine holds no second factor that is accepted without it. " + connect,
 	policy.ReasonVaultRolledBack: "The offline data on this machine is older than it should be: an old copy was put back. " + connect,
 	policy.ReasonVaultDamaged:    "The offline data on this machine is damaged. " + connect,
+	policy.ReasonVaultNewer:      "The offline data on this machine was written by a newer Latchkey agent. The agent must be updated.",
+	policy.ReasonVaultForeign:    "A file of Latchkey's on this machine belongs to somebody else or is not a plain file, so it is not used. The agent's log says which, and what to do.",
+	policy.ReasonVaultUnread:     "The offline data on this machine can not be read; its disk may be faulty.",
+	policy.ReasonStateWrite:      DeniedJournal,
 	policy.ReasonTPMCleared:      "The security chip (TPM) of this machine was cleared, so the offline data can not be used. " + connect,
 	policy.ReasonTPMLocked:       "The security chip (TPM) of this machine is locked after wrong tries. Wait, or connect this machine to the network and sign in online.",
 	policy.ReasonTPMGone:         "The security chip (TPM) of this machine does not answer, so the offline data can not be used. " + connect,
 	policy.ReasonTPMReplaced:     "Something in the security chip (TPM) of this machine was replaced, so the offline data can not be used. " + connect,
+	policy.ReasonVaultUnfinished: "The offline data on this machine was being renewed and that was not finished. " + connect,
+	policy.ReasonTPMBoot:         "This machine was started differently than before (its Secure Boot settings or keys have changed), so the offline data can not be used. " + connect,
+	policy.ReasonTPMNoRoom:       "The security chip (TPM) of this machine has no room for your offline data, and without it this machine may not keep any. " + connect,
 	policy.ReasonTPMBusy:         "The security chip (TPM) of this machine is busy. Wait a minute and try again.",
 	policy.ReasonFirstPending:    DeniedFirst,
 	policy.ReasonEnrol:           "A second factor is required and you have none yet. Ask your help desk for an enrolment code.",
@@ -204,7 +211,7 @@ func Denied(reason policy.Reason, contact string) string {
 		t = DeniedInternal
 	}
 	switch t {
-	case DeniedFirst, DeniedInternal, DeniedCodes, DeniedOddRequest, DeniedOffline:
+	case DeniedFirst, DeniedInternal, DeniedCodes, DeniedOddRequest, DeniedOffline, DeniedJournal:
 		return t
 	}
 	return t + " " + ask(contact)

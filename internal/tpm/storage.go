@@ -105,6 +105,12 @@ type Seal struct {
 // flagBootState marks a sealed state key that is bound to PCR 7.
 const flagBootState = 1
 
+// BootBound tells whether a sealed state key is bound to the state of Secure Boot.
+func BootBound(record []byte) bool {
+	flags, _, err := decodeRecord(stateRecord, record, 3)
+	return err == nil && flags&flagBootState != 0
+}
+
 // bootPCR selects PCR 7 of the SHA-256 bank.
 func bootPCR() tpm2.TPMLPCRSelection {
 	return tpm2.TPMLPCRSelection{PCRSelections: []tpm2.TPMSPCRSelection{{Hash: tpm2.TPMAlgSHA256, PCRSelect: []byte{0x80, 0, 0}}}}

@@ -138,7 +138,8 @@ func (t *talk) tellable(r policy.Reason) bool {
 		return true
 	case policy.ReasonOfflineDeny, policy.ReasonNoVault, policy.ReasonVaultStale, policy.ReasonVaultSoftware, policy.ReasonVaultDays,
 		policy.ReasonVaultSignins, policy.ReasonVaultTries, policy.ReasonVaultFactor, policy.ReasonVaultRolledBack, policy.ReasonVaultDamaged,
-		policy.ReasonTPMCleared, policy.ReasonTPMLocked, policy.ReasonTPMGone, policy.ReasonTPMReplaced, policy.ReasonTPMBusy:
+		policy.ReasonTPMCleared, policy.ReasonTPMLocked, policy.ReasonTPMGone, policy.ReasonTPMReplaced, policy.ReasonTPMBusy,
+		policy.ReasonTPMBoot, policy.ReasonTPMNoRoom, policy.ReasonVaultUnfinished:
 		return !t.r.remote()
 	}
 	return false

@@ -53,7 +53,8 @@ type Vault interface {
 	Delivered(ctx context.Context, seq uint64, hash []byte) error
 	// Renew tells, at each greeting, what the server has of the journal; it notices
 	// an old state that was put back, and mends a state that can not be used.
-	Renew(ctx context.Context, seq uint64, hash []byte) error
+	// What it does then makes another machine of this one for the server.
+	Renew(ctx context.Context, seq uint64, hash []byte) (renewed bool, err error)
 	// Refuse keeps a signed refusal for ever and wipes.
 	Refuse(ctx context.Context, signed []byte) error
 	// Refusal is the refusal that is kept, or nil.
@@ -399,8 +400,19 @@ func (l *Link) hello(ctx context.Context) error {
 	}
 	l.standing.Clear()
 	l.contacted(reply.Time)
-	if err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash); err != nil {
+	renewed, err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash)
+	if err != nil {
 		l.log.Error("the offline state could not be lined up with the server", "err", err)
+	}
+	if renewed {
+		// Other keys, another counter, no policy: the server is told before it is asked
+		// for anything by them, and sends everything anew.
+		l.mu.Lock()
+		l.fetched = time.Time{}
+		l.mu.Unlock()
+		if err := l.do(ctx, l.timing.Step, "POST", wire.PathHello, wire.Hello{Facts: l.cfg.Facts(ctx)}, &reply); err != nil {
+			return err
+		}
 	}
 	l.mu.Lock()
 	l.trouble, l.server = nil, reply.ServerVersion

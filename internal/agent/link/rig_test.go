@@ -328,11 +328,11 @@ func (v *stubVault) Delivered(_ context.Context, seq uint64, _ []byte) error {
 	return nil
 }
 
-func (v *stubVault) Renew(_ context.Context, seq uint64, _ []byte) error {
+func (v *stubVault) Renew(_ context.Context, seq uint64, _ []byte) (bool, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.renewed = append(v.renewed, seq)
-	return nil
+	return false, nil
 }
 
 func (v *stubVault) Refuse(_ context.Context, _ []byte) error {

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
@@ -54,18 +56,27 @@ func (v *Vault) Enrol(ctx context.Context, o Offer, s Server) (string, error) {
 		return "", because(v.problem, "%s", v.detail)
 	}
 	us := *v.user(o.UserID)
-	usable := us.Generation != 0 && us.Problem == "" && us.Class == v.st.Class && v.bundles[o.UserID] != nil
+	usable := us.Generation != 0 && us.Problem == "" && v.bundles[o.UserID] != nil
+	class := v.st.Class
+	if usable && us.Class == ClassSoftware && v.now().Sub(clock.FromMicros(us.EnrolledAt)) < roomAgain {
+		class = ClassSoftware // there was no room in the TPM
+	}
 	v.mu.Unlock()
 
 	for again := false; ; again = true {
-		p := wire.Prepare{Conversation: o.Conversation, Class: v.st.Class, HavePassword: !o.Password.Empty()}
+		p := wire.Prepare{Conversation: o.Conversation, Class: class, HavePassword: !o.Password.Empty()}
 		if usable {
 			p.HaveGeneration, p.FailHandle, p.PassHandle = us.Generation, us.FailHandle, us.PassHandle
 		}
-		if v.st.Class == ClassTPM {
+		if class == ClassTPM {
 			p.Parent = v.st.Parent
-			if !usable {
+			if !usable || us.Class != ClassTPM {
 				free, err := v.cfg.Device.FreeHandles(ctx, 2)
+				if errors.Is(err, tpm.ErrNoSpace) {
+					v.noRoom(ctx, o, err)
+					class, usable = ClassSoftware, usable && us.Class == ClassSoftware
+					continue
+				}
 				if err != nil {
 					return "", err
 				}
@@ -81,18 +92,25 @@ func (v *Vault) Enrol(ctx context.Context, o Offer, s Server) (string, error) {
 		}
 		switch r.Action {
 		case wire.ActionNone:
-			return r.Action, nil
+			return r.Action, v.settled(ctx, o.UserID)
 		case wire.ActionRefused:
 			return r.Action, errors.New(r.Reason)
 		case wire.ActionGeneration:
 			if o.Password.Empty() {
 				return r.Action, ErrPassword
 			}
-			if v.st.Class == ClassTPM && usable {
+			if class == ClassTPM && usable && us.Class == ClassTPM {
 				// The old generation's handles are in use until it is removed.
 				p.FailHandle, p.PassHandle = us.FailHandle, us.PassHandle
 			}
-			return r.Action, v.generation(ctx, o, p, r, s)
+			err := v.generation(ctx, o, p, r, s)
+			if class == ClassTPM && errors.Is(err, tpm.ErrNoSpace) {
+				// Protected by software, if the policy lets the server do that.
+				v.noRoom(ctx, o, err)
+				class, usable = ClassSoftware, false
+				continue
+			}
+			return r.Action, err
 		case wire.ActionExtend:
 			err := v.extend(ctx, o, r, s)
 			if err != nil && !again && reEnrol(err) && !o.Password.Empty() {
@@ -106,6 +124,40 @@ func (v *Vault) Enrol(ctx context.Context, o Offer, s Server) (string, error) {
 		}
 		return "", fmt.Errorf("the server wants %q, which this agent does not know: update the agent", r.Action)
 	}
+}
+
+// roomAgain is when a TPM that had no room for a user is asked again.
+const roomAgain = 24 * time.Hour
+
+// noRoom notes that the TPM has no room for a user's indices: for the person, for
+// the machine's status, and in the journal.
+func (v *Vault) noRoom(ctx context.Context, o Offer, cause error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.log.Warn("the TPM has no room for offline data", "user", o.UserName, "err", cause)
+	if v.led == nil || v.problem != "" {
+		return
+	}
+	if us := v.user(o.UserID); us.Generation == 0 {
+		us.Name, us.Problem = o.UserName, policy.ReasonTPMNoRoom
+	}
+	v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, o.UserName)
+	if err := v.save(ctx); err != nil {
+		v.log.Error("that the TPM has no room can not be written down", "err", err)
+	}
+}
+
+// settled forgets what was lost of a user for whom the server, behind an online MFA,
+// wants no offline data.
+func (v *Vault) settled(ctx context.Context, userID string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	us := v.led.Users[userID]
+	if us == nil || us.Generation != 0 || us.Problem == "" {
+		return nil
+	}
+	us.Problem = ""
+	return v.save(ctx)
 }
 
 // reEnrol tells whether a failed extension is mended by a new generation.
@@ -123,8 +175,8 @@ func reEnrol(err error) bool {
 // enrolled until the next online MFA.
 func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.PrepareReply, s Server) error {
 	v.mu.Lock()
-	_, err := v.wipe(ctx, o.UserID, "next generation")
-	if err == nil && v.st.Class == ClassTPM {
+	_, err := v.wipe(ctx, o.UserID, nextGeneration)
+	if err == nil && p.Class == ClassTPM {
 		v.led.Pending = append(v.led.Pending, p.FailHandle, p.PassHandle)
 		err = v.save(ctx)
 	}
@@ -133,17 +185,17 @@ func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.
 		return err
 	}
 	failpoint.Hit("vault.enrol.wiped")
-	op := opener{Generation: r.Generation, Class: v.st.Class, Salt: newSalt(), Cost: v.cfg.Cost}
+	op := opener{Generation: r.Generation, Class: p.Class, Salt: newSalt(), Cost: v.cfg.Cost}
 	derived, err := v.derive(ctx, o.Password, op.Salt, op.Cost)
 	if err != nil {
 		return err
 	}
 	defer derived.Wipe()
 	next := userState{
-		Name: o.UserName, Generation: r.Generation, Class: v.st.Class, FailHandle: p.FailHandle, PassHandle: p.PassHandle,
+		Name: o.UserName, Generation: r.Generation, Class: p.Class, FailHandle: p.FailHandle, PassHandle: p.PassHandle,
 		Serial: r.Serial, UserGeneration: r.UserGeneration, Until: r.Until, EnrolledAt: clock.Micros(v.now()), CheckLimit: int(r.UseLimit),
 	}
-	if v.st.Class == ClassTPM {
+	if p.Class == ClassTPM {
 		err = v.defineInTPM(ctx, o, &op, next, derived, r, s)
 	} else {
 		err = v.wrapInSoftware(o, &op, derived, r)

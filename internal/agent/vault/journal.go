@@ -124,6 +124,14 @@ func (j *journal) head() journalHead {
 	return j.base
 }
 
+// highest is the highest number of the ledger that an entry here tells of.
+func (j *journal) highest() (n uint64) {
+	for _, e := range j.entries {
+		n = max(n, e.Counter)
+	}
+	return n
+}
+
 // hashAt is the hash of the entry seq, if this journal has it.
 func (j *journal) hashAt(seq uint64) ([]byte, bool) {
 	if seq == j.base.Seq {
@@ -344,6 +352,11 @@ func (v *Vault) complete(e event.Event) (event.Event, error) {
 // is spent; a journal that ends before it has lost entries.
 func (v *Vault) settleJournal() {
 	want, head := v.led.Journal, v.jour.head()
+	if n := v.jour.highest(); v.st.Class == ClassSoftware && n > v.next() {
+		// The only one of the files that was put back: others know better.
+		v.fail(because(policy.ReasonVaultRolledBack, "the ledger has number %d, the journal tells of %d: an older ledger was put back", v.led.Counter, n))
+		return
+	}
 	if have, ok := v.jour.hashAt(want.Seq); ok && bytes.Equal(have, want.Hash) {
 		for _, e := range v.jour.entries {
 			if e.Seq > want.Seq && e.Spent != nil && e.Event.UserID != "" {

@@ -19,7 +19,7 @@ import (
 // ledger holds the counters that must not be rolled back.
 type ledger struct {
 	MachineID    string                `json:"machine_id"`
-	Counter      uint64                `json:"counter"` // number of this content: see save
+	Counter      uint64                `json:"counter"`           // number of this content: see save
 	Stepped      bool                  `json:"stepped,omitempty"` // written behind a step of the counter of its own
 	Handle       uint32                `json:"handle,omitempty"`
 	PolicySerial int64                 `json:"policy_serial"`
@@ -309,7 +309,8 @@ func problemEvent(r policy.Reason) event.Type {
 	switch r {
 	case policy.ReasonVaultRolledBack:
 		return event.VaultRolledBack
-	case policy.ReasonTPMCleared, policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced, policy.ReasonTPMBusy:
+	case policy.ReasonTPMCleared, policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced, policy.ReasonTPMBusy,
+		policy.ReasonTPMBoot, policy.ReasonTPMNoRoom:
 		return event.TPMProblem
 	}
 	return event.VaultDamaged

@@ -123,6 +123,21 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 			continue
 		}
 	}
+	// What the server takes for being here and is not, it is told (O14, O16): an older
+	// state was put back, the TPM was cleared, an enrolment was not finished.
+	for _, e := range p.Vaults {
+		us := v.led.Users[e.UserID]
+		switch {
+		case us == nil:
+			wiped = append(wiped, wire.Wiped{UserID: e.UserID, Generation: e.Generation, Reason: "not-on-machine"})
+		case us.Generation != e.Generation && p.Serial >= us.Serial:
+			w := wire.Wiped{UserID: e.UserID, Generation: e.Generation, Reason: "not-on-machine"}
+			if us.Problem != "" {
+				w.Reason = string(us.Problem)
+			}
+			wiped = append(wiped, w)
+		}
+	}
 	if changed {
 		errs = append(errs, v.save(ctx))
 	}

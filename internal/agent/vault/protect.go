@@ -319,6 +319,9 @@ func (b *userBundle) tags(id string, step int64) (found []stepTags) {
 	return found
 }
 
+// nextGeneration is the reason of a wipe that makes room for the next generation.
+const nextGeneration = "next-generation"
+
 // wipe removes the offline data of one user, or of all with an empty id: first
 // the TPM's indices, so that no copy of the rest is of use, then the files, then
 // the ledger's entry.
@@ -338,6 +341,9 @@ func (v *Vault) wipe(ctx context.Context, userID, reason string) (wiped []wire.W
 		}
 		wiped = append(wiped, wire.Wiped{UserID: id, Generation: us.Generation, Reason: reason})
 		us.Generation, us.Problem, us.Until, us.Class = 0, "", 0, ""
+		if reason == nextGeneration {
+			us.Problem = policy.ReasonVaultUnfinished // until it is there
+		}
 		us.Tries, us.RemoteTries, us.Signins, us.Checks = 0, 0, 0, 0
 		delete(v.bundles, id)
 	}

@@ -141,6 +141,14 @@ func (r *rig) sync() []wire.Wiped {
 	return w
 }
 
+// renew is a greeting of the server, which has the journal up to seq and hash.
+func (r *rig) renew(seq uint64, hash []byte) bool {
+	r.Helper()
+	renewed, err := r.v.Renew(context.Background(), seq, hash)
+	ok(r, err)
+	return renewed
+}
+
 func (r *rig) enrol() string {
 	r.Helper()
 	did, err := r.tryEnrol(password)

@@ -4,8 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
@@ -24,6 +27,7 @@ type state struct {
 	Attest    []byte    `json:"attest,omitempty"`        // record of the attestation key
 	AttestPub []byte    `json:"attest_public,omitempty"` // its public area
 	Parent    []byte    `json:"parent,omitempty"`        // public area of the import parent
+	NoRoom    bool      `json:"no_room,omitempty"`       // class software because the TPM has no room for a counter
 }
 
 const (
@@ -36,7 +40,7 @@ const (
 func (v *Vault) loadState(ctx context.Context) error {
 	raw, err := v.fs.ReadFile("state")
 	if errors.Is(err, fs.ErrNotExist) {
-		return v.makeState(ctx)
+		return v.makeState(ctx, ledger{})
 	}
 	if err != nil {
 		return because(policy.ReasonVaultDamaged, "state file: %w", err)
@@ -87,72 +91,144 @@ func (v *Vault) useKey(key secret.Bytes) error {
 	return err
 }
 
-// makeState starts anew: state key, counter, empty ledger. Nothing of before can
-// be used after it.
-func (v *Vault) makeState(ctx context.Context) error {
-	st := &state{MachineID: v.cfg.MachineID, Class: ClassSoftware}
-	key := seal.NewKey()
-	var number uint64
-	if d := v.cfg.Device; d != nil {
-		d.Pin(tpm.Names{})
-		names, err := d.Names(ctx)
-		if err != nil {
-			return err
+// foundation is what a new state stands on.
+type foundation struct {
+	st     *state
+	key    secret.Bytes
+	number uint64
+}
+
+// found makes state key and counter, in the TPM where there is one with room.
+func (v *Vault) found(ctx context.Context) (f foundation, err error) {
+	f = foundation{st: &state{MachineID: v.cfg.MachineID, Class: ClassSoftware}, key: seal.NewKey()}
+	if v.cfg.Device != nil {
+		err := v.foundInTPM(ctx, &f)
+		if err == nil {
+			return f, nil
 		}
-		st.Class, st.Names = ClassTPM, names
-		if st.Key, err = d.SealState(ctx, key, tpm.Seal{}); err != nil {
-			return err
+		if !errors.Is(err, tpm.ErrNoSpace) {
+			return f, err
 		}
-		if st.Attest, st.AttestPub, err = d.CreateAttestationKey(ctx); err != nil {
-			return err
-		}
-		if st.Parent, err = d.Parent(ctx); err != nil {
-			return err
-		}
-		free, err := d.FreeHandles(ctx, 1)
-		if err != nil {
-			return err
-		}
-		st.Counter = free[0]
-		if number, err = d.DefineCounter(ctx, st.Counter); err != nil {
-			return err
-		}
-		d.Pin(names)
-	} else {
-		st.Key = append([]byte(nil), key.Reveal()...)
+		v.log.Error("the TPM has no room for a counter: offline data is protected by software", "err", err)
+		f.st, f.number = &state{MachineID: v.cfg.MachineID, Class: ClassSoftware, NoRoom: true}, 0
 	}
-	if err := v.useKey(key); err != nil {
+	f.st.Key = append([]byte(nil), f.key.Reveal()...)
+	return f, nil
+}
+
+func (v *Vault) foundInTPM(ctx context.Context, f *foundation) (err error) {
+	d, st := v.cfg.Device, f.st
+	d.Pin(tpm.Names{})
+	if st.Names, err = d.Names(ctx); err != nil {
 		return err
 	}
-	old := v.led
-	v.st = st
-	v.led = &ledger{MachineID: v.cfg.MachineID, Counter: number, Stepped: true, Handle: st.Counter, Users: map[string]*userState{}}
-	if old != nil {
-		v.led.Highest = old.Highest
+	st.Class = ClassTPM
+	if st.Key, err = v.sealKey(ctx, f.key); err != nil {
+		return err
 	}
-	v.led.Journal = v.jour.head()
-	// The ledger goes first: a state file without its ledger is a restored state,
-	// a ledger without its state file is written over at the next start.
-	body, err := json.Marshal(v.led)
+	if st.Attest, st.AttestPub, err = d.CreateAttestationKey(ctx); err != nil {
+		return err
+	}
+	if st.Parent, err = d.Parent(ctx); err != nil {
+		return err
+	}
+	free, err := d.FreeHandles(ctx, 1)
 	if err != nil {
 		return err
 	}
-	if err := v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body)); err != nil {
+	st.Counter = free[0]
+	if f.number, err = d.DefineCounter(ctx, st.Counter); err != nil {
 		return err
 	}
-	failpoint.Hit("vault.state.ledger")
+	d.Pin(st.Names)
+	return nil
+}
+
+// secureBoot tells whether the firmware checks what it starts.
+func (v *Vault) secureBoot() bool { return v.cfg.SecureBoot != nil && v.cfg.SecureBoot() }
+
+// sealKey seals the state key, where Secure Boot is on to its state. A TPM that can
+// not do that does what it can.
+func (v *Vault) sealKey(ctx context.Context, key secret.Bytes) ([]byte, error) {
+	if v.secureBoot() {
+		record, err := v.cfg.Device.SealState(ctx, key, tpm.Seal{BootState: true})
+		if err == nil || tpm.Transient(err) || tpm.Absent(err) {
+			return record, err
+		}
+		v.log.Warn("the state key can not be bound to Secure Boot", "err", err)
+	}
+	return v.cfg.Device.SealState(ctx, key, tpm.Seal{})
+}
+
+// rebind binds a state key to Secure Boot that was made before it was on.
+func (v *Vault) rebind(ctx context.Context) error {
+	if v.st.Class != ClassTPM || !v.secureBoot() || tpm.BootBound(v.st.Key) {
+		return nil
+	}
+	record, err := v.sealKey(ctx, v.key)
+	if err != nil || !tpm.BootBound(record) {
+		return err
+	}
+	next := *v.st
+	next.Key = record
+	return v.writeState(&next)
+}
+
+func (v *Vault) writeState(st *state) error {
 	raw, err := json.Marshal(st)
 	if err != nil {
 		return err
 	}
-	return v.fs.WriteFile("state", frame(stateMagic, raw))
+	if err := v.fs.WriteFile("state", frame(stateMagic, raw)); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	v.st = st
+	return nil
+}
+
+// makeState starts anew: state key, counter, ledger. Of before it keeps what is
+// given: policy serial, highest time seen, and what was lost of whom.
+func (v *Vault) makeState(ctx context.Context, from ledger) error {
+	f, err := v.found(ctx)
+	if err != nil {
+		return err
+	}
+	return v.settleIn(f, from)
+}
+
+func (v *Vault) settleIn(f foundation, from ledger) error {
+	if err := v.useKey(f.key); err != nil {
+		return err
+	}
+	if f.st.Class == ClassSoftware {
+		// Above all numbers of before, known or not, so that neither the journal nor the
+		// server takes this for an older ledger.
+		f.number = max(from.Counter, v.jour.highest(), uint64(max(0, clock.Micros(v.now()))))
+	}
+	v.st = f.st
+	v.led = &ledger{
+		MachineID: v.cfg.MachineID, Counter: f.number, Stepped: true, Handle: f.st.Counter, PolicySerial: from.PolicySerial, Highest: from.Highest,
+		Users: from.Users,
+	}
+	if v.led.Users == nil {
+		v.led.Users = map[string]*userState{}
+	}
+	v.led.Journal = v.jour.head()
+	// The ledger goes first: a state file without its ledger is a restored state,
+	// a ledger without its state file is written over at the next start.
+	if err := v.write(v.led); err != nil {
+		return err
+	}
+	failpoint.Hit("vault.state.ledger")
+	return v.writeState(f.st)
 }
 
 // Renew starts the machine's state anew after a problem, while the server is in
 // reach and knows the journal up to seq and hash: all offline data is wiped, so
 // that everybody enrols again at the next online sign-in, and the problem is
-// journalled. It does nothing if there is no problem, or one that passes.
-func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) error {
+// journalled. It does nothing if there is no problem, or one that passes. It tells
+// whether the machine is another one now, so that the server must be told.
+func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed bool, err error) {
 	v.enrolling.Lock()
 	defer v.enrolling.Unlock()
 	v.mu.Lock()
@@ -161,22 +237,23 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) error {
 		v.load(ctx)
 	}
 	if passing(v.problem) {
-		return nil
+		return false, nil
 	}
 	if v.problem == "" {
 		err := v.resume(seq, hash)
 		if reasonOf(err) == policy.ReasonVaultRolledBack && err != nil {
 			v.fail(err)
 		} else if err != nil {
-			return err
+			return false, err
 		}
 	}
-	// A machine that has got a TPM moves into it.
-	moved := v.problem == "" && v.st.Class == ClassSoftware && v.cfg.Device != nil
-	if v.problem == "" && !moved {
-		return nil
+	if v.problem == "" {
+		if v.st.Class == ClassSoftware && v.cfg.Device != nil {
+			return v.moveIn(ctx)
+		}
+		return false, v.rebind(ctx)
 	}
-	was, detail := v.problem, v.detail
+	was, detail, from := v.problem, v.detail, v.inherited()
 	if _, err := v.wipe(ctx, "", string(was)); err != nil {
 		v.log.Warn("old offline data can not be removed from the TPM", "err", err)
 	}
@@ -185,17 +262,86 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) error {
 			v.log.Warn("old counter can not be removed from the TPM", "err", err)
 		}
 	}
+	// Nobody knows whether the policy here is the newest: the server sends it next.
+	v.pol, v.polBad = nil, policy.ReasonPolicyAbsent
+	if err := v.fs.Remove("policy"); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrState, err)
+	}
 	v.led = nil
 	if err := v.jour.restart(seq, hash); err != nil {
-		return err
+		return false, err
 	}
-	if err := v.makeState(ctx); err != nil {
+	if err := v.makeState(ctx, from); err != nil {
 		v.fail(err)
-		return err
+		return false, err
 	}
 	v.problem, v.detail = "", ""
-	if was != "" {
-		v.tell(problemEvent(was), was, detail)
+	v.told = map[string]bool{}
+	v.tell(problemEvent(was), was, detail)
+	v.tellRoom()
+	return true, nil
+}
+
+// inherited is what the next state keeps of this one.
+func (v *Vault) inherited() ledger {
+	from := ledger{Users: map[string]*userState{}}
+	lost := func(id, name string) {
+		if from.Users[id] == nil {
+			from.Users[id] = &userState{Name: name, Problem: v.problem}
+		}
 	}
-	return nil
+	if v.led != nil {
+		from.Counter, from.PolicySerial, from.Highest = v.led.Counter, v.led.PolicySerial, v.led.Highest
+		for id, us := range v.led.Users {
+			if us.Generation != 0 || us.Problem != "" {
+				lost(id, us.Name)
+			}
+		}
+	}
+	if v.pol != nil {
+		for _, e := range v.pol.Vaults {
+			for _, u := range v.pol.Users {
+				if u.ID == e.UserID {
+					lost(u.ID, u.Name)
+				}
+			}
+		}
+	}
+	return from
+}
+
+// moveIn takes a machine that has got a TPM, or room in it, into the TPM. Nothing is
+// touched before it is known that there is room.
+func (v *Vault) moveIn(ctx context.Context) (moved bool, err error) {
+	f, err := v.found(ctx)
+	if err != nil || f.st.Class != ClassTPM {
+		if err == nil && !v.st.NoRoom {
+			next := *v.st
+			next.NoRoom = true
+			err = v.writeState(&next)
+			v.tellRoom()
+		}
+		return false, err
+	}
+	from := ledger{PolicySerial: v.led.PolicySerial, Highest: v.led.Highest, Users: map[string]*userState{}}
+	for id, us := range v.led.Users {
+		if us.Generation != 0 {
+			from.Users[id] = &userState{Name: us.Name, Problem: policy.ReasonVaultUnfinished}
+		}
+	}
+	if _, err := v.wipe(ctx, "", "moved-into-tpm"); err != nil {
+		return false, errors.Join(err, v.cfg.Device.Reclaim(ctx, f.st.Counter))
+	}
+	if err := v.settleIn(f, from); err != nil {
+		v.fail(err)
+		return false, err
+	}
+	return true, nil
+}
+
+// tellRoom journals that the TPM has no room, if so.
+func (v *Vault) tellRoom() {
+	if v.st.NoRoom {
+		v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, "")
+	}
 }

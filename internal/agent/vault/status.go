@@ -84,9 +84,20 @@ func (v *Vault) MachineFacts(ctx context.Context) wire.MachineFacts {
 	f := wire.MachineFacts{Boot: v.Boot(ctx), Class: ClassSoftware}
 	v.mu.Lock()
 	st, problem := v.st, v.problem
+	full := st != nil && st.NoRoom
+	if v.led != nil && problem == "" {
+		for _, us := range v.led.Users {
+			full = full || us.Problem == policy.ReasonTPMNoRoom || st.Class == ClassTPM && us.Class == ClassSoftware
+		}
+	}
 	v.mu.Unlock()
 	if v.cfg.Device != nil {
-		f.Class = ClassTPM
+		if full {
+			f.TPMProblem = string(policy.ReasonTPMNoRoom)
+		}
+		if st == nil || !st.NoRoom {
+			f.Class = ClassTPM
+		}
 		info, err := v.cfg.Device.Info(ctx)
 		if err != nil {
 			f.TPMProblem = string(reasonOf(err))

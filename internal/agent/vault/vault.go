@@ -61,7 +61,10 @@ type Config struct {
 	Log       *slog.Logger
 	FS        FS     // nil: the real file system
 	BootID    string // of the operating system; the TPM's reset count is added
-	Cost      Cost   // of the password derivation; zero: the defaults
+	// SecureBoot tells whether the machine's firmware checks what it starts; nil: it
+	// does not. Where it does, the state key is bound to that (PCR 7).
+	SecureBoot func() bool
+	Cost       Cost // of the password derivation; zero: the defaults
 }
 
 // Cost is that of Argon2id.
@@ -192,6 +195,10 @@ func reasonOf(err error) policy.Reason {
 		return policy.ReasonTPMLocked
 	case errors.Is(err, tpm.ErrRemoved), errors.Is(err, tpm.ErrReplaced):
 		return policy.ReasonTPMReplaced
+	case errors.Is(err, tpm.ErrBootState):
+		return policy.ReasonTPMBoot
+	case errors.Is(err, tpm.ErrNoSpace):
+		return policy.ReasonTPMNoRoom
 	case tpm.Transient(err), errors.Is(err, context.DeadlineExceeded):
 		return policy.ReasonTPMBusy
 	}
@@ -270,17 +277,22 @@ func (v *Vault) Facts(ctx context.Context, user string) Facts {
 
 func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
 	us := v.led.Users[u.ID]
-	if us == nil || us.Generation == 0 {
+	if us == nil {
 		return nil, ""
 	}
-	if us.Problem != "" {
+	p, _ := policy.Choose(u, v.pol.Policies)
+	if us.Problem != "" && (us.Generation != 0 || p != nil && p.OfflineEnrol != policy.EnrolOff) {
+		// Something that was here is lost: that is not the same as nothing, or losing
+		// it would be a way past the second factor (mfa_or_bypass).
 		return nil, us.Problem
+	}
+	if us.Generation == 0 {
+		return nil, ""
 	}
 	b := v.bundles[u.ID]
 	if b == nil || b.generation != us.Generation {
 		return nil, policy.ReasonVaultDamaged
 	}
-	p, _ := policy.Choose(u, v.pol.Policies)
 	if p == nil {
 		return nil, ""
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
@@ -151,9 +152,13 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 				if dec.Outcome != policy.Deny {
 					continue
 				}
+				why := dec.Trace[len(dec.Trace)-1].Why
+				if dec.Reason == f.PolicyProblem || dec.Reason == f.VaultProblem {
+					why = event.Reasons[string(dec.Reason)]
+				}
 				out.Items = append(out.Items, rest.Stuck{
 					User: u.Name, UserID: rest.UserPrefix + u.ID, Machine: m.Name, MachineID: rest.MachinePrefix + m.ID,
-					Reason: string(dec.Reason), Why: dec.Trace[len(dec.Trace)-1].Why, SeenAt: rest.Time(m.LastSeenAt),
+					Reason: string(dec.Reason), Why: why, SeenAt: rest.Time(m.LastSeenAt),
 				})
 			}
 		}

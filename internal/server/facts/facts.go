@@ -377,9 +377,26 @@ func Gather(ctx context.Context, q *db.Queries, m db.Machine, a Ask) (r policy.R
 		}
 	}
 	if a.Link == policy.LinkDown {
-		f.Vault, err = Vault(ctx, q, fu, m.ID)
+		if f.Vault, err = Vault(ctx, q, fu, m.ID); err != nil {
+			return r, f, u, err
+		}
+		trouble(m, &f)
 	}
 	return r, f, u, err
+}
+
+// trouble brings in what the machine said at its last contact about its offline state
+// and TPM: whoever has offline data there can not use it all the same (O16, O17).
+func trouble(m db.Machine, f *policy.Facts) {
+	switch tpm := policy.Reason(m.TPMProblem); {
+	case m.VaultProblem != "":
+		// Without a ledger the machine's policy is of no use either.
+		f.PolicyProblem = policy.Reason(m.VaultProblem)
+	case tpm == policy.ReasonTPMNoRoom && f.Vault == nil:
+		f.VaultProblem = tpm
+	case tpm != "" && tpm != policy.ReasonTPMNoRoom && f.Vault != nil && f.Vault.Class == "tpm":
+		f.Vault, f.VaultProblem = nil, tpm
+	}
 }
 
 // Vault is what the server believes the machine to hold for the user's offline
