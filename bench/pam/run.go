@@ -30,7 +30,7 @@ func (w *world) run() error {
 	if err := w.stacks(); err != nil {
 		return err
 	}
-	if err := w.startServer(); err != nil {
+	if err := w.startServer(w.program("latchkeyd")); err != nil {
 		return err
 	}
 	if err := w.enrolPeople(); err != nil {
@@ -52,6 +52,9 @@ func (w *world) run() error {
 		return err
 	}
 	if err := w.offline(); err != nil {
+		return err
+	}
+	if err := w.outage(); err != nil {
 		return err
 	}
 	say("done in %s", time.Since(begun).Round(time.Second))

@@ -285,8 +285,8 @@ func freePort() (string, error) {
 	return l.Addr().String(), nil
 }
 
-// startServer starts the release server, with SQLite on the disk.
-func (w *world) startServer() error {
+// startServer starts the server, with SQLite on the disk.
+func (w *world) startServer(program string, env ...string) error {
 	var err error
 	if w.people == "" {
 		if w.people, err = freePort(); err != nil {
@@ -296,7 +296,7 @@ func (w *world) startServer() error {
 			return err
 		}
 	}
-	w.server, err = w.start("server", nil, w.program("latchkeyd"), "serve", "--data", w.path("server"), "--listen", w.people, "--listen-agent", w.machines)
+	w.server, err = w.start("server", env, program, "serve", "--data", w.path("server"), "--listen", w.people, "--listen-agent", w.machines)
 	if err != nil {
 		return err
 	}
@@ -396,7 +396,7 @@ func (w *world) startAgent(a *agent, movable bool) error {
 	if movable {
 		a.clock = w.path("mem", a.name+".clock")
 		program, env = w.movable("latchkey-agent"), []string{"LATCHKEY_TEST_CLOCK=" + a.clock}
-		if err := a.turn(0); err != nil {
+		if err := a.turn(0); err != nil { // there before the first look at it
 			return err
 		}
 	}
