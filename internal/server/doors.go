@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"latchkey/internal/server/turnstile"
 )
 
 // door is one listener with its server.
@@ -47,7 +49,7 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	if err != nil {
 		return doors, fmt.Errorf("listen for machines: %w", err)
 	}
-	doors = append(doors, &door{"machines", tls.NewListener(machines, r.api.TLS(r.certificate(r.ListenAgent))), r.api.Server()})
+	doors = append(doors, &door{"machines", r.api.Listen(machines, r.certificate(r.ListenAgent)), r.api.Server()})
 	r.addrs.ListenAgent = machines.Addr().String()
 
 	people, err := net.Listen("tcp", r.Listen)
@@ -55,7 +57,9 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 		return doors, fmt.Errorf("listen for people: %w", err)
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.certificate(r.Listen), NextProtos: []string{"h2", "http/1.1"}}
-	doors = append(doors, &door{"people", tls.NewListener(people, conf), &http.Server{
+	// Nobody shows who he is at this door before TLS is done: all are strangers.
+	places := turnstile.New(turnstile.Config{PerNetwork: 512, Strangers: 4096, PerGuest: 1})
+	doors = append(doors, &door{"people", tls.NewListener(places.Listen(people), conf), &http.Server{
 		Handler: h.people, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(r.Log.Handler(), slog.LevelDebug),
 	}})

@@ -14,6 +14,9 @@
 //     wire.Problem with a code of package fault; a panic costs one request.
 //   - A POST is answered within seconds, a poll within a minute, and all of them
 //     when the server stops.
+//   - Connections of whoever has not shown a machine's certificate have bounded
+//     places, and so have those of one machine (package turnstile). A handshake, a
+//     header and a body have seconds each.
 //
 // Rows: E4, O1 (probe, refusal), O5 and O14 (the poll), W6; architecture §5.
 package agentapi
@@ -47,6 +50,7 @@ import (
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/turnstile"
 	"latchkey/internal/text"
 	"latchkey/internal/wire"
 )
@@ -77,7 +81,18 @@ type Config struct {
 	Patience time.Duration
 	// PerMachine bounds what one machine may ask; the zero value is a default.
 	PerMachine, PerAddress Rate
+	// Places bounds connections; the zero value of a field is a default. Crowded is
+	// the door's own.
+	Places turnstile.Config
 }
+
+// The places for connections. An agent has one or two connections, and for a while
+// those that a bad network has cut without telling the server.
+const (
+	placesPerNetwork = 256
+	placesStrangers  = 2048
+	placesPerMachine = 32
+)
 
 // The times of requests.
 const (
@@ -96,6 +111,8 @@ type API struct {
 	machines *limiter
 	joins    *limiter
 	notices  *limiter // of refused strangers, per address or machine
+	crowds   *limiter // of networks that are too many
+	places   *turnstile.Turnstile
 
 	polls   atomic.Int64
 	stop    chan struct{}
@@ -117,7 +134,18 @@ func New(c Config) *API {
 		machines: newLimiter(c.PerMachine.or(Rate{PerSecond: 20, Burst: 60}), c.Clock),
 		joins:    newLimiter(c.PerAddress.or(Rate{PerSecond: 5, Burst: 50}), c.Clock),
 		notices:  newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
+		crowds:   newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
 	}
+	set := func(n *int, v int) {
+		if *n <= 0 {
+			*n = v
+		}
+	}
+	set(&c.Places.PerNetwork, placesPerNetwork)
+	set(&c.Places.Strangers, placesStrangers)
+	set(&c.Places.PerGuest, placesPerMachine)
+	c.Places.Crowded = a.crowded
+	a.places = turnstile.New(c.Places)
 	a.handle("POST "+wire.PathJoin, nobody, postTime, a.join)
 	a.handle("POST "+wire.PathRenew, expired, postTime, a.renew)
 	a.handle("GET "+wire.PathProbe, pending, postTime, a.probe)
@@ -144,8 +172,17 @@ func (a *API) Stop() {
 	a.work.Wait()
 }
 
-// TLS is the configuration of the listener. certificate shows the server's own.
-func (a *API) TLS(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+// Listen makes the door of a listener: TLS, and places for connections. certificate
+// shows the server's own.
+func (a *API) Listen(l net.Listener, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) net.Listener {
+	return tls.NewListener(a.places.Listen(l), a.conf(certificate))
+}
+
+// Strangers is how many connections there are of whoever has not shown a machine's
+// certificate.
+func (a *API) Strangers() int { return a.places.Strangers() }
+
+func (a *API) conf(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
 	conf := a.tls(certificate)
 	// A configuration for each connection, because VerifyConnection is not told from
 	// where it comes.
@@ -176,7 +213,8 @@ func (a *API) tls(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, erro
 	}
 }
 
-// verify is asked at every handshake, also of resumed sessions.
+// verify is asked at every handshake, also of resumed sessions. It comes before the
+// proof that the other end has the certificate's key.
 func (a *API) verify(cs tls.ConnectionState) error {
 	if len(cs.PeerCertificates) == 0 {
 		return nil // it may join
@@ -185,12 +223,24 @@ func (a *API) verify(cs tls.ConnectionState) error {
 	return err
 }
 
+// crowded leaves an event about a network whose strangers have taken all places, at
+// most one a minute for each.
+func (a *API) crowded(addr netip.Addr) {
+	if !a.crowds.take(turnstile.Network(addr)) {
+		return
+	}
+	a.c.Log.Warn("a network opens more connections without a machine's certificate than it has places", "address", addr.String())
+	a.note(event.Event{
+		Type: event.MachineRefused, Subject: addr.String(), Address: addr.String(), Link: "refused", Outcome: "deny", Reason: "too-many-connections",
+	})
+}
+
 // foreign leaves an event about a certificate of another CA, at most one a minute
 // for each address.
 func (a *API) foreign(from net.Addr, c *x509.Certificate, cause error) {
 	addr := address(from.String())
 	a.c.Log.Debug("a foreign certificate was turned away", "address", addr.String(), "error", cause)
-	if !a.notices.take(neighbourhood(addr)) {
+	if !a.notices.take(turnstile.Network(addr)) {
 		return
 	}
 	data, err := json.Marshal(map[string]string{"certificate": ca.Fingerprint(c), "issuer": text.CleanN(c.Issuer.String(), 128)})
@@ -225,9 +275,18 @@ func (a *API) Server() *http.Server {
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    16 << 10,
-		ErrorLog:          slog.NewLogLogger(a.c.Log.Handler(), slog.LevelDebug),
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			if tc, ok := c.(*tls.Conn); ok {
+				ctx = context.WithValue(ctx, connection{}, tc.NetConn())
+			}
+			return ctx
+		},
+		ErrorLog: slog.NewLogLogger(a.c.Log.Handler(), slog.LevelDebug),
 	}
 }
+
+// connection is the key of a request's connection in its context.
+type connection struct{}
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -249,6 +308,18 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		a.c.Observe(route, sw.status, a.c.Clock.Now().Sub(begun))
 	}()
+	if r.ContentLength != 0 {
+		// Also a body that nobody reads, because the caller may not ask this, is waited
+		// for no longer: the library looks for its end.
+		_ = http.NewResponseController(sw).SetReadDeadline(clock.Deadline(postTime))
+	}
+	if len(r.TransferEncoding) > 0 {
+		// Agents say how long a body is. Where length and chunks are both said, two
+		// readers could see two requests: nothing behind this one is read.
+		w.Header().Set("Connection", "close")
+		a.problem(sw, db.Machine{}, fault.Newf(fault.BadRequest, "The length of the body must be said in Content-Length."))
+		return
+	}
 	if route == "" {
 		a.problem(sw, db.Machine{}, fault.Newf(fault.NotFound, "There is no such address here. This is the machines' door of a Latchkey server."))
 		return
@@ -337,7 +408,7 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 		return nil, err
 	}
 	if who == nobody {
-		if !a.joins.take(neighbourhood(r.addr)) {
+		if !a.joins.take(turnstile.Network(r.addr)) {
 			return nil, fault.New(fault.TooMany, nil)
 		}
 		return do(ctx, r)
@@ -375,6 +446,9 @@ func (a *API) identify(ctx context.Context, r *request, who may) error {
 	id, over, err := a.c.CA.Recognise(r.cert)
 	if err != nil {
 		return fault.New(fault.MachineUnknown, err)
+	}
+	if c, ok := r.Context().Value(connection{}).(net.Conn); ok {
+		turnstile.Known(c, id) // a request is behind the proof that it has the key
 	}
 	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert)); err != nil {
 		return err
@@ -462,7 +536,7 @@ func (a *API) problem(w *statusWriter, m db.Machine, f *fault.Fault) {
 func (a *API) refused(r *request, f *fault.Fault) {
 	key := r.m.ID
 	if key == "" {
-		key = neighbourhood(r.addr)
+		key = turnstile.Network(r.addr)
 	}
 	if !a.notices.take(key) {
 		return
@@ -509,8 +583,9 @@ func (r *request) body() ([]byte, error) {
 	}
 	rc := http.NewResponseController(r.w)
 	_ = rc.SetReadDeadline(clock.Deadline(postTime))
-	size := max(r.ContentLength, 512)
-	buf := make([]byte, 0, min(size+1, wire.MaxRequest))
+	// Memory is taken as octets come, not as they are announced.
+	size := min(max(r.ContentLength, 512), 16<<10)
+	buf := make([]byte, 0, size+1)
 	for {
 		if len(buf) == cap(buf) {
 			if len(buf) > wire.MaxRequest {

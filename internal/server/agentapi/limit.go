@@ -1,7 +1,6 @@
 package agentapi
 
 import (
-	"net/netip"
 	"sync"
 	"time"
 
@@ -38,17 +37,6 @@ type bucket struct {
 }
 
 const maxKeys = 50_000
-
-// neighbourhood is whom an address stands for: of IPv6 the /64 that one connection
-// to the Internet has at least, because whoever has it has all its addresses.
-func neighbourhood(a netip.Addr) string {
-	if a.Is6() {
-		if p, err := a.Prefix(64); err == nil {
-			return p.String()
-		}
-	}
-	return a.String()
-}
 
 func newLimiter(r Rate, c clock.Clock) *limiter {
 	return &limiter{rate: r, clock: c, buckets: map[string]bucket{}}

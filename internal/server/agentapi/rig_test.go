@@ -112,7 +112,7 @@ func newRig(t *testing.T, s *store.Store, alter func(*agentapi.Config)) *rig {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_ = srv.Serve(tls.NewListener(ln, r.api.TLS(r.ca.ServerCertificate([]string{"127.0.0.1"}))))
+		_ = srv.Serve(r.api.Listen(ln, r.ca.ServerCertificate([]string{"127.0.0.1"})))
 	}()
 	t.Cleanup(func() {
 		r.api.Stop()
