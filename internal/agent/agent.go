@@ -105,7 +105,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 	v, err := vault.Open(ctx, vault.Config{
 		Dir: id.VaultDir(cfg.State), MachineID: id.MachineID, Device: cfg.Device, GrantKey: id.Grant(), PermitKey: id.Permit(),
-		Clock: cfg.Clock, Log: cfg.Log.With("part", "vault"), BootID: bootID(), Cost: cfg.Cost,
+		Clock: cfg.Clock, Log: cfg.Log.With("part", "vault"), BootID: bootID(), SecureBoot: secureBoot, Cost: cfg.Cost,
 	})
 	if err != nil {
 		return err

@@ -5,7 +5,9 @@ package tpmtest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -140,6 +142,72 @@ func (e *Emulator) Undefine(handle uint32) {
 		NVIndex:    tpm2.NamedHandle{Handle: h, Name: r.NVName},
 	}).Execute(e); err != nil {
 		e.t.Fatalf("deleting index %#08x: %v", handle, err)
+	}
+}
+
+// Extend extends a PCR of the SHA-256 bank, as firmware does that measures something
+// new. A restart takes it back.
+func (e *Emulator) Extend(pcr uint32, what string) {
+	e.t.Helper()
+	sum := sha256.Sum256([]byte(what))
+	if _, err := (tpm2.PCRExtend{
+		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(pcr), Auth: tpm2.PasswordAuth(nil)},
+		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: sum[:]}}},
+	}).Execute(e); err != nil {
+		e.t.Fatalf("extending PCR %d: %v", pcr, err)
+	}
+}
+
+// Fill takes what room the TPM has for indices of size octets, and gives the handles
+// from first on that it has taken.
+func (e *Emulator) Fill(first uint32, size uint16) (taken []uint32) {
+	e.t.Helper()
+	for h := first; ; h++ {
+		_, err := tpm2.NVDefineSpace{
+			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+			PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{
+				NVIndex: tpm2.TPMHandle(h), NameAlg: tpm2.TPMAlgSHA256, DataSize: size,
+				Attributes: tpm2.TPMANV{AuthRead: true, AuthWrite: true, NoDA: true},
+			}),
+		}.Execute(e)
+		switch {
+		case err == nil:
+			taken = append(taken, h)
+		case errors.Is(err, tpm2.TPMRCNVSpace):
+			return taken
+		default:
+			e.t.Fatalf("filling the TPM: %v", err)
+		}
+	}
+}
+
+// Keep copies what the TPM has in its memory; the function puts the copy back, which
+// nobody can do to a TPM that is not virtual. The power is cut for both.
+func (e *Emulator) Keep() (putBack func()) {
+	e.t.Helper()
+	e.Kill()
+	files := map[string][]byte{}
+	names, err := filepath.Glob(filepath.Join(e.dir, "tpm2-*"))
+	for _, n := range names {
+		var b []byte
+		if b, err = os.ReadFile(n); err != nil {
+			break
+		}
+		files[n] = b
+	}
+	if err != nil || len(files) == 0 {
+		e.t.Fatalf("the TPM's memory can not be copied: %v, %d files", err, len(files))
+	}
+	e.Start()
+	return func() {
+		e.t.Helper()
+		e.Kill()
+		for n, b := range files {
+			if err := os.WriteFile(n, b, 0o600); err != nil {
+				e.t.Fatal(err)
+			}
+		}
+		e.Start()
 	}
 }
 
