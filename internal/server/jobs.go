@@ -36,6 +36,7 @@ func (r *running) jobs() []job {
 		{"record the head of the event chain", time.Hour, func(ctx context.Context) error {
 			return checkpoint.Write(ctx, checkpoint.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Log: r.Log})
 		}},
+		{"close the days of machines' journals", time.Hour, r.off.CloseDays},
 		{"clear away", time.Hour, r.clearAway},
 	}
 }

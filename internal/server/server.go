@@ -103,6 +103,7 @@ type running struct {
 	ca    *ca.Authority
 	api   *agentapi.API
 	sign  *signin.Service
+	off   *offline.Service
 	stats *stats
 
 	made   []string // what the first start has made, for people
@@ -327,13 +328,13 @@ func (r *running) compose() (h handlers, err error) {
 		return h, errors.New("the directory of local users can not set passwords")
 	}
 	door := enroll.New(enroll.Config{Store: r.store, Keys: r.keys, CA: r.ca, Clock: r.Clock, Log: r.Log})
-	off := offline.New(offline.Config{Store: r.store, Keys: r.keys, Keeper: keeper, Clock: r.Clock, Random: rand.Reader, Log: r.Log})
+	r.off = offline.New(offline.Config{Store: r.store, Keys: r.keys, Keeper: keeper, Clock: r.Clock, Random: rand.Reader, Log: r.Log})
 	r.sign = signin.New(signin.Deps{
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Logger: r.Log,
 	})
 	r.stats = newStats()
 	r.api = agentapi.New(agentapi.Config{
-		Store: r.store, CA: r.ca, Enroll: door, Offline: off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
+		Store: r.store, CA: r.ca, Enroll: door, Offline: r.off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
 	})
 	r.stats.watch(r)
 	d := desk.New(desk.Config{

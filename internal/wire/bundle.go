@@ -57,6 +57,23 @@ func mac(key secret.Bytes, message []byte) []byte {
 	return h.Sum(nil)
 }
 
+// ProofSize is the length of a SpentProof in octets.
+const ProofSize = 16
+
+// SpentProof shows that the code itself was typed on the machine: digits of an
+// authenticator app, or the octets of a backup code. A machine that was never given a
+// code can report none as spent (O11), also not those of the next minutes.
+func SpentProof(machineID string, s Spent, code []byte) []byte {
+	h := hmac.New(sha256.New, code)
+	h.Write([]byte("latchkey/spent/1\x00"))
+	for _, part := range []string{machineID, s.Authenticator, s.Backup} {
+		_ = binary.Write(h, binary.BigEndian, uint32(len(part)))
+		h.Write([]byte(part))
+	}
+	_ = binary.Write(h, binary.BigEndian, s.Step)
+	return h.Sum(nil)[:ProofSize]
+}
+
 // Bundle is the payload of a signed bundle: the tags of some days of one
 // generation. Nothing in it is secret.
 type Bundle struct {
@@ -181,6 +198,7 @@ func EntryHash(machineID string, prev event.Hash, e JournalEntry) event.Hash {
 			h.Write([]byte(s))
 		}
 		_ = binary.Write(h, binary.BigEndian, e.Spent.Step)
+		h.Write(e.Spent.Proof)
 	}
 	var out event.Hash
 	h.Sum(out[:0])

@@ -296,6 +296,8 @@ type Spent struct {
 	Authenticator string `json:"authenticator,omitempty"`
 	Step          int64  `json:"step,omitempty"`
 	Backup        string `json:"backup,omitempty"`
+	// Proof stands in journals: see SpentProof.
+	Proof []byte `json:"proof,omitempty"`
 }
 
 // Prepare asks, after a completed MFA, for offline data. The server answers for

@@ -82,17 +82,36 @@ func TestO7ABundleTellsTheStepOfACode(t *testing.T) {
 func TestO11EveryPartOfAnEntryIsInItsHash(t *testing.T) {
 	base := JournalEntry{Seq: 1, Counter: 5, Event: event.Event{Type: event.SigninAllowed}}
 	h := EntryHash("m", event.Hash{}, base)
-	spent, other := base, base
+	spent, other, proved := base, base, base
+	proved.Spent = &Spent{Authenticator: "a", Step: 7, Proof: []byte{1}}
 	spent.Spent = &Spent{Authenticator: "a", Step: 7}
 	other.Spent = &Spent{Backup: "a", Step: 7}
 	counter := base
 	counter.Counter = 6
 	seen := map[event.Hash]bool{h: true}
-	for _, x := range []event.Hash{EntryHash("n", event.Hash{}, base), EntryHash("m", event.Hash{1}, base), EntryHash("m", event.Hash{}, spent), EntryHash("m", event.Hash{}, other), EntryHash("m", event.Hash{}, counter)} {
+	for _, x := range []event.Hash{EntryHash("n", event.Hash{}, base), EntryHash("m", event.Hash{1}, base), EntryHash("m", event.Hash{}, spent), EntryHash("m", event.Hash{}, proved), EntryHash("m", event.Hash{}, other), EntryHash("m", event.Hash{}, counter)} {
 		if seen[x] {
 			t.Error("two different entries have one hash")
 		}
 		seen[x] = true
+	}
+}
+
+func TestAProofIsOfOneCodeOnOneMachineAlone(t *testing.T) {
+	seen := map[string]bool{}
+	for _, p := range [][]byte{
+		SpentProof("m", Spent{Authenticator: "a", Step: 7}, []byte("123456")),
+		SpentProof("n", Spent{Authenticator: "a", Step: 7}, []byte("123456")),
+		SpentProof("m", Spent{Authenticator: "b", Step: 7}, []byte("123456")),
+		SpentProof("m", Spent{Backup: "a", Step: 7}, []byte("123456")),
+		SpentProof("m", Spent{Authenticator: "a", Step: 8}, []byte("123456")),
+		SpentProof("m", Spent{Authenticator: "a", Step: 7}, []byte("123457")),
+		SpentProof("ma", Spent{Step: 7}, []byte("123456")),
+	} {
+		if len(p) != ProofSize || seen[string(p)] {
+			t.Errorf("%x is the proof of something else, too", p)
+		}
+		seen[string(p)] = true
 	}
 }
 

@@ -61,12 +61,7 @@ type Result struct {
 type Left = shim.Left
 
 // ReasonOf says what an error of this package is told as.
-func ReasonOf(err error) policy.Reason {
-	if errors.Is(err, ErrState) {
-		return policy.ReasonVaultDamaged
-	}
-	return reasonOf(err)
-}
+func ReasonOf(err error) policy.Reason { return reasonOf(err) }
 
 // Attempt judges an offline answer. The attempt is written down, and counted in
 // the TPM, before it is judged; the outcome is journalled and counted before
@@ -209,7 +204,7 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 				if us.backupUsed(c.ID) {
 					return nil, "", true, nil
 				}
-				return &wire.Spent{Backup: c.ID}, policy.Backup, false, nil
+				return v.proved(wire.Spent{Backup: c.ID}, backup.Reveal()), policy.Backup, false, nil
 			}
 		}
 		return nil, "", false, nil
@@ -238,12 +233,18 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 					if drift := us.Drift[period] + o; drift >= -maxDrift && drift <= maxDrift {
 						learnt[period] = drift
 					}
-					return &wire.Spent{Authenticator: auth.ID, Step: matched}, policy.TOTP, false, nil
+					return v.proved(wire.Spent{Authenticator: auth.ID, Step: matched}, []byte(code)), policy.TOTP, false, nil
 				}
 			}
 		}
 	}
 	return nil, "", used, nil
+}
+
+// proved is what the journal says of a code that was typed here.
+func (v *Vault) proved(s wire.Spent, code []byte) *wire.Spent {
+	s.Proof = wire.SpentProof(v.cfg.MachineID, s, code)
+	return &s
 }
 
 // clockBehind tells whether the clock lies so far before the highest time seen
@@ -289,14 +290,15 @@ func (v *Vault) conclude(ctx context.Context, a Attempt, us *userState, r Result
 		f := e
 		f.Type, f.Data = event.FactorAccepted, nil
 		if err := v.append(f, &spent[i+1]); err != nil {
-			return Result{}, err
+			return v.refuseLocked(a, err)
 		}
 	}
 	if err := v.append(e, &spent[0]); err != nil {
-		return Result{}, err
+		return v.refuseLocked(a, err)
 	}
 	if err := v.save(ctx); err != nil {
-		return Result{}, err
+		// The journal says that it was right, and behind it that nobody was let in.
+		return v.refuseLocked(a, err)
 	}
 	r.Left = v.left(a.User, us)
 	return r, nil
@@ -308,6 +310,7 @@ func (v *Vault) end(ctx context.Context, a Attempt, us *userState, r Result) (Re
 	e := a.Event
 	e.Type, e.Outcome, e.Reason = event.SigninDenied, "deny", r.Reason
 	if err := v.append(e, nil); err != nil {
+		v.postpone(e, err)
 		return Result{}, err
 	}
 	// What was refused without a check costs no write of the TPM's memory.
@@ -334,14 +337,16 @@ func (v *Vault) refuseLocked(a Attempt, err error) (Result, error) {
 	e := a.Event
 	e.Type, e.Outcome, e.Reason = event.SigninDenied, "deny", string(ReasonOf(err))
 	if v.led != nil && v.problem == "" {
-		_ = v.append(e, nil) // the cause is returned below, whether or not this can be written
+		if err := v.append(e, nil); err != nil { // the cause is returned below, whether or not this can be written
+			v.postpone(e, err)
+		}
 		// Not only a sign-in that was denied: a machine that wants looking after.
 		switch r := ReasonOf(err); r {
 		case policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced:
 			v.tell(event.TPMProblem, r, "")
 		}
-	} else {
-		_ = v.journalOnly(e)
+	} else if err := v.journalOnly(e); err != nil {
+		v.postpone(e, err)
 	}
 	return Result{}, err
 }

@@ -511,11 +511,39 @@ func (c *chain) add(e event.Event, spent *wire.Spent) {
 		e.At = clock.Micros(c.m.r.clock.Now())
 	}
 	e.MachineID = c.m.id
+	if spent != nil && spent.Proof == nil {
+		spent.Proof = c.m.typed(*spent)
+	}
 	c.seq++
 	entry := wire.JournalEntry{Seq: c.seq, Counter: c.seq + 100, Event: e, Spent: spent}
 	c.hash = wire.EntryHash(c.m.id, c.hash, entry)
 	entry.Hash = append([]byte(nil), c.hash[:]...)
 	c.list = append(c.list, entry)
+}
+
+// typed is the proof that a machine has on which the code was typed.
+func (m *machine) typed(s wire.Spent) (proof []byte) {
+	m.r.Helper()
+	proof = make([]byte, wire.ProofSize) // of what does not exist any more
+	m.r.read(func(q *store.Queries) error {
+		if s.Authenticator != "" {
+			a, err := q.GetAuthenticator(m.r.Context(), s.Authenticator)
+			if err != nil {
+				return err
+			}
+			p, seed, err := m.r.keeper.OpenTOTP(a)
+			proof = wire.SpentProof(m.id, s, []byte(p.Code(seed, s.Step)))
+			return err
+		}
+		c, err := q.GetBackupCode(m.r.Context(), s.Backup)
+		if err != nil || len(c.Sealed) == 0 {
+			return err
+		}
+		code, err := m.r.keeper.OpenBackup(c)
+		proof = wire.SpentProof(m.id, s, code.Reveal())
+		return err
+	})
+	return proof
 }
 
 func (c *chain) deliver(from, to int) wire.JournalReply {
@@ -609,6 +637,16 @@ func TestWhatAMachineCanNotKnowIsNotBelieved(t *testing.T) {
 	engines(t, func(t *testing.T, r *rig) {
 		m, other := r.joined(), r.joined()
 		alice, bob := r.person("alice"), r.person("bob")
+		var codes, bobs []db.BackupCode
+		for u, list := range map[*person]*[]db.BackupCode{alice: &codes, bob: &bobs} {
+			r.change(func(tx *store.Tx) error {
+				_, err := r.keeper.IssueBackup(t.Context(), tx, u.id, r.clock.Now())
+				if err == nil {
+					*list, err = tx.ListUnusedBackupCodes(t.Context(), u.id)
+				}
+				return err
+			})
+		}
 		m.enrolSoftware(alice)
 		other.enrolSoftware(bob)
 		step := otp.DefaultParams.Step(r.clock.Now())
@@ -626,6 +664,12 @@ func TestWhatAMachineCanNotKnowIsNotBelieved(t *testing.T) {
 			{"an administrator's event", event.Event{Type: event.UserAdded, Subject: "mallory"}, nil, "journal.forged/not-a-machines-event"},
 			{"a type that does not exist", event.Event{Type: "x.y"}, nil, "journal.forged/not-a-machines-event"},
 			{"a step in the future", allowed, &wire.Spent{Authenticator: alice.auth, Step: step + 100}, "journal.forged/step-in-the-future"},
+			{"a code that nobody has typed there", allowed, &wire.Spent{Authenticator: alice.auth, Step: step, Proof: make([]byte, wire.ProofSize)}, "journal.forged/code-was-not-typed-here"},
+			{"the proof of another step", allowed, &wire.Spent{Authenticator: alice.auth, Step: step, Proof: m.typed(wire.Spent{Authenticator: alice.auth, Step: step - 1})}, "journal.forged/code-was-not-typed-here"},
+			{"the proof of another machine", allowed, &wire.Spent{Authenticator: alice.auth, Step: step, Proof: other.typed(wire.Spent{Authenticator: alice.auth, Step: step})}, "journal.forged/code-was-not-typed-here"},
+			{"no proof", allowed, &wire.Spent{Authenticator: alice.auth, Step: step, Proof: []byte{}}, "journal.forged/code-was-not-typed-here"},
+			{"a backup code that nobody has typed there", allowed, &wire.Spent{Backup: codes[0].ID, Proof: make([]byte, wire.ProofSize)}, "journal.forged/code-was-not-typed-here"},
+			{"a backup code of somebody else", allowed, &wire.Spent{Backup: bobs[0].ID}, "journal.forged/not-this-users-authenticator"},
 			{"an authenticator of somebody else", allowed, &wire.Spent{Authenticator: bob.auth, Step: step}, "journal.forged/not-this-users-authenticator"},
 			{"something spent by nobody", event.Event{Type: event.SigninDenied}, &wire.Spent{Authenticator: alice.auth, Step: step}, "journal.forged/not-this-users-authenticator"},
 		} {
@@ -659,6 +703,12 @@ func TestWhatAMachineCanNotKnowIsNotBelieved(t *testing.T) {
 				a, err := q.GetAuthenticator(t.Context(), id)
 				if err != nil || a.Step >= step {
 					t.Errorf("step %d was spent, %v", a.Step, err)
+				}
+			}
+			for u, list := range map[*person][]db.BackupCode{alice: codes, bob: bobs} {
+				left, err := q.ListUnusedBackupCodes(t.Context(), u.id)
+				if err != nil || len(left) != len(list) {
+					t.Errorf("%d backup codes are left, %v", len(left), err)
 				}
 			}
 			return nil
@@ -744,6 +794,178 @@ func TestACodeThatTwoMachinesAcceptedIsACollision(t *testing.T) {
 			t.Errorf("%d backup tags after one was spent", len(got.Backup))
 		}
 	})
+}
+
+// What was used is not kept: neither online (the keeper's Judge) nor by a journal.
+func TestASpentBackupCodeIsNotKept(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m, alice := r.joined(), r.person("alice")
+		var codes []db.BackupCode
+		r.change(func(tx *store.Tx) error {
+			_, err := r.keeper.IssueBackup(t.Context(), tx, alice.id, r.clock.Now())
+			if err == nil {
+				codes, err = tx.ListUnusedBackupCodes(t.Context(), alice.id)
+			}
+			return err
+		})
+		m.enrolSoftware(alice)
+		c := &chain{m: m}
+		c.add(event.Event{Type: event.SigninAllowed, UserID: alice.id, Outcome: "allow", Link: "down"}, &wire.Spent{Backup: codes[3].ID})
+		c.deliver(0, 1)
+		r.change(func(tx *store.Tx) error {
+			n, err := tx.SpendBackupCode(t.Context(), db.SpendBackupCodeParams{ID: codes[4].ID, UserID: alice.id, MachineID: m.id, At: 1})
+			if n != 1 {
+				t.Error("not spent")
+			}
+			return err
+		})
+		r.read(func(q *store.Queries) error {
+			for i, c := range codes {
+				got, err := q.GetBackupCode(t.Context(), c.ID)
+				if err != nil {
+					return err
+				}
+				if used := i == 3 || i == 4; used != (got.UsedAt != 0) || used != (len(got.Sealed) == 0) {
+					t.Errorf("code %d: used at %d, %d octets are kept", i, got.UsedAt, len(got.Sealed))
+				}
+			}
+			return nil
+		})
+		if got := r.reasons(event.JournalForged); got != "" {
+			t.Error(got)
+		}
+	})
+}
+
+// A machine may make so many events of its journal in a day; refusals beyond are
+// counted, sign-ins wait, and nothing is lost.
+func TestTheJournalOfADayIsBounded(t *testing.T) {
+	const dayEvents, dayOpenings = 2000, 5000 // package offline
+	r := newRig(t, newStore(t), nil)
+	m := r.joined()
+	alice := r.person("alice")
+	m.enrolSoftware(alice)
+	c := &chain{m: m}
+	denied := event.Event{Type: event.SigninDenied, Subject: "mallory", Outcome: "deny", Reason: "user-unknown", Link: "down"}
+	allowed := event.Event{Type: event.SigninAllowed, UserID: alice.id, Outcome: "allow", Reason: "offline-bypass", Link: "down"}
+	var last wire.JournalReply
+	all := func() wire.JournalReply {
+		t.Helper()
+		for {
+			from := int(last.Seq)
+			to := min(from+200, len(c.list))
+			if from >= to {
+				return last
+			}
+			r.clock.off += time.Second / 20
+			was := last
+			if last = c.deliver(from, to); last.Seq == was.Seq {
+				return last
+			}
+		}
+	}
+	count := func(types ...event.Type) (n int) {
+		f := store.EventFilter{Limit: 500}
+		for _, t := range types {
+			f.Types = append(f.Types, string(t))
+		}
+		for {
+			rows, err := r.store.Events(t.Context(), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n += len(rows); len(rows) < f.Limit {
+				return n
+			}
+			f.BeforeAt, f.BeforeID = rows[len(rows)-1].At, rows[len(rows)-1].ID
+		}
+	}
+
+	long := denied
+	long.Data = []byte(`{"x":"` + strings.Repeat("y", 60_000) + `"}`)
+	c.add(long, nil)
+	for range dayEvents + 299 {
+		c.add(denied, nil)
+	}
+	c.add(allowed, nil)
+	if got := all(); got.Seq != dayEvents+301 {
+		t.Fatalf("up to %d of %d was taken", got.Seq, len(c.list))
+	}
+	if n := count(event.SigninDenied); n != dayEvents {
+		t.Errorf("%d events", n)
+	}
+	if n := count(event.SigninAllowed); n != 1 {
+		t.Errorf("%d sign-ins: what opens a machine is always an event", n)
+	}
+	r.read(func(q *store.Queries) error {
+		got, err := q.GetEvent(t.Context(), c.list[0].Event.ID)
+		if string(got.Data) != `{"dropped_octets":60008}` {
+			t.Errorf("%d octets of data are kept", len(got.Data))
+		}
+		return err
+	})
+	if got := r.reasons(event.JournalFolded); got != "journal.folded/day-events-used-up" {
+		t.Error(got)
+	}
+	// The same numbers again, with new ids: an old state that was put back. Neither
+	// these nor what is said about them fill the disk.
+	before := count()
+	for i := range 50 {
+		c.list[i].Event.ID = store.NewID()
+	}
+	c.deliver(0, 50)
+	if n := count(); n != before {
+		t.Errorf("%d more events", n-before)
+	}
+
+	for c.seq < dayOpenings+300+10 {
+		c.add(allowed, nil)
+	}
+	got := all()
+	if got.Seq != dayOpenings+300 {
+		t.Fatalf("up to %d of %d was taken", got.Seq, len(c.list))
+	}
+	if again := c.deliver(int(got.Seq), len(c.list)); again.Seq != got.Seq || string(again.Hash) != string(got.Hash) {
+		t.Errorf("%+v", again)
+	}
+	if got := r.reasons(event.JournalFolded); got != "journal.folded/day-events-used-up journal.folded/day-openings-used-up" {
+		t.Error(got)
+	}
+	// The next day takes the rest, and says what of the day before was only counted.
+	r.clock.off += 24 * time.Hour
+	if got := all(); got.Seq != uint64(len(c.list)) {
+		t.Errorf("%+v", got)
+	}
+	if n, want := count(event.SigninAllowed), 1+dayOpenings+10-dayEvents-1; n != want {
+		t.Errorf("%d sign-ins, want %d", n, want)
+	}
+	folded := r.events(event.JournalFolded)
+	e := folded[len(folded)-1]
+	if e.Reason != "day-count" || e.MachineID != m.id || !strings.Contains(string(e.Data), `"counted":400`) ||
+		!strings.Contains(string(e.Data), `"signin.denied user-unknown":350`) || !strings.Contains(string(e.Data), `"journal.forged journal-restored":50`) {
+		t.Errorf("%+v %s", e, e.Data)
+	}
+	if got := r.reasons(event.JournalGap, event.JournalForged); got != "" {
+		t.Error(got)
+	}
+	// A machine that does not come back: a job closes its day.
+	for range dayEvents {
+		c.add(denied, nil)
+	}
+	all()
+	r.clock.off += 24 * time.Hour
+	for range 2 {
+		if err := r.offline.CloseDays(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folded = r.events(event.JournalFolded)
+	if e := folded[len(folded)-1]; len(folded) != 5 || e.Reason != "day-count" || !strings.Contains(string(e.Data), `"counted":10`) {
+		t.Errorf("%d, %+v %s", len(folded), e, e.Data)
+	}
+	if report, err := r.store.VerifyEvents(t.Context()); err != nil || !report.Whole() {
+		t.Errorf("%+v, %v", report, err)
+	}
 }
 
 func TestJournalsOutOfBoundsAreRefusedWhole(t *testing.T) {

@@ -3,6 +3,7 @@ package offline
 import (
 	"bytes"
 	"context"
+	"crypto/hmac"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -52,6 +53,7 @@ const (
 	reasonStranger = "not-a-user-of-this-machine"
 	reasonStep     = "step-in-the-future"
 	reasonSpent    = "not-this-users-authenticator"
+	reasonProof    = "code-was-not-typed-here"
 )
 
 // Journal takes over a machine's offline events: each once, in order, as events
@@ -69,7 +71,7 @@ func (s *Service) Journal(ctx context.Context, m db.Machine, in wire.Journal) (r
 			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has no hash", e.Seq)
 		case len(e.Event.Data) > maxEventData || len(e.Event.Data) > 0 && !json.Valid(e.Event.Data):
 			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has data that are too long or no JSON", e.Seq)
-		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || len(e.Spent.Authenticator) > 64 || len(e.Spent.Backup) > 64):
+		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || len(e.Spent.Authenticator) > 64 || len(e.Spent.Backup) > 64 || len(e.Spent.Proof) > 64):
 			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d is out of bounds", e.Seq)
 		}
 	}
@@ -91,6 +93,9 @@ type reader struct {
 	head  db.JournalHead
 	used  map[string]int // sign-ins per user
 	users map[string]*db.User
+	tally tally
+	// changed: something of it has to be kept, also where the head did not move.
+	changed bool
 }
 
 func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.Journal) (reply wire.JournalReply, err error) {
@@ -102,25 +107,37 @@ func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.
 	if r.head, err = tx.GetJournalHead(ctx, m.ID); err != nil {
 		return reply, err
 	}
-	before := r.head.Seq
+	was := r.head
+	if err := r.begin(); err != nil {
+		return reply, err
+	}
 	for _, e := range in.Entries {
+		if wait, err := r.full(e); err != nil {
+			return reply, err
+		} else if wait {
+			break // the machine keeps it and what is behind it
+		}
 		if err := r.entry(ctx, e); err != nil {
 			return reply, fmt.Errorf("journal entry %d of machine %s: %w", e.Seq, m.ID, err)
 		}
 	}
-	if r.head.Seq != before {
+	moved := r.head.Seq != was.Seq
+	if moved {
+		r.head.EntriesAt = clock.Micros(r.now)
 		if err := r.attested(ctx, in); err != nil {
 			return reply, err
 		}
-		n, err := tx.MoveJournalHead(ctx, db.MoveJournalHeadParams{
-			MachineID: m.ID, Seq: r.head.Seq, Hash: r.head.Hash, Counter: r.head.Counter, At: clock.Micros(r.now), OldSeq: before,
-		})
+	}
+	if moved || r.changed {
+		n, err := r.keep(ctx, was)
 		if err != nil {
 			return reply, err
 		}
 		if n != 1 {
 			return reply, fault.New(fault.Conflict, nil) // the same entries came twice at once
 		}
+	}
+	if moved {
 		if err := r.count(ctx); err != nil {
 			return reply, err
 		}
@@ -161,14 +178,18 @@ func (r *reader) entry(ctx context.Context, e wire.JournalEntry) error {
 			return err
 		}
 	}
-	if e.Counter != 0 && int64(e.Counter) < r.head.Counter {
+	// A state that was made anew counts anew, and says first why.
+	anew := slices.Contains([]event.Type{event.VaultRolledBack, event.VaultDamaged, event.TPMProblem}, e.Event.Type)
+	if e.Counter != 0 && int64(e.Counter) < r.head.Counter && !anew {
 		err := r.note(event.VaultRolledBack, reasonCounter, map[string]any{"seq": seq, "counter": e.Counter, "expected": r.head.Counter})
 		if err != nil {
 			return err
 		}
 	}
 	r.head.Seq, r.head.Hash = seq, e.Hash
-	r.head.Counter = max(r.head.Counter, int64(e.Counter))
+	if e.Counter != 0 {
+		r.head.Counter = int64(e.Counter) // told once, not with every entry from here on
+	}
 	if !good {
 		return nil
 	}
@@ -177,10 +198,7 @@ func (r *reader) entry(ctx context.Context, e wire.JournalEntry) error {
 
 // note writes an event about the journal itself.
 func (r *reader) note(t event.Type, reason string, data map[string]any) error {
-	_, err := r.tx.Event(event.Event{
-		Type: t, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Outcome: "noticed", Reason: reason, Data: object(data),
-	})
-	return err
+	return r.emit(r.about(t, reason, data), false)
 }
 
 func (r *reader) forged(e wire.JournalEntry, reason string) error {
@@ -235,7 +253,8 @@ func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
 	} else {
 		ev.ID = id
 	}
-	if _, err := r.tx.Event(ev); err != nil {
+	ev.Data = clip(ev.Data)
+	if err := r.emit(ev, opening(e)); err != nil {
 		return err
 	}
 	if ev.Type == event.SigninAllowed && u != nil && ev.Link != string(policy.LinkUp) {
@@ -311,10 +330,9 @@ func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok
 		return false, r.forged(e, reasonSpent)
 	}
 	about := func(t event.Type, what map[string]any) error {
-		_, err := r.tx.Event(event.Event{
+		return r.emit(event.Event{
 			Type: t, Subject: u.Name, UserID: u.ID, MachineID: r.m.ID, Machine: r.m.Name, Link: string(policy.LinkDown), Outcome: "noticed", Data: object(what),
-		})
-		return err
+		}, true)
 	}
 	at := clock.Micros(r.now)
 	if sp.Authenticator != "" {
@@ -327,12 +345,17 @@ func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok
 		case a.UserID != u.ID || a.Kind != string(policy.TOTP):
 			return false, r.forged(e, reasonSpent)
 		}
-		var p otp.Params
-		if err := json.Unmarshal([]byte(a.Params), &p); err != nil || p.Validate() != nil {
-			return false, fmt.Errorf("authenticator %s: its parameters are damaged", a.ID)
+		p, seed, err := r.Keeper.OpenTOTP(a)
+		if err != nil {
+			return false, err
 		}
-		if sp.Step > p.Step(r.now.Add(stepAhead))+otp.Skew+max(a.Drift, 0) {
+		code := p.Code(seed, sp.Step)
+		seed.Wipe()
+		switch {
+		case sp.Step > p.Step(r.now.Add(stepAhead))+otp.Skew+max(a.Drift, 0):
 			return false, r.forged(e, reasonStep)
+		case !hmac.Equal(sp.Proof, wire.SpentProof(r.m.ID, sp, []byte(code))):
+			return false, r.forged(e, reasonProof)
 		}
 		n, err := r.tx.SpendStep(ctx, db.SpendStepParams{ID: a.ID, Step: sp.Step, Drift: a.Drift, At: at})
 		if err != nil {
@@ -351,8 +374,19 @@ func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok
 			return true, nil // the set was replaced since
 		case err != nil:
 			return false, err
-		case c.UserID != u.ID:
+		case c.UserID != u.ID || c.UsedAt == 0 && len(c.Sealed) == 0: // that one is in no bundle
 			return false, r.forged(e, reasonSpent)
+		}
+		if c.UsedAt == 0 { // of one that was used nothing is kept by which to tell
+			code, err := r.Keeper.OpenBackup(c)
+			if err != nil {
+				return false, err
+			}
+			want := wire.SpentProof(r.m.ID, sp, code.Reveal())
+			code.Wipe()
+			if !hmac.Equal(sp.Proof, want) {
+				return false, r.forged(e, reasonProof)
+			}
 		}
 		n, err := r.tx.SpendBackupCode(ctx, db.SpendBackupCodeParams{ID: c.ID, UserID: u.ID, MachineID: r.m.ID, At: at})
 		if err != nil {

@@ -379,8 +379,11 @@ func runVaults(c *script) {
 	c.do("GetJournalHead", "m1")
 	c.want("1", "StartJournal", db.StartJournalParams{MachineID: "m1"})
 	c.want("0", "StartJournal", db.StartJournalParams{MachineID: "m1"})
-	c.want("1", "MoveJournalHead", db.MoveJournalHeadParams{Seq: 3, Hash: []byte("h"), Counter: 7, At: 1, MachineID: "m1", OldSeq: 0})
+	c.want("1", "MoveJournalHead", db.MoveJournalHeadParams{Seq: 3, Hash: []byte("h"), Counter: 7, At: 1, MachineID: "m1", OldSeq: 0, Day: 5, Taken: 2, Folded: 1, Kinds: `{"x":1}`})
 	c.want("0", "MoveJournalHead", db.MoveJournalHeadParams{Seq: 3, Hash: []byte("h"), Counter: 7, At: 1, MachineID: "m1", OldSeq: 0})
+	c.want("0", "MoveJournalHead", db.MoveJournalHeadParams{Seq: 4, MachineID: "m1", OldSeq: 3, OldDay: 5, OldTaken: 2})
+	c.do("ListFoldedJournals", db.ListFoldedJournalsParams{Today: 5, N: 10})
+	c.do("ListFoldedJournals", db.ListFoldedJournalsParams{Today: 6, N: 10})
 	c.do("GetJournalHead", "m1")
 	c.want("1", "ResetJournalHead", "m1")
 }

@@ -168,6 +168,10 @@ type JournalHead struct {
 	Hash      []byte
 	Counter   int64
 	EntriesAt int64
+	Day       int64
+	Taken     int64
+	Folded    int64
+	Kinds     string
 }
 
 type Machine struct {

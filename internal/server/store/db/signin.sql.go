@@ -1161,7 +1161,7 @@ func (q *Queries) RenameAuthenticator(ctx context.Context, arg RenameAuthenticat
 }
 
 const spendBackupCode = `-- name: SpendBackupCode :execrows
-UPDATE backup_codes SET used_at = $1, used_machine = $2 WHERE id = $3 AND user_id = $4 AND used_at = 0
+UPDATE backup_codes SET used_at = $1, used_machine = $2, sealed = NULL WHERE id = $3 AND user_id = $4 AND used_at = 0
 `
 
 type SpendBackupCodeParams struct {
@@ -1171,6 +1171,7 @@ type SpendBackupCodeParams struct {
 	UserID    string
 }
 
+// The code itself goes with it: only bundles of codes that can still be used need it.
 func (q *Queries) SpendBackupCode(ctx context.Context, arg SpendBackupCodeParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, spendBackupCode,
 		arg.At,

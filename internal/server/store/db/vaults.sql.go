@@ -119,7 +119,7 @@ func (q *Queries) GetActiveVault(ctx context.Context, arg GetActiveVaultParams) 
 }
 
 const getJournalHead = `-- name: GetJournalHead :one
-SELECT machine_id, seq, hash, counter, entries_at FROM journal_heads WHERE machine_id = $1
+SELECT machine_id, seq, hash, counter, entries_at, day, taken, folded, kinds FROM journal_heads WHERE machine_id = $1
 `
 
 func (q *Queries) GetJournalHead(ctx context.Context, machineID string) (JournalHead, error) {
@@ -131,6 +131,10 @@ func (q *Queries) GetJournalHead(ctx context.Context, machineID string) (Journal
 		&i.Hash,
 		&i.Counter,
 		&i.EntriesAt,
+		&i.Day,
+		&i.Taken,
+		&i.Folded,
+		&i.Kinds,
 	)
 	return i, err
 }
@@ -289,6 +293,49 @@ func (q *Queries) InsertVault(ctx context.Context, arg InsertVaultParams) error 
 		arg.UpdatedAt,
 	)
 	return err
+}
+
+const listFoldedJournals = `-- name: ListFoldedJournals :many
+SELECT machine_id, seq, hash, counter, entries_at, day, taken, folded, kinds FROM journal_heads WHERE folded > 0 AND day < $1 ORDER BY machine_id LIMIT CAST($2 AS BIGINT)
+`
+
+type ListFoldedJournalsParams struct {
+	Today int64
+	N     int64
+}
+
+// Days that are over and of which entries were only counted.
+func (q *Queries) ListFoldedJournals(ctx context.Context, arg ListFoldedJournalsParams) ([]JournalHead, error) {
+	rows, err := q.db.QueryContext(ctx, listFoldedJournals, arg.Today, arg.N)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []JournalHead{}
+	for rows.Next() {
+		var i JournalHead
+		if err := rows.Scan(
+			&i.MachineID,
+			&i.Seq,
+			&i.Hash,
+			&i.Counter,
+			&i.EntriesAt,
+			&i.Day,
+			&i.Taken,
+			&i.Folded,
+			&i.Kinds,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listVaultReport = `-- name: ListVaultReport :many
@@ -561,8 +608,10 @@ func (q *Queries) ListVaultsOfUser(ctx context.Context, userID string) ([]Vault,
 }
 
 const moveJournalHead = `-- name: MoveJournalHead :execrows
-UPDATE journal_heads SET seq = $1, hash = $2, counter = $3, entries_at = $4
-WHERE machine_id = $5 AND seq = $6
+UPDATE journal_heads SET seq = $1, hash = $2, counter = $3, entries_at = $4,
+    day = $5, taken = $6, folded = $7, kinds = $8
+WHERE machine_id = $9 AND seq = $10 AND day = $11 AND taken = $12
+  AND folded = $13
 `
 
 type MoveJournalHeadParams struct {
@@ -570,8 +619,15 @@ type MoveJournalHeadParams struct {
 	Hash      []byte
 	Counter   int64
 	At        int64
+	Day       int64
+	Taken     int64
+	Folded    int64
+	Kinds     string
 	MachineID string
 	OldSeq    int64
+	OldDay    int64
+	OldTaken  int64
+	OldFolded int64
 }
 
 // 0 rows: the same entries came twice, or another replica took them.
@@ -581,8 +637,15 @@ func (q *Queries) MoveJournalHead(ctx context.Context, arg MoveJournalHeadParams
 		arg.Hash,
 		arg.Counter,
 		arg.At,
+		arg.Day,
+		arg.Taken,
+		arg.Folded,
+		arg.Kinds,
 		arg.MachineID,
 		arg.OldSeq,
+		arg.OldDay,
+		arg.OldTaken,
+		arg.OldFolded,
 	)
 	if err != nil {
 		return 0, err

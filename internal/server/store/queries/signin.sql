@@ -70,7 +70,8 @@ SELECT * FROM backup_codes WHERE user_id = $1 AND used_at = 0 ORDER BY id;
 SELECT * FROM backup_codes WHERE id = $1;
 
 -- name: SpendBackupCode :execrows
-UPDATE backup_codes SET used_at = sqlc.arg(at), used_machine = sqlc.arg(machine_id) WHERE id = sqlc.arg(id) AND user_id = sqlc.arg(user_id) AND used_at = 0;
+-- The code itself goes with it: only bundles of codes that can still be used need it.
+UPDATE backup_codes SET used_at = sqlc.arg(at), used_machine = sqlc.arg(machine_id), sealed = NULL WHERE id = sqlc.arg(id) AND user_id = sqlc.arg(user_id) AND used_at = 0;
 
 -- name: DeleteBackupCodes :execrows
 DELETE FROM backup_codes WHERE user_id = $1;

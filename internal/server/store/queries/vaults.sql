@@ -103,8 +103,14 @@ INSERT INTO journal_heads (machine_id, seq, hash, counter, entries_at) VALUES ($
 
 -- name: MoveJournalHead :execrows
 -- 0 rows: the same entries came twice, or another replica took them.
-UPDATE journal_heads SET seq = sqlc.arg(seq), hash = sqlc.arg(hash), counter = sqlc.arg(counter), entries_at = sqlc.arg(at)
-WHERE machine_id = sqlc.arg(machine_id) AND seq = sqlc.arg(old_seq);
+UPDATE journal_heads SET seq = sqlc.arg(seq), hash = sqlc.arg(hash), counter = sqlc.arg(counter), entries_at = sqlc.arg(at),
+    day = sqlc.arg(day), taken = sqlc.arg(taken), folded = sqlc.arg(folded), kinds = sqlc.arg(kinds)
+WHERE machine_id = sqlc.arg(machine_id) AND seq = sqlc.arg(old_seq) AND day = sqlc.arg(old_day) AND taken = sqlc.arg(old_taken)
+  AND folded = sqlc.arg(old_folded);
+
+-- name: ListFoldedJournals :many
+-- Days that are over and of which entries were only counted.
+SELECT * FROM journal_heads WHERE folded > 0 AND day < sqlc.arg(today) ORDER BY machine_id LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
 -- name: ResetJournalHead :execrows
 DELETE FROM journal_heads WHERE machine_id = $1;
