@@ -11,6 +11,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/directory/local"
@@ -150,6 +151,57 @@ func TestABusyServerJudgesNothing(t *testing.T) {
 		stop()
 		wg.Wait()
 		c.again().asks(wire.ForCode)
+	})
+}
+
+// A long queue that is not full: the first step, for which a machine waits two
+// seconds, is told that the server is busy, and is not kept until the machine goes by
+// its offline rules. Nothing is counted; later steps wait for their turn.
+func TestALongQueueOfPasswordsIsNoServerThatIsGone(t *testing.T) {
+	onOne(t, func(r *rig) {
+		u := r.addUser("alice")
+		r.addTOTP(u)
+		slow := local.Config{Slots: 1, Queue: 1000, Cost: local.Cost{Memory: 16 << 10, Time: 6, Threads: 1}}
+		var err error
+		r.dirs, err = directory.All(directory.Deps{Clock: r.clock, Settings: map[string]any{directory.Local: slow}})
+		r.must(err)
+		r.svc = r.replica(r.store)
+		dir := r.dirs.Of(nil)
+		ctx, stop := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		for range 300 {
+			wg.Go(func() {
+				for ctx.Err() == nil {
+					dir.Verify(ctx, nil, secret.FromString("x"))
+				}
+			})
+		}
+		time.Sleep(300 * time.Millisecond) // all of them wait
+		for _, name := range []string{"alice", "nobody"} {
+			b := begin(name)
+			b.Mode, b.First = "second", policy.FirstMachine
+			c := r.talk()
+			c.send(wire.Step{Begin: &b})
+			r.must(c.err)
+			if d := c.last.Done; d == nil || d.Outcome != policy.Deny || d.Text != text.DeniedBusy {
+				t.Errorf("%s: %+v", name, c.last)
+			}
+		}
+		if n := r.attempt(u, r.machine.ID).Failures; n != 0 {
+			t.Errorf("%d failures were counted", n)
+		}
+		for _, e := range r.events(event.SigninDenied) {
+			if e.Reason != "server-busy" {
+				t.Errorf("%+v", e)
+			}
+		}
+		stop()
+		wg.Wait()
+		b := begin("alice")
+		b.Mode, b.First = "second", policy.FirstMachine
+		c := r.talk()
+		c.send(wire.Step{Begin: &b})
+		c.asks(wire.ForCode)
 	})
 }
 

@@ -138,9 +138,22 @@ func (x *turn) preparePassword(ctx context.Context, u *db.User, password secret.
 			judged = nil
 		}
 	}
-	x.work = func(ctx context.Context) verdict { return verdict{password: dir.Verify(ctx, judged, password)} }
+	first := x.step.Begin != nil
+	x.work = func(ctx context.Context) verdict {
+		if first {
+			// A machine waits two seconds for its first answer and takes a server that needs
+			// longer for one that is gone: it is told that there is a queue.
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, firstPatience)
+			defer cancel()
+		}
+		return verdict{password: dir.Verify(ctx, judged, password)}
+	}
 	return nil
 }
+
+// firstPatience is how long the password of a first step waits for its turn.
+const firstPatience = time.Second
 
 // policyOf is the policy whose limits hold for the user.
 func (x *turn) policyOf(ctx context.Context, u db.User) (policy.Policy, error) {
