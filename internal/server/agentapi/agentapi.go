@@ -494,7 +494,7 @@ func (a *API) standing(ctx context.Context, id, serial string) (m db.Machine, er
 
 // fail turns an error into an answer.
 func (a *API) fail(ctx context.Context, r *request, err error) {
-	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, store.ErrClosed) {
+	if f := (*fault.Fault)(nil); store.IsUnavailable(err) && !errors.As(err, &f) {
 		err = fault.New(fault.Unavailable, err)
 	}
 	f := fault.Of(err)

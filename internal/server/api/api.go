@@ -26,6 +26,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
+	"latchkey/internal/server/store"
 )
 
 // MaxBody bounds the body of a request in octets: a policy of full size, and some
@@ -193,6 +194,10 @@ func withTag[T any](v T, err error, rev func(T) int64) (*tagged[T], error) {
 // problem turns an error into what leaves the process, and logs what stays.
 func (x *door) problem(ctx context.Context, err error, conditional bool) *problem {
 	f := fault.Of(err)
+	if f.Code == fault.Internal && store.IsUnavailable(err) {
+		f = fault.New(fault.Unavailable, err)
+		x.log.WarnContext(ctx, "a request could not be answered", "error", err)
+	}
 	if f.Code == fault.Internal && !errors.Is(err, context.Canceled) {
 		x.log.ErrorContext(ctx, "a request failed", "error", err)
 	}

@@ -89,7 +89,7 @@ func (d *Desk) update(ctx context.Context, fn func(ctx context.Context, tx *stor
 		return fault.New(fault.Exists, err)
 	case store.IsReferenced(err):
 		return fault.New(fault.Conflict, err)
-	case errors.Is(err, store.ErrClosed):
+	case store.IsUnavailable(err):
 		return fault.New(fault.Unavailable, err)
 	}
 	return err

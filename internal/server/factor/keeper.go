@@ -141,6 +141,26 @@ func Changed(ctx context.Context, tx *store.Tx, userID string) error {
 	return touch.User(ctx, tx, userID)
 }
 
+// SpendAll spends every one-time code that could be accepted now, for when the
+// database has lost what it knew of the last ones (S10). Whoever signs in waits for
+// the next code but one at most.
+func SpendAll(ctx context.Context, tx *store.Tx, now time.Time) error {
+	all, err := tx.ListTOTPParams(ctx)
+	if err != nil {
+		return fmt.Errorf("spend all codes: %w", err)
+	}
+	for _, s := range all {
+		var p otp.Params
+		if err := json.Unmarshal([]byte(s), &p); err != nil || p.Validate() != nil {
+			continue // no code of it is ever accepted
+		}
+		if _, err := tx.SpendAllSteps(ctx, db.SpendAllStepsParams{Params: s, Step: p.Step(now) + otp.Skew}); err != nil {
+			return fmt.Errorf("spend all codes: %w", err)
+		}
+	}
+	return nil
+}
+
 // ── codes ──
 
 // Purpose keeps the hashes of one kind of code apart from those of another.

@@ -206,7 +206,7 @@ func (s *Service) judge(ctx context.Context, claimed *turn) (wire.StepReply, err
 func (s *Service) fault(ctx context.Context, err error) *fault.Fault {
 	f := fault.Of(err)
 	switch {
-	case errors.Is(err, store.ErrClosed) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded):
+	case store.IsUnavailable(err) || errors.Is(err, context.Canceled):
 		return fault.New(fault.Unavailable, err)
 	case f.Code == fault.Internal:
 		s.Logger.ErrorContext(ctx, "a sign-in could not be judged", "error", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 )
@@ -26,6 +27,12 @@ type engine interface {
 	tables(ctx context.Context, tx *sql.Tx) ([]table, error)
 	// columns names a table's columns in order, and their types as in a backup.
 	columns(ctx context.Context, tx *sql.Tx, table string) (names, types []string, err error)
+	// claim takes the replica's name for this store alone.
+	claim(ctx context.Context, s *Store) error
+	// patience bounds a transaction: a closure that hangs fails its batch.
+	patience() time.Duration
+	// forget drops idle connections.
+	forget(s *Store)
 	// listen starts to hear other replicas, until s.life ends.
 	listen(s *Store)
 	tellReplicas(ctx context.Context, tx *sql.Tx, machineIDs []string) error
@@ -58,6 +65,7 @@ const (
 	duplicate        // a unique key stands already
 	referenced       // a foreign key
 	conflict         // lost against another transaction: try again
+	lost             // the database can not be reached, or takes no changes
 )
 
 func classify(err error) class {

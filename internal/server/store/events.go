@@ -38,13 +38,8 @@ func (tx *Tx) Event(e event.Event) (seq int64, err error) {
 	b := tx.b
 	h := &b.head
 	ctx := b.ctx
-	if !h.locked {
-		row, err := tx.LockChain(ctx, b.s.conf.Replica)
-		if err != nil {
-			return 0, tx.spoil(fmt.Errorf("the event chain %q: %w", b.s.conf.Replica, err))
-		}
-		*h = head{locked: true, was: row.Seq, seq: row.Seq}
-		copy(h.hash[:], row.Hash)
+	if err := tx.lockChain(ctx); err != nil {
+		return 0, err
 	}
 	if e.ID == "" {
 		e.ID = NewID()
@@ -82,6 +77,26 @@ func (tx *Tx) Event(e event.Event) (seq int64, err error) {
 	h.hash = next
 	b.noted = true
 	return h.seq, nil
+}
+
+// lockChain takes this replica's chain for the transaction.
+func (tx *Tx) lockChain(ctx context.Context) error {
+	b := tx.b
+	if b.head.locked {
+		return nil
+	}
+	row, err := tx.LockChain(ctx, b.s.conf.Replica)
+	if err != nil {
+		return tx.spoil(fmt.Errorf("the event chain %q: %w", b.s.conf.Replica, err))
+	}
+	h := head{locked: true, was: row.Seq, seq: row.Seq}
+	copy(h.hash[:], row.Hash)
+	if last := b.s.last; !b.s.rewinding && (h.seq < last.seq || h.seq == last.seq && last.seq > 0 && h.hash != last.hash) {
+		b.s.found = h
+		return tx.spoil(errRewound)
+	}
+	b.head = h
+	return nil
 }
 
 func (tx *Tx) spoil(err error) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -130,7 +131,11 @@ func copySQLite(ctx context.Context, from *sql.DB, path string) error {
 	return statefile.SyncDir(filepath.Dir(path))
 }
 
-// One process owns the file: there is nobody else to tell.
+func (e *lite) patience() time.Duration { return 30 * time.Second }
+
+// One process owns the file: there is nobody else to tell, and its name is its own.
+func (e *lite) claim(context.Context, *Store) error                   { return nil }
+func (e *lite) forget(*Store)                                         {}
 func (e *lite) listen(*Store)                                         {}
 func (e *lite) tellReplicas(context.Context, *sql.Tx, []string) error { return nil }
 func (e *lite) noteEvents()                                           {}

@@ -46,7 +46,14 @@ type Config struct {
 	// NoMigration refuses a database whose schema is older instead of migrating it:
 	// for commands that run beside a server.
 	NoMigration bool
-	Clock       clock.Clock
+	// Claim makes the store the only one of its replica's name that runs on the
+	// database: for servers. Another one that claims it is refused.
+	Claim bool
+	// Rewound does what must be done when the database has lost changes that it had
+	// committed: a standby took over that did not have them yet. It runs in the
+	// transaction that writes chain.rewound, before any other change. May be nil.
+	Rewound func(ctx context.Context, tx *Tx) error
+	Clock   clock.Clock
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -75,6 +82,8 @@ var (
 	ErrNewer = errors.New("the database has a newer schema than this program knows: update latchkeyd")
 	// ErrOlder: the schema is older, and Config.NoMigration is set.
 	ErrOlder = errors.New("the database has an older schema than this program: start latchkeyd serve of this version first, it migrates")
+	// ErrNameTaken: another server with this replica name runs on the database.
+	ErrNameTaken = errors.New("another server with this replica name runs on this database: give each server a name of its own (--replica)")
 	// ErrNested: Update was called inside the closure of an Update.
 	ErrNested = errors.New("a transaction was begun inside a transaction")
 )
@@ -87,6 +96,11 @@ type Store struct {
 	write  *sql.DB
 	read   *sql.DB
 	hub    hub
+	pulse  pulse
+	// The writer's: this replica's chain as it was last committed, and as it was
+	// found when it had gone back; rewinding while that is written down.
+	last, found head
+	rewinding   bool
 	// What is prepared on the two pools; nil on PostgreSQL.
 	onWrite, onRead *prepared
 
@@ -119,7 +133,13 @@ func Open(ctx context.Context, conf Config) (*Store, error) {
 	if err := s.startChain(ctx); err != nil {
 		return fail(fmt.Errorf("start the event chain %q: %w", conf.Replica, err))
 	}
+	if conf.Claim {
+		if err := s.engine.claim(ctx, s); err != nil {
+			return fail(fmt.Errorf("replica %q: %w", conf.Replica, err))
+		}
+	}
 	s.life, s.stop = context.WithCancel(context.Background())
+	s.pulse.start(s.life)
 	s.work.Go(s.writeLoop)
 	s.engine.listen(s)
 	return s, nil
@@ -168,9 +188,17 @@ func (s *Store) Replica() string { return s.conf.Replica }
 
 // Ping asks the database for a sign of life, for health checks.
 func (s *Store) Ping(ctx context.Context) error {
+	ctx, done, err := s.bound(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if s.stuck() {
+		return errStuck
+	}
 	var one int
 	if err := s.read.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
-		return fmt.Errorf("the database %s does not answer: %w", s.engine.describe(), err)
+		return explain(ctx, fmt.Errorf("the database %s does not answer: %w", s.engine.describe(), err))
 	}
 	return nil
 }
@@ -178,13 +206,18 @@ func (s *Store) Ping(ctx context.Context) error {
 // Read runs fn over one consistent snapshot. fn must not change anything; it is
 // run once.
 func (s *Store) Read(ctx context.Context, fn func(q *Queries) error) error {
-	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true, Isolation: s.engine.snapshot()})
+	inner, done, err := s.bound(ctx)
 	if err != nil {
-		return fmt.Errorf("read the database: %w", err)
+		return err
+	}
+	defer done()
+	tx, err := s.read.BeginTx(inner, &sql.TxOptions{ReadOnly: true, Isolation: s.engine.snapshot()})
+	if err != nil {
+		return explain(inner, fmt.Errorf("read the database: %w", err))
 	}
 	defer s.onRead.prepare(ctx)
 	defer tx.Rollback() //nolint:errcheck // a read has nothing to lose
-	return fn(db.New(session{tx, s.onRead}))
+	return explain(inner, fn(db.New(session{tx, s.onRead})))
 }
 
 // NewID makes an id: UUIDv7, in order of time.

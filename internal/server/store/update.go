@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
-	"time"
 
+	"latchkey/internal/clock"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/server/store/db"
 )
@@ -17,8 +17,6 @@ const (
 	queueLength = 1024
 	// batchLength bounds how many changes share a transaction.
 	batchLength = 256
-	// batchTime bounds a transaction: a closure that hangs fails its batch.
-	batchTime = 30 * time.Second
 	// triesOfOne is how often a change that lost a conflict with another replica is
 	// tried alone.
 	triesOfOne = 5
@@ -47,7 +45,13 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	j := &job{turn: make(chan *Tx, 1), played: make(chan error, 1), done: make(chan error, 1)}
+	if _, err := s.pulse.within(); err != nil {
+		return err
+	}
+	if s.stuck() {
+		return errStuck
+	}
+	j := newJob()
 	if err := s.enqueue(ctx, j); err != nil {
 		return err
 	}
@@ -77,6 +81,10 @@ type job struct {
 	turn   chan *Tx
 	played chan error
 	done   chan error
+}
+
+func newJob() *job {
+	return &job{turn: make(chan *Tx, 1), played: make(chan error, 1), done: make(chan error, 1)}
 }
 
 const (
@@ -129,7 +137,8 @@ func (s *Store) writeLoop() {
 	}
 }
 
-// runJobs runs the jobs as one batch, and those that lost a conflict alone.
+// runJobs runs the jobs as one batch, and alone those that lost a conflict, or the
+// connection before the commit.
 func (s *Store) runJobs(jobs []*job) {
 	begun := jobs[:0]
 	for _, j := range jobs {
@@ -141,10 +150,27 @@ func (s *Store) runJobs(jobs []*job) {
 		return
 	}
 	b := s.runBatch(begun)
+	gone := false // trying again was of no use
 	for i, j := range begun {
-		err := b.errs[i]
-		for try := 0; err != nil && classify(err) == conflict && try < triesOfOne; try++ {
-			err = s.runBatch([]*job{j}).errs[0]
+		err, unsure := b.errs[i], b.unsure
+		for try := 0; err != nil && try < triesOfOne; try++ {
+			switch {
+			case errors.Is(err, errRewound):
+				// Once for the whole batch.
+				if s.found.locked && s.noteRewind() != nil {
+					try = triesOfOne
+					continue
+				}
+			case classify(err) == lost && !unsure && !gone:
+				gone = true
+			case classify(err) != conflict:
+				try = triesOfOne
+				continue
+			}
+			again := s.runBatch([]*job{j})
+			if err, unsure = again.errs[0], again.unsure; err == nil {
+				gone = false
+			}
 		}
 		j.done <- err
 	}
@@ -160,14 +186,23 @@ type batch struct {
 	head  head
 	wakes []string
 	noted bool // events were added
+	// unsure: the commit was asked for, and its answer is not known.
+	unsure bool
 }
 
 // runBatch gives every job its turn and commits. errs holds the outcome of each.
 func (s *Store) runBatch(jobs []*job) *batch {
-	ctx, cancel := context.WithTimeout(s.life, batchTime)
+	b := &batch{s: s, errs: make([]error, len(jobs))}
+	beat, err := s.pulse.within()
+	ctx, cancel := context.WithTimeout(beat, s.engine.patience())
 	defer cancel()
-	b := &batch{s: s, ctx: ctx, errs: make([]error, len(jobs))}
-	err := b.run(jobs)
+	if err == nil {
+		b.ctx = ctx
+		begun := clock.Deadline(0)
+		s.pulse.since.Store(&begun)
+		err = b.run(jobs)
+		s.pulse.since.Store(nil)
+	}
 	s.onWrite.prepare(ctx)
 	if err != nil {
 		// Nothing was kept: everybody is told, but for those who know better.
@@ -175,6 +210,7 @@ func (s *Store) runBatch(jobs []*job) *batch {
 			if b.errs[i] == nil {
 				b.errs[i] = err
 			}
+			b.errs[i] = explain(ctx, b.errs[i])
 		}
 		return b
 	}
@@ -214,7 +250,7 @@ func (b *batch) run(jobs []*job) (err error) {
 			b.errs[i] = fmt.Errorf("the change took too long: %w", b.ctx.Err())
 			return b.errs[i]
 		}
-		if tx.spoilt != nil && (outcome == nil || classify(tx.spoilt) == conflict) {
+		if tx.spoilt != nil && (outcome == nil || classify(tx.spoilt) == conflict || classify(tx.spoilt) == lost || errors.Is(tx.spoilt, errRewound)) {
 			outcome = tx.spoilt
 		}
 		b.errs[i] = outcome
@@ -249,7 +285,11 @@ func (b *batch) run(jobs []*job) (err error) {
 	}
 	failpoint.Hit("store.committing")
 	if err := b.tx.Commit(); err != nil {
+		b.unsure = true
 		return fmt.Errorf("commit: %w", err)
+	}
+	if b.head.locked {
+		b.s.last = b.head
 	}
 	failpoint.Hit("store.committed")
 	return nil
