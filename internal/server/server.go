@@ -138,6 +138,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	}()
 	r.store, err = store.Open(ctx, store.Config{
 		Database: DatabaseOf(c.Data, c.Database), Replica: c.Replica, Backups: filepath.Join(c.Data, "backup"), Clock: c.Clock, Logger: c.Log,
+		Claim: true, Rewound: func(ctx context.Context, tx *store.Tx) error { return rewound(ctx, tx, c.Clock.Now()) },
 	})
 	if err != nil {
 		return err
@@ -261,6 +262,25 @@ func (r *running) open(ctx context.Context) error {
 		r.made = append(r.made, "default policy  a second factor at every sign-in, without the server too")
 	}
 	return nil
+}
+
+// rewound deals with a database that has lost its last changes: a standby took over
+// that did not have them yet. What was accepted or ended in them is not known any
+// more. So no one-time code is accepted that may have been before (S10), every window
+// ends, because it may have been ended (W7), no generation that was being made is
+// finished, because its permits may have been signed (O8), and machines are given
+// later policies than they can have seen. It may be done twice.
+func rewound(ctx context.Context, tx *store.Tx, now time.Time) error {
+	if err := factor.SpendAll(ctx, tx, now); err != nil {
+		return err
+	}
+	if _, err := tx.EndWindows(ctx, db.EndWindowsParams{At: clock.Micros(now), Reason: "database-rewound"}); err != nil {
+		return err
+	}
+	if _, err := tx.RetireAllActivating(ctx, clock.Micros(now)); err != nil {
+		return err
+	}
+	return offline.Restored(ctx, tx, now)
 }
 
 // DefaultPolicyName is what the first start calls the default policy.

@@ -254,6 +254,9 @@ func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
 		ev.ID = id
 	}
 	ev.Data = clip(ev.Data)
+	if e.Spent != nil {
+		ev.Data = spentData(ev.Data, *e.Spent)
+	}
 	if err := r.emit(ev, opening(e)); err != nil {
 		return err
 	}
@@ -361,7 +364,13 @@ func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok
 		if err != nil {
 			return false, err
 		}
-		if n == 0 && a.Step == sp.Step {
+		met := n == 0 && a.Step == sp.Step
+		if n == 0 && a.Step > sp.Step { // another one may have been used there since
+			if met, err = r.acceptedElsewhere(ctx, u, a.ID, p, sp.Step); err != nil {
+				return false, err
+			}
+		}
+		if met {
 			if err := about(event.CodeCollision, map[string]any{"authenticator": a.ID, "step": sp.Step, "event": e.Event.ID}); err != nil {
 				return false, err
 			}
