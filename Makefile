@@ -3,7 +3,7 @@
 PART     ?= all
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test test-abuse fmt tools deps golden clean
+.PHONY: help build demo test test-abuse bench fmt tools deps golden clean
 
 help:
 	@echo 'make build            bin/latchkeyd, bin/latchkey-agent, bin/latchkey, bin/pam_latchkey.so'
@@ -11,6 +11,7 @@ help:
 	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|demo runs one part,'
 	@echo '                      FUZZTIME=60s fuzzes longer'
 	@echo 'make test-abuse       the long form of the attacks and faults of docs/abuse.md, with a report (about N hours)'
+	@echo 'make bench            measurements beside other programs, as Markdown; PART=pam: sign-ins through PAM (as root)'
 	@echo 'make fmt              format the Go code'
 	@echo 'make golden           write the lists of linked packages anew (then read the diff)'
 	@echo 'make clean            remove what was built'
@@ -35,6 +36,12 @@ test-abuse:
 	@scripts/tools gofumpt staticcheck
 	@scripts/go build -o .cache/check ./scripts/check
 	@.cache/check -part abuse
+
+bench:
+	@scripts/deps bench >&2
+	@scripts/build >&2
+	@scripts/build --test >&2
+	@scripts/bench '$(PART)'
 
 fmt:
 	@scripts/tools gofumpt
