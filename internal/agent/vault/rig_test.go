@@ -42,6 +42,8 @@ type rig struct {
 	dir   string
 	clk   *clock.Manual
 	emu   *tpmtest.Emulator // nil: software class
+	proxy *tpmtest.Proxy    // nil: the emulator itself
+	boot  bool              // Secure Boot is on
 	v     *Vault
 	grant ed25519.PrivateKey
 	srv   *authority
@@ -65,6 +67,7 @@ type authority struct {
 	disenrol   bool
 	lift       bool
 	force      string // action instead of its own choice
+	noSoftware bool   // the policy refuses offline data without a TPM
 	seed       secret.Bytes
 	params     otp.Params
 	backup     []secret.Bytes
@@ -109,10 +112,14 @@ func ok(t testing.TB, err error) {
 func (r *rig) config() Config {
 	cfg := Config{
 		Dir: r.dir, MachineID: machineID, GrantKey: r.grant.Public().(ed25519.PublicKey), PermitKey: r.srv.permitKey.Public(),
-		Clock: r.clk, BootID: "boot", Cost: cheap,
+		Clock: r.clk, BootID: "boot", Cost: cheap, SecureBoot: func() bool { return r.boot },
 	}
 	if r.emu != nil {
-		d, err := tpm.OpenDevice(r.emu.Spec())
+		spec := r.emu.Spec()
+		if r.proxy != nil {
+			spec = r.proxy.Spec()
+		}
+		d, err := tpm.OpenDevice(spec)
 		ok(r, err)
 		cfg.Device = d
 	}
@@ -216,6 +223,9 @@ func (a *authority) Prepare(_ context.Context, p wire.Prepare) (wire.PrepareRepl
 	defer a.mu.Unlock()
 	if err := a.fail["prepare"]; err != nil {
 		return wire.PrepareReply{}, err
+	}
+	if a.noSoftware && p.Class == ClassSoftware {
+		return wire.PrepareReply{Action: wire.ActionRefused, UserID: userID, Reason: string(policy.ReasonVaultSoftware)}, nil
 	}
 	a.until = a.r.clk.Now().Add(time.Duration(a.pol.OfflineDays) * 24 * time.Hour)
 	rep := wire.PrepareReply{

@@ -158,27 +158,65 @@ func (e *Emulator) Extend(pcr uint32, what string) {
 	}
 }
 
-// Fill takes what room the TPM has for indices of size octets, and gives the handles
-// from first on that it has taken.
-func (e *Emulator) Fill(first uint32, size uint16) (taken []uint32) {
+// Fill takes what room the TPM has for indices, with handles from first on, and gives
+// those that it took. A TPM keeps room for a few counters; it is taken only if asked.
+func (e *Emulator) Fill(first uint32, counters bool) (taken []uint32) {
 	e.t.Helper()
-	for h := first; ; h++ {
-		_, err := tpm2.NVDefineSpace{
-			AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
-			PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{
-				NVIndex: tpm2.TPMHandle(h), NameAlg: tpm2.TPMAlgSHA256, DataSize: size,
-				Attributes: tpm2.TPMANV{AuthRead: true, AuthWrite: true, NoDA: true},
-			}),
-		}.Execute(e)
-		switch {
-		case err == nil:
-			taken = append(taken, h)
-		case errors.Is(err, tpm2.TPMRCNVSpace):
-			return taken
-		default:
-			e.t.Fatalf("filling the TPM: %v", err)
+	ordinary := tpm2.TPMANV{AuthRead: true, AuthWrite: true, NoDA: true}
+	counter := ordinary
+	counter.NT = tpm2.TPMNTCounter
+	kinds := []struct {
+		size uint16
+		a    tpm2.TPMANV
+	}{{2048, ordinary}, {64, ordinary}, {8, ordinary}, {8, counter}}
+	if !counters {
+		kinds = kinds[:3]
+	}
+	for _, k := range kinds {
+		for full := false; !full; {
+			h := first + uint32(len(taken))
+			_, err := tpm2.NVDefineSpace{
+				AuthHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+				PublicInfo: tpm2.New2B(tpm2.TPMSNVPublic{NVIndex: tpm2.TPMHandle(h), NameAlg: tpm2.TPMAlgSHA256, DataSize: k.size, Attributes: k.a}),
+			}.Execute(e)
+			switch {
+			case err == nil:
+				taken = append(taken, h)
+			case errors.Is(err, tpm2.TPMRCNVSpace):
+				full = true
+			default:
+				e.t.Fatalf("filling the TPM: %v", err)
+			}
 		}
 	}
+	return taken
+}
+
+// LockOut brings the whole TPM into its lock-out, by wrong passwords for something
+// that is nobody's.
+func (e *Emulator) LockOut() {
+	e.t.Helper()
+	c, err := tpm2.CreatePrimary{
+		PrimaryHandle: tpm2.AuthHandle{Handle: tpm2.TPMRHOwner, Auth: tpm2.PasswordAuth(nil)},
+		InPublic: tpm2.New2B(tpm2.TPMTPublic{
+			Type: tpm2.TPMAlgKeyedHash, NameAlg: tpm2.TPMAlgSHA256,
+			ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, UserWithAuth: true},
+		}),
+		InSensitive: tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{
+			UserAuth: tpm2.TPM2BAuth{Buffer: []byte("x")}, Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: []byte("y")}),
+		}},
+	}.Execute(e)
+	if err != nil {
+		e.t.Fatalf("locking the TPM: %v", err)
+	}
+	defer func() { _, _ = tpm2.FlushContext{FlushHandle: c.ObjectHandle}.Execute(e) }()
+	for range 100 {
+		_, err := tpm2.Unseal{ItemHandle: tpm2.AuthHandle{Handle: c.ObjectHandle, Name: c.Name, Auth: tpm2.PasswordAuth([]byte("bad"))}}.Execute(e)
+		if errors.Is(err, tpm2.TPMRCLockout) {
+			return
+		}
+	}
+	e.t.Fatal("the TPM does not lock")
 }
 
 // Keep copies what the TPM has in its memory; the function puts the copy back, which
