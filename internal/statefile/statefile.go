@@ -47,6 +47,18 @@ func Read(path string, limit int64) ([]byte, error) {
 	return b, err
 }
 
+// CheckFolder refuses what is not a real folder of this process's user alone.
+func CheckFolder(path string) error {
+	st, err := os.Lstat(path)
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%w: %s is no folder (a symbolic link is not followed); remove it, or put the folder back", ErrForeign, path)
+	}
+	return checkOwner(path, st)
+}
+
 func what(m os.FileMode) string {
 	switch {
 	case m.IsDir():

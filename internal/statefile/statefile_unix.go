@@ -38,7 +38,7 @@ func checkOwner(path string, st fs.FileInfo) error {
 	case int(sys.Uid) != os.Geteuid():
 		return fmt.Errorf("%w: %s belongs to uid %d; run: chown %d %s", ErrForeign, path, sys.Uid, os.Geteuid(), path)
 	case st.Mode().Perm()&0o077 != 0:
-		return fmt.Errorf("%w: %s has mode %04o; run: chmod 0600 %s", ErrForeign, path, st.Mode().Perm(), path)
+		return fmt.Errorf("%w: %s has mode %04o; run: chmod go= %s", ErrForeign, path, st.Mode().Perm(), path)
 	}
 	return nil
 }

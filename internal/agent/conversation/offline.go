@@ -2,7 +2,6 @@ package conversation
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -108,7 +107,7 @@ func (t *talk) denied(ctx context.Context, l policy.Link, reason policy.Reason, 
 func (t *talk) written(ctx context.Context, e event.Event, v Verdict) stage {
 	if err := t.cfg.Vault.Record(ctx, e); err != nil {
 		t.cfg.Log.Error("an offline sign-in can not be written down and is denied", "user", t.r.User, "err", err)
-		return deny("state-not-writable", t.stateText(err))
+		return deny(string(vault.ReasonOf(err)), t.stateText(err))
 	}
 	failpoint.Hit("conversation.recorded")
 	t.cfg.Server.Deliver()
@@ -116,12 +115,7 @@ func (t *talk) written(ctx context.Context, e event.Event, v Verdict) stage {
 }
 
 // stateText tells a full disk from what else can be wrong with the state.
-func (t *talk) stateText(err error) string {
-	if errors.Is(err, vault.ErrState) {
-		return text.DeniedJournal
-	}
-	return text.Denied(vault.ReasonOf(err), "")
-}
+func (t *talk) stateText(err error) string { return text.Denied(vault.ReasonOf(err), "") }
 
 // tellable tells whether a person may read the reason of a denial. What is wrong
 // with the machine everybody may know. What is wrong with an account is told
@@ -138,6 +132,7 @@ func (t *talk) tellable(r policy.Reason) bool {
 		return true
 	case policy.ReasonOfflineDeny, policy.ReasonNoVault, policy.ReasonVaultStale, policy.ReasonVaultSoftware, policy.ReasonVaultDays,
 		policy.ReasonVaultSignins, policy.ReasonVaultTries, policy.ReasonVaultFactor, policy.ReasonVaultRolledBack, policy.ReasonVaultDamaged,
+		policy.ReasonVaultNewer, policy.ReasonVaultForeign, policy.ReasonVaultUnread, policy.ReasonStateWrite,
 		policy.ReasonTPMCleared, policy.ReasonTPMLocked, policy.ReasonTPMGone, policy.ReasonTPMReplaced, policy.ReasonTPMBusy,
 		policy.ReasonTPMBoot, policy.ReasonTPMNoRoom, policy.ReasonVaultUnfinished:
 		return !t.r.remote()
@@ -225,7 +220,7 @@ func (s offlineCodes) next(ctx context.Context, t *talk) stage {
 	}
 	if err := t.settle(ctx, s.facts.User.ID); err != nil {
 		t.cfg.Log.Error("what was accepted online can not be written down; the offline sign-in is denied", "err", err)
-		return deny("state-not-writable", t.stateText(err))
+		return t.denied(ctx, s.from.link, vault.ReasonOf(err), s.facts.User, s.data, t.stateText(err))
 	}
 	r, err := t.cfg.Vault.Attempt(ctx, vault.Attempt{
 		User: s.facts.User, Decision: s.decision, Remote: t.r.remote(), Password: t.password, Codes: codes,

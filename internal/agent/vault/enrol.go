@@ -175,7 +175,10 @@ func reEnrol(err error) bool {
 // enrolled until the next online MFA.
 func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.PrepareReply, s Server) error {
 	v.mu.Lock()
-	_, err := v.wipe(ctx, o.UserID, nextGeneration)
+	err := v.room(userRoom) // or what is there stays
+	if err == nil {
+		_, err = v.wipe(ctx, o.UserID, nextGeneration)
+	}
 	if err == nil && p.Class == ClassTPM {
 		v.led.Pending = append(v.led.Pending, p.FailHandle, p.PassHandle)
 		err = v.save(ctx)

@@ -32,8 +32,11 @@ func unframe(magic string, b []byte) (body, rest []byte, err error) {
 	if len(b) < headSize || string(b[:4]) != magic {
 		return nil, nil, because(policy.ReasonVaultDamaged, "file is not a %s", magic)
 	}
-	if v := binary.BigEndian.Uint16(b[4:]); v > version {
-		return nil, nil, because(policy.ReasonVaultDamaged, "file is of version %d, this agent reads %d: update the agent", v, version)
+	switch v := binary.BigEndian.Uint16(b[4:]); {
+	case v > version:
+		return nil, nil, because(policy.ReasonVaultNewer, "file is of version %d, this agent reads %d: update the agent", v, version)
+	case v < version:
+		return nil, nil, because(policy.ReasonVaultDamaged, "file is of version %d, which there never was", v)
 	}
 	n := binary.BigEndian.Uint32(b[6:])
 	if uint64(n) > uint64(len(b)-headSize) {

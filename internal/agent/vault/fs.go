@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"latchkey/internal/policy"
 	"latchkey/internal/statefile"
 )
 
@@ -44,16 +45,7 @@ func (r realFS) path(name string) string { return filepath.Join(r.dir, name) }
 const maxFile = 128 << 20
 
 func (r realFS) ReadFile(name string) ([]byte, error) {
-	f, err := os.Open(r.path(name))
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(b) > maxFile {
-		err = fmt.Errorf("%s is larger than %d octets", name, maxFile)
-	}
-	return b, err
+	return statefile.Read(r.path(name), maxFile)
 }
 
 func (r realFS) WriteFile(name string, data []byte) error {
@@ -106,10 +98,15 @@ func (r realFS) List(dir string) ([]string, error) {
 	return names, nil
 }
 
-func (r realFS) MkdirAll(dir string) error { return os.MkdirAll(r.path(dir), 0o700) }
+func (r realFS) MkdirAll(dir string) error {
+	if err := os.MkdirAll(r.path(dir), 0o700); err != nil {
+		return err
+	}
+	return statefile.CheckFolder(r.path(dir))
+}
 
 func (r realFS) Lock(name string) (*os.File, error) {
-	f, err := os.OpenFile(r.path(name), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := statefile.OpenLock(r.path(name))
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +114,36 @@ func (r realFS) Lock(name string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("another latchkey-agent uses this state folder: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// room proves that something of that size can be written, before anything is given
+// up for it or made in the TPM.
+func (v *Vault) room(size int) error {
+	err := v.fs.WriteFile("room", make([]byte, size))
+	if err = errors.Join(err, v.fs.Remove("room")); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
+	return nil
+}
+
+// The sizes of what is about to be written: a new state, and the offline data of a
+// user.
+const (
+	stateRoom = 64 << 10
+	userRoom  = 1 << 20
+)
+
+// unread is the error of a file that could not be read: one that is somebody else's,
+// or that the disk does not give, is not damaged, and nothing is thrown away for it.
+func unread(what string, err error) error {
+	reason := policy.ReasonVaultUnread
+	switch {
+	case errors.Is(err, statefile.ErrForeign):
+		reason = policy.ReasonVaultForeign
+	case errors.Is(err, statefile.ErrTooLarge), errors.Is(err, fs.ErrNotExist):
+		reason = policy.ReasonVaultDamaged
+	}
+	return because(reason, "%s: %w", what, err)
 }
 
 func (v *Vault) exclude() (err error) {

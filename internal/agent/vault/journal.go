@@ -37,6 +37,12 @@ type journal struct {
 	size    int
 	file    Appender
 	broken  string // why the file could not be read to its end, if so
+	// reason says that the file must not be touched: it could not be read, or is of a
+	// newer agent.
+	reason policy.Reason
+	// torn says that the file does not end with the last entry: it is written anew
+	// before anything is put behind it.
+	torn bool
 }
 
 const (
@@ -53,7 +59,8 @@ func loadJournal(f FS, machine string) *journal {
 		return j
 	}
 	if err != nil {
-		j.broken = err.Error()
+		err = unread("journal", err)
+		j.broken, j.reason = err.Error(), reasonOf(err)
 		return j
 	}
 	var good int
@@ -61,12 +68,15 @@ func loadJournal(f FS, machine string) *journal {
 	j.size = good
 	if err != nil {
 		j.broken = err.Error()
+		if r := reasonOf(err); r == policy.ReasonVaultNewer {
+			j.broken, j.reason = "journal: "+j.broken, r
+			return j
+		}
 	}
 	if good != len(raw) {
-		// What is behind the last whole record was never acknowledged to anybody.
-		if err := j.rewrite(); err != nil {
-			j.broken = err.Error()
-		}
+		// What is behind the last whole record was never acknowledged to anybody. On a
+		// disk that can not be written it goes with the next entry.
+		_ = j.rewrite()
 	}
 	return j
 }
@@ -155,6 +165,7 @@ func record(e wire.JournalEntry) ([]byte, error) {
 }
 
 func (j *journal) rewrite() error {
+	j.torn = true
 	j.close()
 	body, err := json.Marshal(j.base)
 	if err != nil {
@@ -171,7 +182,7 @@ func (j *journal) rewrite() error {
 	if err := j.fs.WriteFile("journal", out); err != nil {
 		return err
 	}
-	j.size = len(out)
+	j.size, j.torn = len(out), false
 	return nil
 }
 
@@ -183,6 +194,9 @@ func (j *journal) close() {
 }
 
 func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error {
+	if j.reason != "" {
+		return because(j.reason, "%s", j.broken)
+	}
 	head := j.head()
 	entry := wire.JournalEntry{Seq: head.Seq + 1, Counter: counter, Event: e, Spent: spent}
 	h := wire.EntryHash(j.machine, head.hash(), entry)
@@ -195,7 +209,7 @@ func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error
 		return fmt.Errorf("the journal of offline events is full (%d octets): connect, so that it can be delivered", j.size)
 	}
 	if j.file == nil {
-		if j.size == 0 {
+		if j.size == 0 || j.torn {
 			if err := j.rewrite(); err != nil {
 				return err
 			}
@@ -205,7 +219,8 @@ func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error
 		}
 	}
 	if err := j.file.Append(r); err != nil {
-		// What was written of it must not stand before the next entry.
+		// What was written of it must not stand before the next entry, also where it can
+		// not be taken back now.
 		return errors.Join(err, j.rewrite())
 	}
 	j.size += len(r)
@@ -216,6 +231,9 @@ func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error
 // restart lets the chain go on behind what the server has: entries that still
 // fit are kept, all others are lost, and the loss is told.
 func (j *journal) restart(seq uint64, hash []byte) error {
+	if j.reason != "" {
+		return because(j.reason, "%s", j.broken)
+	}
 	if have, ok := j.hashAt(seq); ok && bytes.Equal(have, hash) && j.broken == "" {
 		return j.drop(seq)
 	}
@@ -278,18 +296,66 @@ func (v *Vault) Record(ctx context.Context, e event.Event) error {
 		if !v.quiet.take(v.now()) {
 			return nil
 		}
-		return v.journalOnly(e)
+		return v.noted(e, v.journalOnly(e))
 	}
 	if !opens {
 		if !v.quiet.take(v.now()) {
 			return nil
 		}
-		return v.append(e, nil)
+		return v.noted(e, v.append(e, nil))
 	}
-	if err := v.append(e, nil); err != nil {
-		return err
+	err := v.append(e, nil)
+	if err != nil && e.Type == event.BreakGlass {
+		return v.noted(e, err)
 	}
-	return v.save(ctx)
+	if err == nil {
+		err = v.save(ctx)
+	}
+	if err != nil {
+		// Nobody is let in: that is what is told, behind what was written already.
+		e.ID, e.Type, e.Outcome, e.Reason = "", event.SigninDenied, string(policy.Deny), string(reasonOf(err))
+		if err := v.append(e, nil); err != nil {
+			v.postpone(e, err)
+		}
+	}
+	return err
+}
+
+// noted keeps an event whose writing failed.
+func (v *Vault) noted(e event.Event, err error) error {
+	if err != nil {
+		v.postpone(e, err)
+	}
+	return err
+}
+
+// maxLater bounds the events that wait in memory for a disk that can be written.
+const maxLater = 64
+
+// postpone keeps an event that can not be written now: it is journalled as soon as
+// the disk lets it, unless the agent ends before. Nothing that opens waits there.
+func (v *Vault) postpone(e event.Event, cause error) {
+	v.log.Error("an event can not be journalled now", "type", string(e.Type), "subject", e.Subject, "reason", e.Reason, "err", cause)
+	if len(v.later) >= maxLater {
+		return // the first ones tell most; all of them are in the log
+	}
+	if e, err := v.complete(e); err == nil {
+		v.later = append(v.later, e)
+	}
+}
+
+// catchUp journals what had to wait. It says nothing: what fails goes on waiting.
+func (v *Vault) catchUp() {
+	for len(v.later) > 0 {
+		counter := uint64(0)
+		if v.led != nil && v.problem == "" {
+			counter = v.next()
+		}
+		if v.jour.append(v.later[0], counter, nil) != nil {
+			return
+		}
+		v.later = v.later[1:]
+	}
 }
 
 // append journals an event; the ledger's head follows with its next write.
@@ -309,6 +375,7 @@ func (v *Vault) put(e event.Event, spent *wire.Spent) error {
 	if err != nil {
 		return err
 	}
+	v.catchUp()
 	// The value that the counter has after the ledger's next write.
 	if err := v.jour.append(e, v.next(), spent); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
@@ -322,8 +389,10 @@ func (v *Vault) journalOnly(e event.Event) error {
 	if err != nil {
 		return err
 	}
-	if err := v.jour.append(e, 0, nil); err != nil {
-		return fmt.Errorf("%w: %w", ErrState, err)
+	v.catchUp()
+	v.stuck = v.jour.append(e, 0, nil)
+	if v.stuck != nil {
+		return fmt.Errorf("%w: %w", ErrState, v.stuck)
 	}
 	return nil
 }
@@ -378,6 +447,7 @@ func (v *Vault) settleJournal() {
 func (v *Vault) Pending(ctx context.Context, n int) (wire.Journal, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.catchUp()
 	var j wire.Journal
 	j.Entries = append(j.Entries, v.jour.entries[:min(n, len(v.jour.entries))]...)
 	if len(j.Entries) == 0 || v.st == nil || v.st.Class != ClassTPM || v.problem != "" {

@@ -93,7 +93,7 @@ func (v *Vault) loadLedger(ctx context.Context) error {
 		return because(policy.ReasonVaultRolledBack, "the ledger is missing")
 	}
 	if err != nil {
-		return because(policy.ReasonVaultDamaged, "ledger: %w", err)
+		return unread("ledger", err)
 	}
 	body, err := openSigned(v.key, ledgerMagic, raw)
 	if err != nil {
@@ -179,6 +179,7 @@ func (v *Vault) write(l *ledger) error {
 	if err == nil {
 		err = v.fs.WriteFile("ledger", signFrame(v.key, ledgerMagic, body))
 	}
+	v.stuck = err
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}

@@ -33,10 +33,11 @@ func (v *Vault) loadPolicy() {
 	v.pol, v.polBad = nil, ""
 	raw, err := v.fs.ReadFile("policy")
 	if err != nil {
+		v.polBad = policy.ReasonPolicyAbsent
 		if !errors.Is(err, fs.ErrNotExist) {
 			v.log.Error("policy file can not be read", "err", err)
+			v.polBad = reasonOf(unread("policy file", err))
 		}
-		v.polBad = policy.ReasonPolicyAbsent
 		return
 	}
 	payload, err := seal.Verify(v.cfg.GrantKey, seal.Policy, v.cfg.MachineID, raw)
@@ -100,17 +101,20 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 	if p.Serial < v.led.PolicySerial || v.pol != nil && p.Serial == v.pol.Serial && p.IssuedAt < v.pol.IssuedAt {
 		return nil, ErrOlder
 	}
+	// A policy that can not be written holds all the same, and what it takes away is
+	// removed: only a restart would go back to the one before.
+	var errs []error
 	if err := v.fs.WriteFile("policy", signed); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrState, err)
+		v.stuck = err
+		errs = append(errs, fmt.Errorf("%w: %w", ErrState, err))
 	}
 	failpoint.Hit("vault.policy.written")
-	v.pol, v.polBad = p, ""
+	v.pol, v.polBad, v.polOwed = p, "", len(errs) > 0
 	listed := map[string]bool{}
 	for _, e := range p.Vaults {
 		listed[fmt.Sprintf("%s/%d", e.UserID, e.Generation)] = true
 	}
 	var wiped []wire.Wiped
-	var errs []error
 	changed := p.Serial != v.led.PolicySerial
 	v.led.PolicySerial = p.Serial
 	for id, us := range v.led.Users {
@@ -149,7 +153,7 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 func (v *Vault) PolicySerial() int64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.pol == nil || v.policyProblem() != "" {
+	if v.pol == nil || v.policyProblem() != "" || v.polOwed {
 		return 0
 	}
 	return v.pol.Serial

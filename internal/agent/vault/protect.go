@@ -68,7 +68,7 @@ func (v *Vault) readOpener(userID string, generation uint64) (*opener, error) {
 	}
 	raw, err := v.fs.ReadFile(vaultFile(userID))
 	if err != nil {
-		return nil, because(policy.ReasonVaultDamaged, "offline data: %w", err)
+		return nil, unread("offline data", err)
 	}
 	body, _, err := unframe(vaultMagic, raw)
 	if err != nil {

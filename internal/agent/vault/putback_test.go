@@ -327,8 +327,9 @@ func TestO9TwoAgentsOnOneTPMDoNotJudgeOneState(t *testing.T) {
 	files := r.snapshot()
 	// The first stays open; the second has a copy.
 	first, dir := r.v, r.dir
-	r.dir = t.TempDir()
+	r.dir = t.TempDir() + "/agent"
 	for name, b := range files {
+		ok(t, RealFS(r.dir).MkdirAll(""))
 		ok(t, RealFS(r.dir).MkdirAll("vaults"))
 		ok(t, RealFS(r.dir).MkdirAll("bundles"))
 		ok(t, RealFS(r.dir).WriteFile(name, b))

@@ -40,10 +40,13 @@ const (
 func (v *Vault) loadState(ctx context.Context) error {
 	raw, err := v.fs.ReadFile("state")
 	if errors.Is(err, fs.ErrNotExist) {
+		if err := v.room(stateRoom); err != nil {
+			return err
+		}
 		return v.makeState(ctx, ledger{})
 	}
 	if err != nil {
-		return because(policy.ReasonVaultDamaged, "state file: %w", err)
+		return unread("state file", err)
 	}
 	body, _, err := unframe(stateMagic, raw)
 	if err != nil {
@@ -193,7 +196,19 @@ func (v *Vault) makeState(ctx context.Context, from ledger) error {
 	if err != nil {
 		return err
 	}
-	return v.settleIn(f, from)
+	if err := v.settleIn(f, from); err != nil {
+		return errors.Join(err, v.unsettle(ctx, f))
+	}
+	return nil
+}
+
+// unsettle gives back what a state that could not be written has taken in the TPM.
+func (v *Vault) unsettle(ctx context.Context, f foundation) error {
+	v.st, v.led = nil, nil
+	if f.st.Counter == 0 || v.cfg.Device == nil {
+		return nil
+	}
+	return v.cfg.Device.Reclaim(ctx, f.st.Counter)
 }
 
 func (v *Vault) settleIn(f foundation, from ledger) error {
@@ -252,6 +267,9 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 			return v.moveIn(ctx)
 		}
 		return false, v.rebind(ctx)
+	}
+	if err := v.room(stateRoom); err != nil {
+		return false, err
 	}
 	was, detail, from := v.problem, v.detail, v.inherited()
 	if _, err := v.wipe(ctx, "", string(was)); err != nil {

@@ -23,10 +23,14 @@ type (
 func (v *Vault) Status(ctx context.Context, only string) Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if passing(v.problem) {
-		v.load(ctx)
+	v.lookAgain(ctx)
+	if v.stuck != nil {
+		v.stuck = v.room(stateRoom)
 	}
 	s := Status{Problem: v.problem, Detail: v.detail, PolicyProblem: v.policyProblem(), Undelivered: len(v.jour.entries), Users: []UserStatus{}}
+	if s.Problem == "" && v.stuck != nil {
+		s.Problem, s.Detail = policy.ReasonStateWrite, v.stuck.Error()
+	}
 	if v.st != nil {
 		s.Class = v.st.Class
 	}
@@ -89,6 +93,9 @@ func (v *Vault) MachineFacts(ctx context.Context) wire.MachineFacts {
 		for _, us := range v.led.Users {
 			full = full || us.Problem == policy.ReasonTPMNoRoom || st.Class == ClassTPM && us.Class == ClassSoftware
 		}
+	}
+	if problem == "" && v.stuck != nil {
+		problem = policy.ReasonStateWrite
 	}
 	v.mu.Unlock()
 	if v.cfg.Device != nil {

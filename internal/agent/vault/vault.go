@@ -102,11 +102,14 @@ type Vault struct {
 	detail  string
 	pol     *wire.PolicyFile
 	polBad  policy.Reason
+	polOwed bool // the policy in use could not be written
 	jour    *journal
 	bundles map[string]*userBundle
 	refusal *wire.RefusalNote
 	told    map[string]bool // problems that were journalled already
 	quiet   quieter
+	later   []event.Event // that could not be written yet
+	stuck   error         // why the last write failed, nil if it did not
 	lock    *os.File
 }
 
@@ -149,7 +152,9 @@ func (v *Vault) load(ctx context.Context) {
 	}
 	v.jour = loadJournal(v.fs, v.cfg.MachineID)
 	v.problem, v.detail = "", ""
-	if err := v.loadState(ctx); err != nil {
+	if v.jour.reason != "" {
+		v.fail(because(v.jour.reason, "%s", v.jour.broken))
+	} else if err := v.loadState(ctx); err != nil {
 		v.fail(err)
 	} else if err := v.loadLedger(ctx); err != nil {
 		v.fail(err)
@@ -187,6 +192,8 @@ func reasonOf(err error) policy.Reason {
 	switch {
 	case errors.As(err, &d):
 		return d.reason
+	case errors.Is(err, ErrState):
+		return policy.ReasonStateWrite
 	case errors.Is(err, tpm.ErrCleared):
 		return policy.ReasonTPMCleared
 	case errors.Is(err, tpm.ErrGone), errors.Is(err, tpm.ErrNone), errors.Is(err, tpm.ErrUnavailable):
@@ -205,9 +212,17 @@ func reasonOf(err error) policy.Reason {
 	return policy.ReasonVaultDamaged
 }
 
-// passing tells whether a problem may go away by itself, so that the next use
-// looks again.
-func passing(r policy.Reason) bool { return r == policy.ReasonTPMGone || r == policy.ReasonTPMBusy }
+// passing tells whether a problem may go away without the server, so that the next
+// use looks again: by itself, or because somebody mends the disk or updates the
+// agent. Until then nothing is thrown away for it.
+func passing(r policy.Reason) bool {
+	switch r {
+	case policy.ReasonTPMGone, policy.ReasonTPMBusy,
+		policy.ReasonVaultNewer, policy.ReasonVaultForeign, policy.ReasonVaultUnread, policy.ReasonStateWrite:
+		return true
+	}
+	return false
+}
 
 // now is the clock, and judged the clock or the highest time seen, whichever is
 // later: no limit is prolonged by turning the clock back (O9).
@@ -255,13 +270,21 @@ type Facts struct {
 	Contact       string
 }
 
+// lookAgain reads again what could not be used, if that may have changed.
+func (v *Vault) lookAgain(ctx context.Context) {
+	switch {
+	case passing(v.problem):
+		v.load(ctx)
+	case passing(v.polBad):
+		v.loadPolicy() // and not the ledger: that in memory may be ahead of the disk
+	}
+}
+
 // Facts gathers them for a user name exactly as typed.
 func (v *Vault) Facts(ctx context.Context, user string) Facts {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if passing(v.problem) {
-		v.load(ctx)
-	}
+	v.lookAgain(ctx)
 	f := Facts{Machine: policy.Machine{ID: v.cfg.MachineID, Status: "active", Mode: policy.Normal}, PolicyProblem: v.policyProblem(), VaultProblem: v.problem}
 	if v.pol == nil {
 		return f
@@ -288,6 +311,9 @@ func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
 	}
 	if us.Generation == 0 {
 		return nil, ""
+	}
+	if v.bundles[u.ID] == nil {
+		v.loadBundles() // somebody may have put them right
 	}
 	b := v.bundles[u.ID]
 	if b == nil || b.generation != us.Generation {
@@ -383,6 +409,6 @@ func (v *Vault) tell(t event.Type, reason policy.Reason, subject string) {
 	v.told[key] = true
 	e := event.Event{Type: t, Actor: "agent", Subject: subject, Outcome: "noticed", Reason: string(reason)}
 	if err := v.append(e, nil); err != nil {
-		v.log.Error("event can not be journalled", "type", string(t), "err", err)
+		v.postpone(e, err)
 	}
 }

@@ -556,11 +556,29 @@ func TestO17AStateThatCanNotBeWrittenDenies(t *testing.T) {
 	r.v.fs = failingFS{real}
 	r.v.jour.fs = failingFS{real}
 	r.v.jour.close()
-	r.want(false, string(policy.ReasonVaultDamaged), policy.Logon, password, r.code())
+	r.want(false, string(policy.ReasonStateWrite), policy.Logon, password, r.code())
 	if err := r.v.Record(context.Background(), event.Event{Type: event.SigninIgnored}); !errors.Is(err, ErrState) {
 		t.Error("a bypass that can not be recorded:", err)
 	}
+	if st := r.v.Status(context.Background(), ""); st.Problem != policy.ReasonStateWrite {
+		t.Errorf("the status tells nothing: %+v", st)
+	}
 	r.v.fs, r.v.jour.fs = real, real
+	// What could not be written while it lasted is journalled behind it.
+	j, err := r.v.Pending(context.Background(), 100)
+	ok(t, err)
+	var told []string
+	for _, e := range j.Entries {
+		if e.Event.Reason == string(policy.ReasonStateWrite) {
+			told = append(told, string(e.Event.Type))
+		}
+	}
+	if len(told) != 2 || told[0] != string(event.SigninDenied) || told[1] != string(event.SigninDenied) {
+		t.Errorf("journalled afterwards: %q", told)
+	}
+	if st := r.v.Status(context.Background(), ""); st.Problem != "" {
+		t.Errorf("the problem stays: %+v", st)
+	}
 	r.want(true, OK, policy.Logon, password, r.code())
 }
 
