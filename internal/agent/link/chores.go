@@ -3,6 +3,7 @@ package link
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"latchkey/internal/failpoint"
@@ -57,17 +58,90 @@ func (l *Link) chore(ctx context.Context) error {
 	return err
 }
 
-// upload delivers the journal, oldest entries first.
+// upload delivers the journal, oldest entries first. One at a time does it.
 func (l *Link) upload(ctx context.Context) error {
+	select {
+	case l.bearer <- struct{}{}:
+		defer func() { <-l.bearer }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	l.waits.Store(false)
+	l.posting.Store(false)
+	err := l.deliver(ctx)
+	if err != nil {
+		l.waits.Store(true)
+	}
+	return err
+}
+
+// stuckFor is how long sign-ins do not try again to deliver a journal that could not
+// be delivered though the server was there: a TPM that does not answer must not cost
+// every one of them its time.
+const stuckFor = 30 * time.Second
+
+// settle delivers what waits before a conversation begins online: what was accepted
+// here without the server it must know before it judges a code for this machine (S10).
+// *Down says that there is no server after all, a *wire.Problem that it is at it and
+// needs more time.
+func (l *Link) settle(ctx context.Context) error {
+	now := l.clk.Now()
+	l.mu.Lock()
+	heard, stuck := l.state.LastAnswer, !l.stuck.IsZero() && now.Sub(l.stuck) >= 0 && now.Sub(l.stuck) < stuckFor
+	l.mu.Unlock()
+	if !l.waits.Load() || stuck {
+		return nil
+	}
+	tctx, cancel := context.WithTimeout(ctx, l.timing.First)
+	defer cancel()
+	uploaded := make(chan error, 1)
+	go func() { uploaded <- l.upload(tctx) }()
+	var (
+		err     error
+		down    *Down
+		refused *Refused
+	)
+	select {
+	case err = <-uploaded:
+	case <-tctx.Done(): // also where the vault waits for the TPM and does not look at it
+		err = tctx.Err()
+	}
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.As(err, &down), errors.As(err, &refused):
+		return err
+	case tctx.Err() == nil || !l.posting.Load():
+		// Not for want of an answer.
+	case l.State().LastAnswer.After(heard):
+		return &wire.Problem{Code: string(fault.TooMany), Detail: "Offline events are being delivered."}
+	default:
+		down := NewDown(Silence, fmt.Errorf("no answer within %s", l.timing.First))
+		l.enter(Failure{At: l.clk.Now(), Reason: down.Reason, Detail: down.Error()})
+		return down
+	}
+	l.log.Warn("what happened without the server can not be delivered before a sign-in", "err", err)
+	l.mu.Lock()
+	l.stuck = l.clk.Now()
+	l.mu.Unlock()
+	return nil
+}
+
+func (l *Link) deliver(ctx context.Context) error {
 	for ctx.Err() == nil {
 		j, err := l.vault.Pending(ctx, journalPart)
 		if err != nil || len(j.Entries) == 0 {
 			return err
 		}
 		var reply wire.JournalReply
-		if err := l.do(ctx, l.timing.Long, "POST", wire.PathJournal, j, &reply); err != nil {
+		l.posting.Store(true)
+		err = l.do(ctx, l.timing.Long, "POST", wire.PathJournal, j, &reply)
+		if err != nil {
 			return err
 		}
+		l.posting.Store(false)
 		failpoint.Hit("link.acknowledged")
 		last := j.Entries[len(j.Entries)-1].Seq
 		if err := l.vault.Delivered(ctx, reply.Seq, reply.Hash); err != nil {

@@ -30,6 +30,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"latchkey/internal/agent/identity"
@@ -125,7 +126,10 @@ type Link struct {
 
 	down, refused, standing, renewing *health.Item
 
-	renewal sync.Mutex // held while the certificate is renewed
+	renewal sync.Mutex    // held while the certificate is renewed
+	bearer  chan struct{} // held by whoever delivers the journal
+	waits   atomic.Bool   // something of the journal may not be delivered yet
+	posting atomic.Bool   // a part of it is on its way
 
 	mu        sync.Mutex
 	state     State
@@ -139,8 +143,9 @@ type Link struct {
 	renewAt   time.Time
 	wiped     []wire.Wiped
 	occasions []wire.Occasion
-	network   string // through which the server was reached last
-	noted     string // last policy trouble that was logged
+	network   string    // through which the server was reached last
+	noted     string    // last policy trouble that was logged
+	stuck     time.Time // when the journal could not be delivered though the server is there
 	highest   time.Time
 }
 
@@ -148,7 +153,7 @@ type Link struct {
 func New(cfg Config) *Link {
 	l := &Link{
 		cfg: cfg, clk: cfg.Clock, log: cfg.Log, vault: cfg.Vault, timing: cfg.Timing.withDefaults(),
-		nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), id: cfg.Identity,
+		nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), bearer: make(chan struct{}, 1), id: cfg.Identity,
 	}
 	h := cfg.Health
 	l.down = h.Define(health.Problem{
@@ -167,6 +172,7 @@ func New(cfg Config) *Link {
 		Code: "certificate-renewal", Severity: health.Warning, Text: "The machine's certificate is due and could not be renewed.",
 		Next: "Look into the server's log; an expired certificate can still be renewed.",
 	})
+	l.waits.Store(true) // what was left by the last run
 	l.state, l.serial, l.highest = Start(l.clk.Now()), cfg.Vault.PolicySerial(), cfg.Vault.HighestTime()
 	l.client = l.newClient()
 	if cfg.Vault.Refusal() != nil {
@@ -292,7 +298,10 @@ func (l *Link) Nudge() {
 }
 
 // Deliver says that the journal has something new.
-func (l *Link) Deliver() { l.wake(l.work) }
+func (l *Link) Deliver() {
+	l.waits.Store(true)
+	l.wake(l.work)
+}
 
 // Occasion reports something that may end a window (W6). It is kept until the
 // server was told, but not over a restart of the agent: the server learns of
@@ -645,6 +654,9 @@ func (l *Link) first(ctx context.Context, path string, body []byte) (reply wire.
 		return reply, &Refused{Note: l.vault.Refusal()}
 	case BeOffline:
 		return reply, &Down{Reason: s.Reason, cause: errors.New("a try failed just now")}
+	}
+	if err := l.settle(ctx); err != nil {
+		return reply, err
 	}
 	// A connection that the server closed while it lay idle: the same octets once
 	// more, within the same time.

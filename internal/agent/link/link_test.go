@@ -6,13 +6,16 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"path"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"latchkey/internal/agent/identity"
@@ -208,6 +211,71 @@ func TestABlackHoledServerCostsItsTimeOnce(t *testing.T) {
 	if _, err := r.link.Step(t.Context(), "c3", 1, begin("alice")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// S10: what was accepted here without the server it knows before it judges a code for
+// this machine, however quick the next sign-in is.
+func TestWhatWasSpentOfflineIsDeliveredBeforeASignin(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr) // and nothing runs in the background
+	r.vault.pending = []wire.JournalEntry{{Seq: 1, Event: event.Event{ID: "e"}, Spent: &wire.Spent{Authenticator: "a", Step: 7}}}
+	answer := func(seq uint64) {
+		s.on(wire.PathJournal, func(w http.ResponseWriter, _ []byte) {
+			_ = json.NewEncoder(w).Encode(wire.JournalReply{Seq: seq})
+		})
+	}
+	answer(1)
+	for i := range 2 {
+		if _, err := r.link.Step(t.Context(), fmt.Sprint("c", i), 1, begin("alice")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps := func() (out []string) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, line := range s.seen {
+			out = append(out, path.Base(path.Dir(line)))
+		}
+		return out
+	}
+	if d := cmp.Diff([]string{"v1", "c0", "c1"}, steps()); d != "" {
+		t.Errorf("journal, sign-in, sign-in: %s", d)
+	}
+	// One that the server does not take (the quota of a day) costs no sign-in, and is
+	// not sent with each of them.
+	r.vault.mu.Lock()
+	r.vault.pending = []wire.JournalEntry{{Seq: 2, Event: event.Event{ID: "f"}}}
+	r.vault.mu.Unlock()
+	r.link.Deliver()
+	for i := range 3 {
+		if _, err := r.link.Step(t.Context(), fmt.Sprint("d", i), 1, begin("alice")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff([]string{"v1", "c0", "c1", "v1", "d0", "d1", "d2"}, steps()); d != "" {
+		t.Error(d)
+	}
+}
+
+func TestAServerThatVanishesWithAJournalWaitingIsDown(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	g := newGate(t, s.addr)
+	r := newRig(t, ca, g.addr)
+	if _, err := r.link.Step(t.Context(), "c0", 1, begin("alice")); err != nil {
+		t.Fatal(err)
+	}
+	g.freeze()
+	r.vault.mu.Lock()
+	r.vault.pending = []wire.JournalEntry{{Seq: 1, Event: event.Event{ID: "e"}}}
+	r.vault.mu.Unlock()
+	r.link.Deliver()
+	var down *Down
+	if _, err := r.link.Step(t.Context(), "c1", 1, begin("alice")); !errors.As(err, &down) || down.Reason != Silence {
+		t.Errorf("%v", err)
+	}
+	g.melt()
 }
 
 func TestSilenceIsNoticedWithoutASignin(t *testing.T) {
