@@ -480,8 +480,13 @@ func (v *Vault) Delivered(ctx context.Context, seq uint64, hash []byte) error {
 	if !ok || !bytes.Equal(have, hash) {
 		return fmt.Errorf("the server acknowledges entry %d, which this journal does not have", seq)
 	}
-	// The ledger's head must not lie before the base, or the next start would
-	// take the delivered entries for lost.
+	return v.drop(ctx, seq)
+}
+
+// drop forgets what the server has. The ledger's head must not lie before the base,
+// or the next start would take the delivered entries for lost; and what they spent
+// must stand in the ledger before they go.
+func (v *Vault) drop(ctx context.Context, seq uint64) error {
 	if v.led != nil && v.problem == "" && v.led.Journal.Seq < seq {
 		if err := v.save(ctx); err != nil {
 			return err
@@ -494,9 +499,9 @@ func (v *Vault) Delivered(ctx context.Context, seq uint64, hash []byte) error {
 // resume lines the journal up with what the server says that it has. A server
 // that has more, or something else, has met a later state of this machine: an
 // older one was put back. That is how it is noticed without a TPM.
-func (v *Vault) resume(seq uint64, hash []byte) error {
+func (v *Vault) resume(ctx context.Context, seq uint64, hash []byte) error {
 	if have, ok := v.jour.hashAt(seq); ok && (bytes.Equal(have, hash) || seq == 0) {
-		return v.jour.drop(seq)
+		return v.drop(ctx, seq)
 	}
 	if seq < v.jour.base.Seq {
 		// The server has lost what it acknowledged (an old backup). It will see the

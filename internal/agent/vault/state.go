@@ -255,7 +255,7 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 		return false, nil
 	}
 	if v.problem == "" {
-		err := v.resume(seq, hash)
+		err := v.resume(ctx, seq, hash)
 		if reasonOf(err) == policy.ReasonVaultRolledBack && err != nil {
 			v.fail(err)
 		} else if err != nil {

@@ -165,6 +165,11 @@ func (v *Vault) load(ctx context.Context) {
 		v.loadBundles()
 		v.reclaim(ctx)
 	}
+	if v.refusal != nil {
+		if err := v.forget(ctx); err != nil {
+			v.log.Error("offline data of a refused machine could not be wiped whole", "err", err)
+		}
+	}
 }
 
 // fail notes why the state can not be used.
@@ -368,16 +373,23 @@ func (v *Vault) Refuse(ctx context.Context, signed []byte) error {
 	v.refusal = note
 	err = v.fs.WriteFile("refusal", signed)
 	failpoint.Hit("vault.refusal.written")
+	return errors.Join(err, v.forget(ctx))
+}
+
+// forget wipes all that a refused machine may not keep. It is done again at every
+// start, because the machine may have stopped in the middle of it; where it was done
+// it does nothing.
+func (v *Vault) forget(ctx context.Context) error {
 	_, wipeErr := v.wipe(ctx, "", string(policy.ReasonRefused))
 	v.pol = nil
 	var saveErr error
-	if v.led != nil && v.problem == "" {
+	if v.led != nil && v.problem == "" && v.led.PolicySerial != math.MaxInt64 {
 		// Every policy of this identity is an old one from now on, so that it is of no
 		// use to put one back and to delete the refusal.
 		v.led.PolicySerial = math.MaxInt64
 		saveErr = v.save(ctx)
 	}
-	return errors.Join(err, wipeErr, saveErr, v.fs.Remove("policy"))
+	return errors.Join(wipeErr, saveErr, v.fs.Remove("policy"))
 }
 
 // Refusal is the server's refusal of this machine, or nil.

@@ -1,0 +1,65 @@
+package vault
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"testing"
+
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/seal"
+	"latchkey/internal/wire"
+)
+
+// An agent that is killed between the journal's write and the ledger's, delivers what the journal holds, and is killed
+// again: what the entry spent stays spent, and nothing is called lost or restored (O9, O10, O11).
+func TestO11KilledBehindTheJournalAndDeliveredAtTheNextGreeting(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		r.sync()
+		r.enrol()
+		// What Attempt writes of an accepted code, up to the ledger.
+		spent := &wire.Spent{Authenticator: r.v.bundles[userID].newest().Authenticators[0].ID, Step: r.srv.params.Step(r.clk.Now())}
+		ok(t, r.v.append(event.Event{Type: event.SigninAllowed, UserID: userID, Outcome: "allow"}, spent))
+		head := r.v.jour.head()
+		r.restart()
+		// The server has it all, as it says in its greeting. Then the agent is killed.
+		for range 2 {
+			if r.renew(head.Seq, head.Hash) {
+				t.Error("the state is made anew though it is whole")
+			}
+			r.restart()
+			if p := r.v.problem; p != "" {
+				t.Errorf("a state that was only killed has the problem %s: %s", p, r.v.detail)
+			}
+			for _, e := range r.v.jour.entries {
+				t.Errorf("a state that was only killed is told as %s", e.Event.Type)
+			}
+		}
+		r.want(false, CodeUsed, policy.Logon, password, r.code())
+	})
+}
+
+// A machine that stops in the middle of wiping, because it is refused, goes on with it when it starts (O1, O14).
+func TestO14AWipeThatWasCutShortGoesOn(t *testing.T) {
+	r := newRig(t, false)
+	r.sync()
+	r.enrol()
+	note, err := json.Marshal(wire.RefusalNote{MachineID: machineID, Status: "revoked", Text: "gone"})
+	ok(t, err)
+	ok(t, r.v.fs.WriteFile("refusal", seal.Sign(r.grant, seal.Refusal, machineID, note)))
+	r.restart()
+	for _, dir := range []string{"vaults", "bundles"} {
+		left, err := filepath.Glob(filepath.Join(r.dir, dir, "*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("left behind: %v %v", left, err)
+		}
+	}
+	if r.v.PolicySerial() != 0 || r.v.Refusal() == nil {
+		t.Error("a refused machine still has a policy")
+	}
+	counted := r.v.led.Counter
+	r.restart()
+	if r.v.led.Counter != counted {
+		t.Error("what was wiped is wiped again at every start")
+	}
+}
