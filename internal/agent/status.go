@@ -19,7 +19,7 @@ func (a *agent) statusJSON(ctx context.Context, who caller) string {
 	s := shim.MachineStatus{
 		Link: string(st.Link), Since: st.Since.UTC(), LastAnswer: st.LastAnswer.UTC(), Machine: a.id.Name, MachineID: a.id.MachineID,
 		Number: a.id.Number, Server: a.id.Server, Version: buildinfo.Version(), ServerIs: version,
-		KeyInTPM: a.id.KeyPlace == identity.KeyTPM, Until: a.id.MachineCertificate().NotAfter.UTC(), Health: a.reg.Current(),
+		KeyInTPM: a.id.KeyPlace == identity.KeyTPM, Until: a.link.CertificateUntil().UTC(), Health: a.reg.Current(),
 	}
 	if st.Link == policy.LinkDown {
 		s.Reason, s.Text = string(st.Reason), st.Reason.Text()

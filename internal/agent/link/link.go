@@ -234,6 +234,13 @@ func (l *Link) Server() (version string, trouble *wire.Problem) {
 	return l.server, l.trouble
 }
 
+// CertificateUntil is when the machine's present certificate ends.
+func (l *Link) CertificateUntil() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id.MachineCertificate().NotAfter
+}
+
 // enter is the only place where the state changes.
 func (l *Link) enter(e Event) {
 	l.mu.Lock()
