@@ -118,6 +118,8 @@ var Reasons = map[string]string{
 	"certificate-denied":     "The server refuses the machine's certificate.",
 	"connection-refused":     "Nobody listens at the server's address.",
 	"foreign-certificate":    "The other end has a certificate of another CA.",
+	"too-new":                "The agent speaks no version of the protocol that the server knows: the server must be updated.",
+	"too-old":                "The agent speaks a version of the protocol that the server has given up: the agent must be updated.",
 	"too-many-connections":   "A network opens more connections without a machine's certificate than it has places; some were closed.",
 	"machine-key":            "The machine's key can not be used.",
 	"name-unknown":           "The server's name can not be resolved.",

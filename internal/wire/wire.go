@@ -16,17 +16,6 @@ import (
 	"latchkey/internal/secret"
 )
 
-// Version is the version of the agent API. It only rises.
-//
-//	1  2026-11-21  first: join, renew, hello, changes, conversations, offline data, journal
-const Version = 1
-
-// Oldest is the oldest version that the server still speaks.
-const Oldest = 1
-
-// VersionHeader carries Version in requests and answers.
-const VersionHeader = "Latchkey-Wire"
-
 // The bounds of bodies, in octets.
 const (
 	MaxRequest    = 1 << 20

@@ -20,6 +20,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"latchkey/internal/fault"
 	"latchkey/internal/wire"
 )
 
@@ -30,8 +31,9 @@ type client struct {
 	tr   *http.Transport
 	http *http.Client
 
-	proxied bool        // through a proxy
-	through atomic.Bool // the proxy has let us through, once
+	speaks  *atomic.Int32 // the version that the server understands, as far as is known
+	proxied bool          // through a proxy
+	through atomic.Bool   // the proxy has let us through, once
 
 	mu    sync.Mutex
 	local netip.Addr // our end of the connection that was used last
@@ -43,6 +45,7 @@ type clientConfig struct {
 	trust         trust
 	key           crypto.Signer // nil while joining
 	certificate   [][]byte
+	speaks        *atomic.Int32 // kept over clients; nil while joining
 }
 
 func newClient(cfg clientConfig) *client {
@@ -74,7 +77,10 @@ func newClient(cfg clientConfig) *client {
 		// not hang on packets that vanish.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.timing.Ping, PingTimeout: cfg.timing.First, WriteByteTimeout: cfg.timing.Step},
 	}
-	c := &client{base: cfg.server, tr: tr, proxied: cfg.proxy != ""}
+	c := &client{base: cfg.server, tr: tr, proxied: cfg.proxy != "", speaks: cfg.speaks}
+	if c.speaks == nil {
+		c.speaks = newest()
+	}
 	if c.proxied {
 		if p, err := url.Parse(cfg.proxy); err == nil {
 			tr.Proxy = http.ProxyURL(p)
@@ -97,17 +103,47 @@ func (c *client) close() { c.tr.CloseIdleConnections() }
 // retire is close for a client that worked.
 func (c *client) retire() { c.close() }
 
-// encode writes a body; the caller clears it.
-func encode(v any) ([]byte, error) {
-	b, err := json.Marshal(v)
+// newest is the version that is spoken before anything is known.
+func newest() *atomic.Int32 {
+	v := &atomic.Int32{}
+	v.Store(int32(wire.Servers().Newest))
+	return v
+}
+
+// letter is a request's body, and in which version it was written. A repetition has
+// the same octets, because the server compares them, unless the server has said that
+// it does not read this version.
+type letter struct {
+	v       any
+	raw     []byte // nil: not written yet, or no body
+	version int
+}
+
+// write writes the body for a version, unless it is there.
+func (m *letter) write(version int) error {
+	if m.version == version {
+		return nil
+	}
+	m.wipe()
+	m.version = version
+	if m.v == nil {
+		return nil
+	}
+	b, err := wire.Encode(m.v, version)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(b) > wire.MaxRequest {
 		clear(b)
-		return nil, fmt.Errorf("a request of %d octets, at most %d are allowed", len(b), wire.MaxRequest)
+		return fmt.Errorf("a request of %d octets, at most %d are allowed", len(b), wire.MaxRequest)
 	}
-	return b, nil
+	m.raw = b
+	return nil
+}
+
+func (m *letter) wipe() {
+	clear(m.raw)
+	m.raw, m.version = nil, 0
 }
 
 // body is a copy of a request's octets that is wiped when the transport is done
@@ -142,7 +178,33 @@ func (b *body) Close() error {
 
 // call makes one request. The error is *wire.Problem for a 4xx of the server, else
 // *Down.
-func (c *client) call(ctx context.Context, method, path string, in []byte, out any) error {
+//
+// A server that is older than the agent is spoken to in its own version: where it
+// says that a request is of a newer one, the request is written anew. An answer
+// that names another version is remembered, so that the agent comes up again when
+// the server was updated.
+func (c *client) call(ctx context.Context, method, path string, m *letter, out any) error {
+	if m.version == 0 {
+		if err := m.write(int(c.speaks.Load())); err != nil {
+			return err
+		}
+	}
+	said, err := c.once(ctx, method, path, m, out)
+	if own := wire.Servers(); said >= own.Oldest {
+		c.speaks.Store(int32(min(said, own.Newest)))
+	}
+	var p *wire.Problem
+	if errors.As(err, &p) && p.Code == string(fault.TooNew) && said < m.version && wire.Servers().Has(said) {
+		if err := m.write(said); err != nil {
+			return err
+		}
+		_, err = c.once(ctx, method, path, m, out)
+	}
+	return err
+}
+
+// once sends a letter and tells the version that the answer names, or 0.
+func (c *client) once(ctx context.Context, method, path string, m *letter, out any) (said int, err error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) {
 		if a, err := netip.ParseAddrPort(i.Conn.LocalAddr().String()); err == nil {
 			c.mu.Lock()
@@ -152,21 +214,25 @@ func (c *client) call(ctx context.Context, method, path string, in []byte, out a
 	}})
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	req.Header.Set(wire.VersionHeader, strconv.Itoa(wire.Version))
+	req.Header.Set(wire.VersionHeader, strconv.Itoa(m.version))
 	req.Header.Set("User-Agent", "latchkey-agent")
-	if in != nil {
+	if in := m.raw; in != nil {
 		req.Header.Set("Content-Type", "application/json")
 		req.Body, req.ContentLength = newBody(in), int64(len(in))
 		req.GetBody = func() (io.ReadCloser, error) { return newBody(in), nil }
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return &Down{Reason: c.behind(classify(err)), cause: err}
+		return 0, &Down{Reason: c.behind(classify(err)), cause: err}
 	}
 	defer res.Body.Close()
-	return answer(res, out, maxReply(path))
+	// Up to four digits: more is nobody's version.
+	if v := res.Header.Get(wire.VersionHeader); len(v) <= 4 {
+		said, _ = strconv.Atoi(v)
+	}
+	return said, answer(res, out, maxReply(path))
 }
 
 // behind says whose fault it is where a proxy stands in between: until it has let

@@ -53,13 +53,10 @@ func Join(ctx context.Context, j Joining) (*identity.Identity, wire.JoinReply, e
 		},
 	})
 	defer c.close()
-	body, err := encode(wire.Join{Token: wire.Hide(j.Token.Secret), CSR: csr, Facts: j.Facts})
-	if err != nil {
-		return nil, wire.JoinReply{}, err
-	}
-	defer clear(body)
+	m := &letter{v: wire.Join{Token: wire.Hide(j.Token.Secret), CSR: csr, Facts: j.Facts}}
+	defer m.wipe()
 	var r wire.JoinReply
-	if err := c.call(ctx, "POST", wire.PathJoin, body, &r); err != nil {
+	if err := c.call(ctx, "POST", wire.PathJoin, m, &r); err != nil {
 		return nil, r, joinError(j, err)
 	}
 	if sha256.Sum256(r.CA) != j.Token.CA || ca == nil {
@@ -97,7 +94,7 @@ func joinError(j Joining, err error) error {
 			next = "The token was made for another server, or somebody stands between. Do not go on before you know which; then ask for a new token."
 		case NotLatchkey, ServerExpired, ServerError, CertificateDenied:
 			next = "Check that the token's address is the server's listener for machines."
-		case ProxyRefused, ProxyUnreachable:
+		case ProxyRefused, ProxyUnreachable, ProxySilent, ProxyCredentials:
 			next = "Check --proxy, and that the proxy allows CONNECT to the server."
 		}
 		return fmt.Errorf("the server at %s can not be used (%s): %s %s", j.Token.URL, down.Reason, down.Reason.Text(), next)

@@ -25,14 +25,6 @@ import (
 	"context"
 	"crypto"
 	"errors"
-	"log/slog"
-	"net/url"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
-
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
@@ -42,6 +34,13 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/wire"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Vault is what the link brings to and fetches from the machine's offline data.
@@ -123,6 +122,7 @@ type Link struct {
 	timing Timing
 	nudge  chan struct{} // ends the loop's pause
 	work   chan struct{} // wakes the chores
+	speaks *atomic.Int32 // the version of the protocol that the server understands, as far as is known
 
 	down, refused, standing, renewing *health.Item
 
@@ -152,7 +152,7 @@ type Link struct {
 // New makes a link that is down until Run connects it.
 func New(cfg Config) *Link {
 	l := &Link{
-		cfg: cfg, clk: cfg.Clock, log: cfg.Log, vault: cfg.Vault, timing: cfg.Timing.withDefaults(),
+		cfg: cfg, clk: cfg.Clock, log: cfg.Log, vault: cfg.Vault, timing: cfg.Timing.withDefaults(), speaks: newest(),
 		nudge: make(chan struct{}, 1), work: make(chan struct{}, 1), bearer: make(chan struct{}, 1), id: cfg.Identity,
 	}
 	h := cfg.Health
@@ -186,7 +186,7 @@ func (l *Link) newClient() *client {
 	return newClient(clientConfig{
 		server: id.Server, proxy: id.Proxy, timing: l.timing,
 		trust: trust{ca: id.CACertificate(), now: l.judgeTime},
-		key:   l.cfg.Key, certificate: [][]byte{id.Certificate},
+		key:   l.cfg.Key, certificate: [][]byte{id.Certificate}, speaks: l.speaks,
 	})
 }
 
@@ -232,13 +232,6 @@ func (l *Link) Server() (version string, trouble *wire.Problem) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.server, l.trouble
-}
-
-// CertificateUntil is when the machine's present certificate ends.
-func (l *Link) CertificateUntil() time.Time {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.id.MachineCertificate().NotAfter
 }
 
 // enter is the only place where the state changes.
@@ -558,25 +551,19 @@ func (l *Link) renewed(ctx context.Context) error {
 
 // do makes one request and enters the state that its outcome means.
 func (l *Link) do(ctx context.Context, limit time.Duration, method, path string, in, out any) error {
-	var body []byte
-	if in != nil {
-		var err error
-		if body, err = encode(in); err != nil {
-			return err
-		}
-		defer clear(body)
-	}
-	return l.send(ctx, limit, method, path, body, out)
+	m := &letter{v: in}
+	defer m.wipe()
+	return l.send(ctx, limit, method, path, m, out)
 }
 
-// send is do with octets that are made already.
-func (l *Link) send(ctx context.Context, limit time.Duration, method, path string, body []byte, out any) error {
+// send is do with a letter that may have been sent before.
+func (l *Link) send(ctx context.Context, limit time.Duration, method, path string, m *letter, out any) error {
 	l.mu.Lock()
 	c := l.client
 	l.mu.Unlock()
 	tctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	err := c.call(tctx, method, path, body, out)
+	err := c.call(tctx, method, path, m, out)
 	var (
 		p    *wire.Problem
 		down *Down
@@ -627,18 +614,15 @@ func (l *Link) refuse(ctx context.Context, p *wire.Problem) error {
 //     before ctx ended. The caller must deny.
 //   - the context's error.
 func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wire.StepReply, error) {
-	body, err := encode(step)
-	if err != nil {
-		return wire.StepReply{}, err
-	}
-	defer clear(body)
+	m := &letter{v: step}
+	defer m.wipe()
 	path := strings.NewReplacer("{id}", url.PathEscape(id), "{seq}", strconv.Itoa(seq)).Replace(wire.PathStep)
 	if seq == 1 {
-		return l.first(ctx, path, body)
+		return l.first(ctx, path, m)
 	}
 	var reply wire.StepReply
 	for {
-		err := l.send(ctx, l.timing.Step, "POST", path, body, &reply)
+		err := l.send(ctx, l.timing.Step, "POST", path, m, &reply)
 		var down *Down
 		switch {
 		case err == nil:
@@ -655,7 +639,7 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 }
 
 // first sends the opening of a conversation, or says *Down.
-func (l *Link) first(ctx context.Context, path string, body []byte) (reply wire.StepReply, err error) {
+func (l *Link) first(ctx context.Context, path string, m *letter) (reply wire.StepReply, err error) {
 	switch s := l.State(); s.Choose(l.clk.Now()) {
 	case BeRefused:
 		return reply, &Refused{Note: l.vault.Refusal()}
@@ -670,7 +654,7 @@ func (l *Link) first(ctx context.Context, path string, body []byte) (reply wire.
 	begun := l.clk.Now()
 	for range 2 {
 		left := l.timing.First - l.clk.Now().Sub(begun)
-		err = l.send(ctx, max(left, 0), "POST", path, body, &reply)
+		err = l.send(ctx, max(left, 0), "POST", path, m, &reply)
 		var down *Down
 		if !errors.As(err, &down) || down.Reason != Broken {
 			break

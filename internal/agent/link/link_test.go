@@ -744,3 +744,53 @@ func TestThroughAProxy(t *testing.T) {
 		t.Errorf("the proxy was asked %q", m)
 	}
 }
+
+// A server that is older than the agent is spoken to in its own version, and a later
+// one when it was updated; what was sent is repeated with the same octets.
+func TestAnOlderServerIsSpokenToInItsVersion(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	if wire.Servers() != (wire.Range{Oldest: 1, Newest: 1}) {
+		t.Skip("there is a second version: let the server of this test speak the one before")
+	}
+	own := r.link.speaks
+	own.Store(2) // as if the agent were a version ahead
+	tooNew := func(said string) func(w http.ResponseWriter, r *http.Request, _ []byte) {
+		return func(w http.ResponseWriter, r *http.Request, _ []byte) {
+			if r.Header.Get(wire.VersionHeader) == "1" {
+				reply(w, 200, wire.StepReply{Done: &wire.Done{Outcome: "allow"}})
+				return
+			}
+			w.Header().Set(wire.VersionHeader, said)
+			f := fault.New(fault.TooNew, nil)
+			reply(w, f.Status(), wire.Problem{Code: string(f.Code), Detail: f.Public()})
+		}
+	}
+	s.step(tooNew("1"))
+	if _, err := r.link.Step(t.Context(), "c", 1, begin("alice")); err != nil {
+		t.Fatalf("the agent does not fall back: %v", err)
+	}
+	if n := len(s.bodies()); n != 2 || own.Load() != 1 || r.link.State().Link != policy.LinkUp {
+		t.Errorf("%d requests, version %d, %+v", n, own.Load(), r.link.State())
+	}
+	if _, err := r.link.Step(t.Context(), "c", 2, begin("alice")); err != nil || len(s.bodies()) != 3 {
+		t.Errorf("%v; %d requests: what is known is asked again", err, len(s.bodies()))
+	}
+	for _, said := range []string{"0", "7", "-1", "1 ", "999999999999", "x"} {
+		r := newRig(t, ca, s.addr)
+		r.link.speaks.Store(2)
+		s.step(tooNew(said))
+		before := len(s.bodies())
+		var p *wire.Problem
+		if _, err := r.link.Step(t.Context(), "d", 1, begin("alice")); !errors.As(err, &p) || p.Code != string(fault.TooNew) {
+			var down *Down
+			if !errors.As(err, &down) { // a header that is none is no Latchkey
+				t.Errorf("the server says %q: %v", said, err)
+			}
+		}
+		if n := len(s.bodies()) - before; n != 1 {
+			t.Errorf("the server says %q: %d requests", said, n)
+		}
+	}
+}

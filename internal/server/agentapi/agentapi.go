@@ -29,18 +29,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
-	"math"
-	"net"
-	"net/http"
-	"net/netip"
-	"runtime/debug"
-	"slices"
-	"strconv"
-	"sync"
-	"sync/atomic"
-	"time"
-
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
@@ -53,6 +41,17 @@ import (
 	"latchkey/internal/server/turnstile"
 	"latchkey/internal/text"
 	"latchkey/internal/wire"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
 // Signin carries the sign-in conversations.
@@ -293,7 +292,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	begun := a.c.Clock.Now()
 	sw := &statusWriter{ResponseWriter: w}
 	_, route := a.mux.Handler(r)
-	w.Header().Set(wire.VersionHeader, strconv.Itoa(wire.Version))
+	w.Header().Set(wire.VersionHeader, strconv.Itoa(wire.Agents().Newest))
 	w.Header().Set("Cache-Control", "no-store")
 	defer func() {
 		if v := recover(); v != nil {
@@ -404,16 +403,26 @@ func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
 
 func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, error) {
 	r.addr = address(r.RemoteAddr)
-	if err := r.speaks(); err != nil {
-		return nil, err
+	v, err := strconv.ParseInt(r.Header.Get(wire.VersionHeader), 10, 32)
+	if err != nil || v < 1 {
+		return nil, fault.Newf(fault.BadRequest, "The header %s with the version of the protocol is missing or no number.", wire.VersionHeader)
 	}
+	r.version = v
 	if who == nobody {
 		if !a.joins.take(turnstile.Network(r.addr)) {
 			return nil, fault.New(fault.TooMany, nil)
 		}
+		if err := r.understood(); err != nil {
+			return nil, err
+		}
 		return do(ctx, r)
 	}
 	if err := a.identify(ctx, r, who); err != nil {
+		return nil, err
+	}
+	// Behind the name: a machine that was revoked is told so in every version, and
+	// the event about one that is too old says which it is.
+	if err := r.understood(); err != nil {
 		return nil, err
 	}
 	if !a.machines.take(r.m.ID) {
@@ -422,18 +431,14 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 	return do(ctx, r)
 }
 
-// speaks reads the version of the agent's API.
-func (r *request) speaks() error {
-	v, err := strconv.ParseInt(r.Header.Get(wire.VersionHeader), 10, 32)
-	switch {
-	case err != nil || v < 1:
-		return fault.Newf(fault.BadRequest, "The header %s with the version of the protocol is missing or no number.", wire.VersionHeader)
-	case v < wire.Oldest:
+// understood tells whether the request is of a version that the server speaks.
+func (r *request) understood() error {
+	switch own := wire.Agents(); {
+	case r.version < int64(own.Oldest):
 		return fault.New(fault.TooOld, nil)
-	case v > wire.Version:
+	case r.version > int64(own.Newest):
 		return fault.New(fault.TooNew, nil)
 	}
-	r.version = v
 	return nil
 }
 
@@ -506,7 +511,11 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 		if f.Code == fault.Internal {
 			f = fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id)
 		}
-	case f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown:
+	case f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown || f.Code == fault.TooOld:
+		a.refused(r, f)
+	case f.Code == fault.TooNew && r.PathValue("id") != "":
+		// A sign-in that fails by it. At a greeting it is how a newer agent learns
+		// what the server speaks.
 		a.refused(r, f)
 	default:
 		a.c.Log.Debug("a request was refused", "path", r.URL.Path, "machine", r.m.ID, "error", err)
