@@ -42,6 +42,8 @@ var Reasons = map[string]string{
 	"scope-not-covered":            "The policy does not cover sign-ins of this kind.",
 	"tpm-boot-changed":             "The machine was started with other Secure Boot settings or keys than before.",
 	"tpm-no-room":                  "The TPM has no room for another index.",
+	"clock-behind":                 "The machine's clock is behind: codes of an authenticator app can not match.",
+	"clock-ahead":                  "The machine's clock is ahead.",
 	"not-on-machine":               "The server took offline data for being on the machine that is not there.",
 	"offline-data-unfinished":      "Offline data was being made anew and was not finished.",
 	"tpm-busy":                     "The TPM asks to wait.",

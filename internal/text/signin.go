@@ -43,6 +43,7 @@ const (
 const (
 	OfflineNow      = "The server can not be reached: offline sign-in."
 	WrongCode       = "That code is not right."
+	ClockBehind     = "This machine's clock is wrong: it is behind the time that the machine has seen, so codes of an authenticator app can not be checked. Set the clock, connect this machine to the network, or use a backup code."
 	CodeUsed        = "This code has been used already. Wait for the next one."
 	BackupUsed      = "This backup code has been used already. Take another one."
 	NotAChoice      = "That is none of the choices."
@@ -162,13 +163,13 @@ var denied = map[policy.Reason]string{
 	policy.ReasonOfflineDeny:   "The server can not be reached, and signing in without it is not allowed. " + connect,
 	policy.ReasonPolicyAbsent:  "The server can not be reached, and this machine has no policy from it yet. " + connect,
 	policy.ReasonPolicyOlder:   "The server can not be reached, and the policy on this machine is older than one it had before. " + connect,
-	policy.ReasonPolicyExpired: "The server has not been reached for too long. " + connect,
+	policy.ReasonPolicyExpired: "The server has not been reached for too long, or this machine's clock is ahead. " + connect,
 	policy.ReasonPolicyForeign: "The server can not be reached, and the policy on this machine is damaged or another machine's. " + connect,
 
 	policy.ReasonNoVault:         "The server can not be reached, and this machine is not enrolled for you. " + connect,
 	policy.ReasonVaultStale:      "The server can not be reached, and your password or authenticators have changed since this machine was enrolled. " + connect,
 	policy.ReasonVaultSoftware:   "The server can not be reached, and the policy does not allow it on a machine without a TPM. " + connect,
-	policy.ReasonVaultDays:       "The days for signing in without the server are used up. " + connect,
+	policy.ReasonVaultDays:       "The days for signing in without the server are used up, or this machine's clock is ahead. " + connect,
 	policy.ReasonVaultSignins:    "The sign-ins without the server are used up. " + connect,
 	policy.ReasonVaultTries:      "Too many wrong tries without the server. " + connect,
 	policy.ReasonVaultRemote:     "Too many wrong tries over the network without the server. Sign in at the machine itself, or connect it.",

@@ -254,11 +254,14 @@ func (s judged) next(_ context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Allow, Reason: r.Reason}}
 	}
 	switch r.Reason {
-	case vault.WrongCode, vault.CodeUsed:
+	case vault.WrongCode, vault.CodeUsed, vault.ClockBehind:
 		// Only behind a right password: the first factor is accepted.
 		words := text.WrongCode
-		if r.Reason == vault.CodeUsed {
+		switch r.Reason {
+		case vault.CodeUsed:
 			words = text.CodeUsed
+		case vault.ClockBehind:
+			words = text.ClockBehind
 		}
 		t.say(wire.MessageWarn, words)
 	case vault.WrongPassword:

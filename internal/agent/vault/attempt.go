@@ -35,6 +35,7 @@ const (
 	WrongPassword    = "wrong-password"
 	WrongCode        = "wrong-code"
 	CodeUsed         = "code-used"
+	ClockBehind      = "clock-behind"
 	TriesUsedUp      = string(policy.ReasonVaultTries)
 	RemoteUsedUp     = string(policy.ReasonVaultRemote)
 	SigninsUsedUp    = string(policy.ReasonVaultSignins)
@@ -52,9 +53,6 @@ type Result struct {
 	Class   string
 	Left    Left
 	KDF     time.Duration // that the password's derivation took
-	// ClockBehind says that the clock lies before the highest time seen, so that
-	// codes of an authenticator app can not match.
-	ClockBehind bool
 }
 
 // Left is what is left until the machine must meet the server again.
@@ -185,7 +183,12 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 	case used:
 		return Result{Reason: CodeUsed}, nil, nil
 	}
-	return Result{Reason: WrongCode, ClockBehind: v.clockBehind()}, nil, nil
+	if v.clockBehind() && slices.ContainsFunc(a.Codes, ofApp) {
+		// The clock lies before the highest time seen, so that codes of an authenticator
+		// app can not match: that is not the person's mistake.
+		return Result{Reason: ClockBehind}, nil, nil
+	}
+	return Result{Reason: WrongCode}, nil, nil
 }
 
 // check compares one typed code. A code that no authenticator or backup code has
@@ -245,6 +248,12 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 func (v *Vault) proved(s wire.Spent, code []byte) *wire.Spent {
 	s.Proof = wire.SpentProof(v.cfg.MachineID, s, code)
 	return &s
+}
+
+// ofApp tells whether a code has the form of an authenticator app's.
+func ofApp(code secret.Bytes) bool {
+	_, backup := codeForm(code)
+	return backup.Empty()
 }
 
 // clockBehind tells whether the clock lies so far before the highest time seen

@@ -421,10 +421,16 @@ func (v *Vault) complete(e event.Event) (event.Event, error) {
 // is spent; a journal that ends before it has lost entries.
 func (v *Vault) settleJournal() {
 	want, head := v.led.Journal, v.jour.head()
-	if n := v.jour.highest(); v.st.Class == ClassSoftware && n > v.next() {
-		// The only one of the files that was put back: others know better.
-		v.fail(because(policy.ReasonVaultRolledBack, "the ledger has number %d, the journal tells of %d: an older ledger was put back", v.led.Counter, n))
-		return
+	if v.st.Class == ClassSoftware {
+		// Where no TPM says whether the ledger is the newest, the journal may know better.
+		if n := v.jour.highest(); n > v.next() {
+			v.fail(because(policy.ReasonVaultRolledBack, "the ledger has number %d, the journal tells of %d: an older ledger was put back", v.led.Counter, n))
+			return
+		}
+		if want.Seq < v.jour.base.Seq {
+			v.fail(because(policy.ReasonVaultRolledBack, "the ledger knows the journal up to %d, the journal begins at %d: an older ledger was put back", want.Seq, v.jour.base.Seq))
+			return
+		}
 	}
 	if have, ok := v.jour.hashAt(want.Seq); ok && bytes.Equal(have, want.Hash) {
 		for _, e := range v.jour.entries {

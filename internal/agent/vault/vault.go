@@ -248,10 +248,28 @@ func (v *Vault) judged() time.Time {
 func (v *Vault) Contacted(server time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.led != nil {
-		v.led.Highest = clock.Micros(server)
+	if v.led == nil {
+		return
+	}
+	v.led.Highest = clock.Micros(server)
+	if v.problem != "" {
+		return
+	}
+	switch off := v.now().Sub(server); {
+	case off < -clockWrong:
+		v.tell(event.ClockJump, ClockBehind, off.Round(time.Second).String())
+	case off > clockWrong:
+		v.tell(event.ClockJump, "clock-ahead", "+"+off.Round(time.Second).String())
+	default:
+		delete(v.told, told(event.ClockJump, ClockBehind, ""))
+		delete(v.told, told(event.ClockJump, "clock-ahead", ""))
 	}
 }
+
+// clockWrong is by how much this machine's clock may differ from the server's before
+// it is told; codes of authenticator apps match half a minute off, or what the machine
+// has learnt.
+const clockWrong = 5 * time.Minute
 
 // HighestTime is the highest time seen; zero if there is none.
 func (v *Vault) HighestTime() time.Time {
@@ -411,10 +429,18 @@ func (v *Vault) Close() error {
 	return v.lock.Close()
 }
 
+// told is under what a problem is remembered that was told.
+func told(t event.Type, reason policy.Reason, subject string) string {
+	if t == event.ClockJump {
+		subject = "" // by how much
+	}
+	return string(t) + " " + string(reason) + " " + subject
+}
+
 // tell journals a problem once per kind and start, so that the server learns
 // what was noticed while it was away.
 func (v *Vault) tell(t event.Type, reason policy.Reason, subject string) {
-	key := string(t) + string(reason) + subject
+	key := told(t, reason, subject)
 	if v.told[key] || v.led == nil {
 		return
 	}
