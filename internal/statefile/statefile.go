@@ -93,6 +93,9 @@ func Replace(path string, data []byte) (err error) {
 		return err
 	}
 	failpoint.Hit("statefile.written")
+	// To free what the old file holds can take longer than all the rest (a millisecond on ext4, more on a disk that is
+	// told of free blocks). It is done when nobody has the file open any more, and nobody waits for that.
+	defer letGo(path)()
 	if err := os.Rename(part, path); err != nil {
 		return err
 	}
