@@ -35,11 +35,11 @@ type gathering struct {
 
 // word is what the crowd says when asked.
 type word struct {
-	Ready   int     `json:"ready"`            // machines that have their policy and wait
-	Told    []int64 `json:"told,omitempty"`   // unix nanoseconds at which a machine got a newer policy, since the last mark
+	Ready   int     `json:"ready"`             // machines that have their policy and wait
+	Told    []int64 `json:"told,omitempty"`    // unix nanoseconds at which a machine got a newer policy, since the last mark
 	Refused []int64 `json:"refused,omitempty"` // at which one got its refusal, since the last mark
-	Failed  int64   `json:"failed"`           // requests without a good answer
-	Why     string  `json:"why,omitempty"`    // the last of these
+	Failed  int64   `json:"failed"`            // requests without a good answer
+	Why     string  `json:"why,omitempty"`     // the last of these
 }
 
 // crowdMain is the other process: it answers each line with a word.

@@ -29,6 +29,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
@@ -41,17 +52,6 @@ import (
 	"latchkey/internal/server/turnstile"
 	"latchkey/internal/text"
 	"latchkey/internal/wire"
-	"log/slog"
-	"math"
-	"net"
-	"net/http"
-	"net/netip"
-	"runtime/debug"
-	"slices"
-	"strconv"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // Signin carries the sign-in conversations.
@@ -99,7 +99,6 @@ const (
 	maxPatience = 55 * time.Second
 	postTime    = 5 * time.Second
 	longTime    = 18 * time.Second // bundles and journals; agents wait 20 s for them
-	lookAgain   = 15 * time.Second // how often a poll looks without having been woken
 	writeTime   = 10 * time.Second
 )
 
@@ -113,10 +112,12 @@ type API struct {
 	crowds   *limiter // of networks that are too many
 	places   *turnstile.Turnstile
 
-	polls   atomic.Int64
-	stop    chan struct{}
-	stopped sync.Once
-	work    sync.WaitGroup
+	polls     atomic.Int64
+	gate      chan struct{} // polls that look
+	sightings sightings
+	stop      chan struct{}
+	stopped   sync.Once
+	work      sync.WaitGroup
 }
 
 // New makes the door.
@@ -129,7 +130,7 @@ func New(c Config) *API {
 		c.Observe = func(string, int, time.Duration) {}
 	}
 	a := &API{
-		c: c, mux: http.NewServeMux(), stop: make(chan struct{}),
+		c: c, mux: http.NewServeMux(), stop: make(chan struct{}), gate: gates(),
 		machines: newLimiter(c.PerMachine.or(Rate{PerSecond: 20, Burst: 60}), c.Clock),
 		joins:    newLimiter(c.PerAddress.or(Rate{PerSecond: 5, Burst: 50}), c.Clock),
 		notices:  newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
@@ -149,7 +150,7 @@ func New(c Config) *API {
 	a.handle("POST "+wire.PathRenew, expired, postTime, a.renew)
 	a.handle("GET "+wire.PathProbe, pending, postTime, a.probe)
 	a.handle("POST "+wire.PathHello, pending, postTime, a.hello)
-	a.handle("GET "+wire.PathChanges, pending, maxPatience+writeTime, a.changes)
+	a.handle("GET "+wire.PathChanges, waiting, maxPatience+writeTime, a.changes)
 	a.handle("POST "+wire.PathStep, active, postTime, a.step)
 	a.handle("POST "+wire.PathPrepare, active, postTime, a.prepare)
 	a.handle("POST "+wire.PathPermit, active, postTime, a.permit)
@@ -276,7 +277,7 @@ func (a *API) Server() *http.Server {
 		MaxHeaderBytes:    16 << 10,
 		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
 			if tc, ok := c.(*tls.Conn); ok {
-				ctx = context.WithValue(ctx, connection{}, tc.NetConn())
+				ctx = context.WithValue(ctx, connection{}, &caller{conn: tc.NetConn()})
 			}
 			return ctx
 		},
@@ -286,6 +287,17 @@ func (a *API) Server() *http.Server {
 
 // connection is the key of a request's connection in its context.
 type connection struct{}
+
+// caller is who is at the other end of a connection.
+type caller struct {
+	conn  net.Conn
+	known atomic.Pointer[known]
+}
+
+type known struct {
+	cert *x509.Certificate
+	id   string
+}
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -356,6 +368,7 @@ const (
 	pending            // and those that wait for approval
 	expired            // and those whose certificate has expired
 	nobody             // and those without a certificate
+	waiting            // as pending: the long poll
 )
 
 // request is one call as the routes see it.
@@ -366,6 +379,7 @@ type request struct {
 	version int64
 	cert    *x509.Certificate
 	m       db.Machine // zero with may nobody
+	poll    *poll      // only of a poll
 }
 
 // route answers with a body, or nil for 204.
@@ -379,8 +393,14 @@ func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
 		defer cancel()
 		// A client that reads or writes slowly costs no more than the limit.
 		rc := http.NewResponseController(sw)
-		_ = rc.SetWriteDeadline(clock.Deadline(limit + writeTime))
+		if who != waiting { // which writes nothing for a long time
+			_ = rc.SetWriteDeadline(clock.Deadline(limit + writeTime))
+		}
 		out, err := a.serve(ctx, r, who, do)
+		if who == waiting {
+			a.depart(r) // whoever reads the answer slowly holds no place
+			_ = rc.SetWriteDeadline(clock.Deadline(writeTime))
+		}
 		failpoint.Hit("agentapi.answering")
 		if err != nil {
 			a.fail(hr.Context(), r, err)
@@ -417,6 +437,11 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 		}
 		return do(ctx, r)
 	}
+	if who == waiting {
+		if err := a.arrive(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	if err := a.identify(ctx, r, who); err != nil {
 		return nil, err
 	}
@@ -448,14 +473,14 @@ func (a *API) identify(ctx context.Context, r *request, who may) error {
 		return fault.Newf(fault.Unauthorized, "Machines show their certificate here.")
 	}
 	r.cert = r.TLS.PeerCertificates[0]
-	id, over, err := a.c.CA.Recognise(r.cert)
+	id, over, err := a.recognise(r)
 	if err != nil {
 		return fault.New(fault.MachineUnknown, err)
 	}
-	if c, ok := r.Context().Value(connection{}).(net.Conn); ok {
-		turnstile.Known(c, id) // a request is behind the proof that it has the key
+	if r.poll != nil {
+		a.hear(r, id)
 	}
-	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert)); err != nil {
+	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert), r.poll); err != nil {
 		return err
 	}
 	switch {
@@ -467,22 +492,47 @@ func (a *API) identify(ctx context.Context, r *request, who may) error {
 	return nil
 }
 
-// standing looks the machine up as it is now. Whatever is not active or waiting
-// is refused.
-func (a *API) standing(ctx context.Context, id, serial string) (m db.Machine, err error) {
+// recognise tells whose certificate it is, and whether it has expired. The signature
+// was looked at once for each connection; what changes with time is looked at now.
+func (a *API) recognise(r *request) (id string, over bool, err error) {
+	c, ok := r.Context().Value(connection{}).(*caller)
+	now := a.c.Clock.Now()
+	if ok {
+		if k := c.known.Load(); k != nil && k.cert == r.cert && now.After(r.cert.NotBefore) && now.Before(r.cert.NotAfter) {
+			return k.id, false, nil
+		}
+	}
+	if id, over, err = a.c.CA.Recognise(r.cert); err != nil || !ok {
+		return id, over, err
+	}
+	turnstile.Known(c.conn, id) // a request is behind the proof that it has the key
+	if !over {
+		c.known.Store(&known{r.cert, id})
+	}
+	return id, over, nil
+}
+
+// standing looks the machine up as it is now, and for a poll what is new to it.
+// Whatever is not active or waiting is refused.
+func (a *API) standing(ctx context.Context, id, serial string, p *poll) (m db.Machine, err error) {
 	revoked := false
 	err = a.c.Store.Read(ctx, func(q *store.Queries) error {
 		if m, err = q.GetMachine(ctx, id); err != nil {
 			return err
 		}
 		c, err := q.GetMachineCertificate(ctx, serial)
-		if store.IsNotFound(err) {
+		switch {
+		case store.IsNotFound(err):
 			// Issued after the backup from which this database was restored: the
 			// machine's own state decides.
-			return nil
+		case err != nil:
+			return err
 		}
 		revoked = c.RevokedAt != 0
-		return err
+		if p == nil || revoked || m.Status != enroll.Active && m.Status != enroll.Pending {
+			return nil
+		}
+		return a.news(ctx, q, p, m)
 	})
 	switch {
 	case store.IsNotFound(err):
@@ -671,105 +721,6 @@ func (a *API) hello(ctx context.Context, r *request) (any, error) {
 		return err
 	})
 	return out, err
-}
-
-// changes is the long poll.
-func (a *API) changes(ctx context.Context, r *request) (any, error) {
-	since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
-	if err != nil || since < 0 {
-		return nil, fault.New(fault.Invalid, err).With("since", "allowed is the serial of the policy that the machine has, or 0")
-	}
-	woken, cancel := a.c.Store.Watch(r.m.ID)
-	defer cancel()
-	a.polls.Add(1)
-	defer a.polls.Add(-1)
-	ctx, end := context.WithTimeout(ctx, a.c.Patience)
-	defer end()
-	serial := ca.Serial(r.cert)
-	if err := a.seen(ctx, r); err != nil {
-		return nil, err
-	}
-	for first := true; ; first = false {
-		m := r.m
-		if !first {
-			// The patience must not end in the middle of a look.
-			look, done := context.WithTimeout(context.WithoutCancel(ctx), postTime)
-			m, err = a.standing(look, r.m.ID, serial)
-			done()
-			if err != nil {
-				r.m = m
-				return nil, err
-			}
-		}
-		if m.Serial < since && since < math.MaxInt32 {
-			if err := a.catchUp(ctx, m, since); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if m.Serial != since {
-			file, now, err := a.c.Offline.PolicyFile(context.WithoutCancel(ctx), m.ID)
-			if err != nil {
-				return nil, err
-			}
-			return wire.Changes{Serial: now, Time: clock.Micros(a.c.Clock.Now()), Policy: file}, nil
-		}
-		switch a.wait(ctx, woken) {
-		case look:
-			continue
-		case enough:
-			return wire.Changes{Serial: m.Serial, Time: clock.Micros(a.c.Clock.Now())}, nil
-		}
-	}
-}
-
-// catchUp raises the serial of a machine that has seen a higher one: the database
-// was restored from a backup, and the machine takes nothing older than it has.
-func (a *API) catchUp(ctx context.Context, m db.Machine, since int64) error {
-	a.c.Log.Warn("a machine has seen a later policy than this database: was it restored from a backup?", "machine", m.ID, "serial", m.Serial, "seen", since)
-	return a.c.Store.Update(context.WithoutCancel(ctx), func(ctx context.Context, tx *store.Tx) error {
-		_, err := tx.RaiseMachineSerial(ctx, db.RaiseMachineSerialParams{ID: m.ID, Serial: since + 1})
-		tx.Wake(m.ID)
-		return err
-	})
-}
-
-type waited int
-
-const (
-	look   waited = iota // something may have changed
-	enough               // the patience ends, or the server stops
-)
-
-func (a *API) wait(ctx context.Context, woken <-chan struct{}) waited {
-	again, cancel := context.WithTimeout(ctx, lookAgain)
-	defer cancel()
-	select {
-	case _, ok := <-woken:
-		if !ok {
-			return enough // the store was closed
-		}
-		return look
-	case <-a.stop:
-		return enough
-	case <-again.Done():
-		if ctx.Err() != nil {
-			return enough
-		}
-		return look
-	}
-}
-
-// seen notes that the machine is there, at most once a minute.
-func (a *API) seen(ctx context.Context, r *request) error {
-	now := a.c.Clock.Now()
-	if clock.Micros(now)-r.m.LastSeenAt < time.Minute.Microseconds() {
-		return nil
-	}
-	return a.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		_, err := tx.SeeMachine(ctx, db.SeeMachineParams{ID: r.m.ID, At: clock.Micros(now), Address: r.addr.String()})
-		return err
-	})
 }
 
 // maxSteps bounds a conversation.

@@ -112,26 +112,32 @@ func New(c Config) *Service { return &Service{Config: c, bundles: make(chan stru
 func (s *Service) PolicyFile(ctx context.Context, machineID string) (signed []byte, serial int64, err error) {
 	var f wire.PolicyFile
 	err = s.Store.Read(ctx, func(q *store.Queries) error {
-		f, err = s.policyFile(ctx, q, machineID)
+		m, err := q.GetMachine(ctx, machineID)
+		if err != nil {
+			return err
+		}
+		f, err = s.PolicyOf(ctx, q, m)
 		return err
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("policy file of machine %s: %w", machineID, err)
 	}
-	payload, err := json.Marshal(f)
-	if err != nil {
-		return nil, 0, err
-	}
-	signed = seal.Sign(s.Keys.Grant, seal.Policy, machineID, payload)
-	failpoint.Hit("offline.policy")
-	return signed, f.Serial, nil
+	signed, err = s.Sign(f)
+	return signed, f.Serial, err
 }
 
-func (s *Service) policyFile(ctx context.Context, q *store.Queries, machineID string) (f wire.PolicyFile, err error) {
-	m, err := q.GetMachine(ctx, machineID)
+// Sign makes a signed object of a policy file.
+func (s *Service) Sign(f wire.PolicyFile) ([]byte, error) {
+	payload, err := json.Marshal(f)
 	if err != nil {
-		return f, err
+		return nil, err
 	}
+	defer failpoint.Hit("offline.policy")
+	return seal.Sign(s.Keys.Grant, seal.Policy, f.MachineID, payload), nil
+}
+
+// PolicyOf gathers the policy file of a machine as the snapshot has it.
+func (s *Service) PolicyOf(ctx context.Context, q *store.Queries, m db.Machine) (f wire.PolicyFile, err error) {
 	now := s.Clock.Now()
 	f = wire.PolicyFile{
 		MachineID: m.ID, Serial: m.Serial, IssuedAt: clock.Micros(now), NotAfter: clock.Micros(now.Add(policyLife)),

@@ -1,6 +1,9 @@
 package store
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // everyone stands for all machines in a list of those to wake.
 const everyone = "*"
@@ -9,7 +12,7 @@ const everyone = "*"
 // the table is the truth, and whoever waits also looks by himself now and then.
 type hub struct {
 	mu       sync.Mutex
-	machines map[string]map[chan struct{}]struct{}
+	machines map[string][]chan struct{} // mostly one each
 	events   map[chan struct{}]struct{}
 	closed   bool
 }
@@ -28,18 +31,20 @@ func (s *Store) Watch(machineID string) (woken <-chan struct{}, cancel func()) {
 		return ch, func() {}
 	}
 	if h.machines == nil {
-		h.machines = map[string]map[chan struct{}]struct{}{}
+		h.machines = map[string][]chan struct{}{}
 	}
-	if h.machines[machineID] == nil {
-		h.machines[machineID] = map[chan struct{}]struct{}{}
-	}
-	h.machines[machineID][ch] = struct{}{}
+	h.machines[machineID] = append(h.machines[machineID], ch)
 	return ch, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		delete(h.machines[machineID], ch)
-		if len(h.machines[machineID]) == 0 {
+		list := h.machines[machineID]
+		i := slices.Index(list, ch)
+		switch {
+		case i < 0: // the store was closed
+		case len(list) == 1:
 			delete(h.machines, machineID)
+		default:
+			h.machines[machineID] = slices.Delete(list, i, i+1)
 		}
 	}
 }
@@ -82,13 +87,13 @@ func (h *hub) wake(machineIDs []string) {
 	for _, id := range machineIDs {
 		if id == everyone {
 			for _, chans := range h.machines {
-				for ch := range chans {
+				for _, ch := range chans {
 					poke(ch)
 				}
 			}
 			return
 		}
-		for ch := range h.machines[id] {
+		for _, ch := range h.machines[id] {
 			poke(ch)
 		}
 	}
@@ -110,7 +115,7 @@ func (h *hub) close() {
 	defer h.mu.Unlock()
 	h.closed = true
 	for _, chans := range h.machines {
-		for ch := range chans {
+		for _, ch := range chans {
 			close(ch)
 		}
 	}
