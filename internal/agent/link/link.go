@@ -25,6 +25,14 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"log/slog"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/clock"
@@ -34,13 +42,6 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/wire"
-	"log/slog"
-	"net/url"
-	"strconv"
-	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 )
 
 // Vault is what the link brings to and fetches from the machine's offline data.
@@ -232,6 +233,13 @@ func (l *Link) Server() (version string, trouble *wire.Problem) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.server, l.trouble
+}
+
+// CertificateUntil is when the machine's present certificate ends.
+func (l *Link) CertificateUntil() time.Time {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.id.MachineCertificate().NotAfter
 }
 
 // enter is the only place where the state changes.
