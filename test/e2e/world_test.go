@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -41,7 +42,8 @@ type realm struct {
 	server   *Process
 	database string // empty: SQLite in the data folder
 	offset   time.Duration
-	dir      string // of the clocks, on the host
+	extra    []string // of the server's environment
+	dir      string   // of the clocks, on the host
 	stations []*seat
 	// people are what passwords and authenticators the test has in hand.
 	people map[string]*person
@@ -57,13 +59,17 @@ type seat struct {
 	m       *Machine
 	name    string // under which it joined
 	addr    string // of the server's door for machines, as seen from here
+	port    string // of that door, if it is not agentPort
 	agent   *Process
 	tpm     *tpmtest.Emulator // nil: --tpm none
 	spec    string            // of --tpm
 	clock   string            // file
 	astray  time.Duration     // by how much this machine's clock is wrong
 	state   string
-	started int // how often the agent was
+	extra   []string // of the agent's environment
+	started int      // how often the agent was
+	// lay lays the cable; nil is Connect.
+	lay func(t testing.TB, a, b *Machine) (addrA, addrB string)
 }
 
 // person is somebody with an account on the server and on the machines.
@@ -173,7 +179,7 @@ func (w *world) startServer() {
 	if w.database != "" {
 		argv = append(argv, "--database", w.database)
 	}
-	w.server = w.srv.In(w.root).StartEnv([]string{"LATCHKEY_TEST_CLOCK=" + w.clockFile("server")}, argv...)
+	w.server = w.srv.In(w.root).StartEnv(append([]string{"LATCHKEY_TEST_CLOCK=" + w.clockFile("server")}, w.extra...), argv...)
 	w.srv.In(w.t).Until(30*time.Second, "the server serves", func() bool {
 		if !w.server.Running() {
 			w.t.Fatalf("the server ended:\n%s", w.server.Output())
@@ -257,8 +263,11 @@ func (w *world) station(name string, withTPM bool) *station {
 func (w *world) place(s *station) {
 	w.t.Helper()
 	s.m = NewMachine(w.root)
-	_, addr := Connect(w.t, s.m, w.srv)
-	s.addr = addr + ":" + agentPort
+	if s.lay == nil {
+		s.lay = Connect
+	}
+	_, addr := s.lay(w.t, s.m, w.srv)
+	s.addr = addr + ":" + cmp.Or(s.port, agentPort)
 	s.clock = w.clockFile(s.name)
 	w.stations = append(w.stations, s.seat)
 	w.turn()
@@ -270,7 +279,9 @@ func (w *world) place(s *station) {
 	s.online()
 }
 
-func (s *station) env() []string { return []string{"LATCHKEY_TEST_CLOCK=" + s.clock} }
+func (s *station) env() []string {
+	return append([]string{"LATCHKEY_TEST_CLOCK=" + s.clock}, s.extra...)
+}
 
 // join gives the machine its identity.
 func (s *station) join(options ...string) {
