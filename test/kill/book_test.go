@@ -124,6 +124,12 @@ func (w *world) counts(s *station) {
 func (w *world) reckon() {
 	w.t.Helper()
 	b := w.book
+	begun := time.Now()
+	defer func() {
+		if w.verbose {
+			w.t.Logf("reckoned in %s", time.Since(begun).Round(time.Millisecond))
+		}
+	}()
 	for _, s := range w.stations {
 		s.cable.plug()
 		s.up()

@@ -4,11 +4,13 @@ package kill
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,7 +43,14 @@ var programs = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
+// worldsAtOnce is how many worlds live at the same time: they mostly wait.
+const worldsAtOnce = 8
+
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(4*worldsAtOnce)); err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	if dir, err := programs(); err == nil {
 		_ = os.RemoveAll(dir)

@@ -27,7 +27,7 @@ var killed = []string{
 	text.DeniedUnreachable,
 	"The sign-in went on without this step. Begin again.",
 	text.Denied(policy.ReasonTPMGone, ""), text.Denied(policy.ReasonTPMBusy, ""),
-	text.Denied(policy.ReasonNoVault, ""), // between two generations
+	text.Denied(policy.ReasonNoVault, ""), text.Denied(policy.ReasonVaultUnfinished, ""), // between two generations
 }
 
 // judge says what is wrong with how a code was taken that nobody has used before.
@@ -237,7 +237,7 @@ func landing(w *world, s *station, arm func()) {
 	s.cable.plug()
 	s.up()
 	w.signin(s, attempt{who: w.alice, step: step})
-	w.wait(3*time.Second, func() bool { st, err := s.status(); return err == nil && st.Offline.Undelivered == 0 })
+	w.wait(3*time.Second, func() bool { st, err := s.status(); return err == nil && st.Offline.Undelivered == 0 || w.struck() })
 }
 
 // nobody's is a sign-in that needs no second factor, without the server.
@@ -258,7 +258,7 @@ func anew(w *world, s *station, arm func()) {
 	w.wait(10*time.Second, func() bool { u, ok := s.offline(); return ok && !u.Enrolled })
 	arm()
 	w.judge(w.signin(s, attempt{who: w.alice, full: true, step: w.fresh()}))
-	w.wait(4*time.Second, func() bool { u, ok := s.offline(); return ok && u.Enrolled })
+	w.wait(4*time.Second, func() bool { u, ok := s.offline(); return ok && u.Enrolled || w.struck() })
 	w.settled(s)
 }
 
@@ -302,7 +302,7 @@ func lift(w *world, s *station, arm func()) {
 	s.wrongOffline = 0
 	arm()
 	w.must("POST", "/offline/lift", rest.Pairs{User: w.alice.name, Machine: s.name}, nil)
-	w.wait(3*time.Second, func() bool { u, ok := s.offline(); return ok && u.Left.Tries == tries })
+	w.wait(3*time.Second, func() bool { u, ok := s.offline(); return ok && u.Left.Tries == tries || w.struck() })
 }
 
 // rules change.
@@ -312,7 +312,7 @@ func rules(w *world, s *station, arm func()) {
 	w.must("PATCH", "/policies/default", json.RawMessage(fmt.Sprintf(`{"settings":{"offline_signins":%d}}`, signins-w.rng.IntN(100))), nil)
 	w.wait(3*time.Second, func() bool {
 		st, err := s.status()
-		return err == nil && st.Offline.PolicySerial > before.Offline.PolicySerial
+		return err == nil && st.Offline.PolicySerial > before.Offline.PolicySerial || w.struck()
 	})
 }
 
@@ -410,6 +410,46 @@ func twice(w *world, _ *station, arm func()) {
 	if r := w.signin(s, attempt{who: w.alice, step: step}); r.verdict != allow {
 		w.judge(r)
 	}
+}
+
+// walkout is a guess of somebody who never asks what came of it: the server dies over it, and it is counted all the same.
+func walkout(w *world, _ *station, arm func()) {
+	s := w.stations[0]
+	s.up()
+	w.calm(s, attempt{who: w.alice})
+	m := w.speaker(s)
+	id := newID()
+	if reply, err := m.step(id, 1, m.begin(w.alice.name, w.book.tag(w.name))); err != nil || reply.Prompt == nil {
+		w.fatal("a conversation does not begin: %+v %v", reply, err)
+	}
+	was := w.failures(s)
+	died := w.server.died()
+	arm()
+	_, err := m.once(id, 2, answer(w.wrong()))
+	if !w.struck() && err != nil {
+		w.t.Errorf("an answer is not taken: %v", err)
+	}
+	if err != nil {
+		w.until(5*time.Second, "the server is back", func() bool { return w.server.died() > died && w.call("GET", "/status", nil, nil) == nil })
+	}
+	s.wrongOnline = was + 1 // every point of these scenes lies behind the count
+	w.counts(s)
+}
+
+// commute is a sign-in with the server, and the same code without it and with it again.
+func commute(w *world, s *station, arm func()) {
+	s.ready()
+	a := attempt{who: w.alice, step: w.fresh()}
+	arm()
+	w.judge(w.signin(s, a))
+	w.settled(s)
+	s.cable.pull()
+	w.signin(s, attempt{who: w.alice, step: a.step})
+	s.cable.plug()
+	if w.rng.IntN(2) == 0 {
+		s.up()
+	}
+	w.signin(s, attempt{who: w.alice, step: a.step})
 }
 
 // guest lets another machine join, and sends it away again.
