@@ -50,21 +50,21 @@ func (a *agent) connection(ctx context.Context, c net.Conn) {
 	}
 	leave, ok := a.limits.enter(who)
 	if !ok {
-		a.log.Warn("too many connections", "uid", who.uid)
+		a.complain("too many connections", "uid", who.uid)
 		_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
 		return
 	}
 	defer leave()
 	if err := ac.Greet(beginTime, textTooOld); err != nil {
 		if errors.Is(err, shim.ErrVersion) {
-			a.log.Error("a sign-in module speaks another version", "pid", who.peer.PID, "exe", who.peer.Exe, "err", err)
+			a.complain("a sign-in module speaks another version", "uid", who.uid, "pid", who.peer.PID, "exe", text.CleanN(who.peer.Exe, 256), "err", err)
 		}
 		return
 	}
 	m, err := ac.Receive(beginTime)
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
-			a.log.Warn("a message of a shim could not be read", "uid", who.uid, "pid", who.peer.PID, "err", err)
+			a.complain("a message of a shim could not be read", "uid", who.uid, "pid", who.peer.PID, "err", err)
 			_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
 		}
 		return
@@ -78,6 +78,18 @@ func (a *agent) connection(ctx context.Context, c net.Conn) {
 	default:
 		_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
 	}
+}
+
+// complain logs what strangers cause, a bounded number of lines.
+func (a *agent) complain(msg string, args ...any) {
+	unsaid, ok := a.limits.line()
+	if !ok {
+		return
+	}
+	if unsaid > 0 {
+		args = append(args, "lines_left_out", unsaid)
+	}
+	a.log.Warn(msg, args...)
 }
 
 func (a *agent) identify(c net.Conn) (caller, error) {
@@ -98,15 +110,15 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 	s, known := serviceOf(m.Service)
 	s.remote = s.remote || m.RHost != "" || m.Scope == shim.ScopeRemote
 	if !known {
-		a.log.Warn("a service that the agent does not know is taken for a logon", "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
+		a.complain("a service that the agent does not know is taken for a logon", "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
 	}
 	if !s.runs(who.peer.Exe) {
-		a.log.Warn("a program calls itself another service", "service", text.CleanN(m.Service, 64), "exe", who.peer.Exe, "pid", who.peer.PID, "uid", who.uid)
+		a.complain("a program calls itself another service", "service", text.CleanN(m.Service, 64), "exe", text.CleanN(who.peer.Exe, 256), "pid", who.peer.PID, "uid", who.uid)
 	}
 	if k := behind(who, m); k != "" {
 		leave, ok := a.limits.behind(k)
 		if !ok {
-			a.log.Warn("too many sign-ins of one caller", "caller", text.CleanN(k, 64), "service", text.CleanN(m.Service, 64))
+			a.complain("too many sign-ins of one caller", "caller", text.CleanN(k, 64), "service", text.CleanN(m.Service, 64))
 			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
 			return
 		}
@@ -115,7 +127,7 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 	if s.remote && (m.Phase == shim.PhaseAuth || m.Phase == shim.PhaseChauthtok) {
 		leave, ok := a.limits.fromAfar()
 		if !ok {
-			a.log.Warn("too many sign-ins from over the network", "service", text.CleanN(m.Service, 64), "from", text.CleanN(m.RHost, 64))
+			a.complain("too many sign-ins from over the network", "service", text.CleanN(m.Service, 64), "from", text.CleanN(m.RHost, 64))
 			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
 			return
 		}
@@ -167,14 +179,14 @@ func (a *agent) quiet(who caller, m shim.Start) shim.FromAgent {
 func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s service, m shim.Start) {
 	r, why := a.request(ctx, who, s, m)
 	if why != "" {
-		a.log.Warn("a caller may not do what it asked for", "uid", who.uid, "pid", who.peer.PID, "exe", who.peer.Exe, "user", text.CleanN(m.User, 64), "service", text.CleanN(m.Service, 64))
+		a.complain("a caller may not do what it asked for", "uid", who.uid, "pid", who.peer.PID, "exe", text.CleanN(who.peer.Exe, 256), "user", text.CleanN(m.User, 64), "service", text.CleanN(m.Service, 64))
 		_ = ac.Send(shim.Deny{Text: why}, sendTime)
 		return
 	}
 	if r.Unprivileged {
 		leave, ok := a.limits.unlock(who.uid)
 		if !ok {
-			a.log.Warn("too many unlocks", "uid", who.uid)
+			a.complain("too many unlocks", "uid", who.uid)
 			_ = ac.Send(shim.Deny{Text: textBusy}, sendTime)
 			return
 		}

@@ -24,6 +24,8 @@ type limits struct {
 	running map[uint32]int // unlocks under way by uid
 	sources map[string]*bucket
 	network bucket // of all sources together
+	lines   bucket // of the log about all of these
+	unsaid  int
 }
 
 // The bounds.
@@ -47,6 +49,10 @@ const (
 	sourceRate, sourceBurst = 2, 15 // of one address, or one /64
 )
 
+// How many lines of the log strangers may cause in the long run (per second) and at
+// once: whoever is refused a thousand times a second must not fill the disk with it.
+const linesRate, linesBurst = 1, 30
+
 // bucket holds what somebody has left.
 type bucket struct {
 	left float64
@@ -64,7 +70,7 @@ func (b *bucket) fill(now time.Time, perSecond, burst float64) {
 func newLimits(clk clock.Clock) *limits {
 	return &limits{
 		clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}, callers: map[string]int{},
-		sources: map[string]*bucket{}, network: bucket{left: afarBurst, at: clk.Now()},
+		sources: map[string]*bucket{}, network: bucket{left: afarBurst, at: clk.Now()}, lines: bucket{left: linesBurst, at: clk.Now()},
 	}
 }
 
@@ -174,6 +180,21 @@ func neighbourhood(host string) string {
 		}
 	}
 	return a.String()
+}
+
+// line tells whether one more line about strangers may be logged, and how many were
+// not since the last one.
+func (l *limits) line() (unsaid int, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines.fill(l.clk.Now(), linesRate, linesBurst)
+	if l.lines.left < 1 {
+		l.unsaid++
+		return 0, false
+	}
+	l.lines.left--
+	unsaid, l.unsaid = l.unsaid, 0
+	return unsaid, true
 }
 
 // unlock takes a place for an unlock of an unprivileged caller.

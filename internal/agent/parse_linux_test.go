@@ -398,6 +398,16 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 	if one != sourceRate {
 		t.Errorf("one network had %d in a second", one)
 	}
+	said, left := 0, 0
+	for range 1000 {
+		if _, ok := l.line(); ok {
+			said++
+		}
+	}
+	clk.Advance(time.Second)
+	if left, _ = l.line(); said != linesBurst || left != 1000-linesBurst {
+		t.Errorf("%d lines of a thousand were logged, %d are said to be left out", said, left)
+	}
 	for i := range 3 * maxSources {
 		clk.Advance(time.Second)
 		l.judge(fmt.Sprintf("198.51.%d.%d", i/256, i%256))

@@ -104,6 +104,7 @@ var Reasons = map[string]string{
 	"code-was-not-typed-here":      "The journal reports a code as spent without the proof that somebody typed it on the machine.",
 	"hash-differs":                 "An entry of the journal was edited.",
 	"journal-restored":             "An older journal was put back.",
+	"no-sign-in-entitles":          "The machine asked for offline data of somebody who has not just signed in there with a second factor.",
 	"not-a-machines-event":         "The journal holds a type of event that no machine writes.",
 	"not-a-user-of-this-machine":   "The journal names a user who has no offline data there.",
 	"not-this-users-authenticator": "The journal names an authenticator or a backup code that is not this user's.",

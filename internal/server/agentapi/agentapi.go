@@ -567,6 +567,8 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 		// A sign-in that fails by it. At a greeting it is how a newer agent learns
 		// what the server speaks.
 		a.refused(r, f)
+	case f.Code == fault.Forbidden:
+		a.overreach(r, err)
 	default:
 		a.c.Log.Debug("a request was refused", "path", r.URL.Path, "machine", r.m.ID, "error", err)
 	}
@@ -609,6 +611,21 @@ func (a *API) refused(r *request, f *fault.Fault) {
 	}
 	a.note(e)
 }
+
+// overreach leaves an event about a machine that asked for offline data to which no
+// sign-in entitles it, at most one a minute for each.
+func (a *API) overreach(r *request, cause error) {
+	a.c.Log.Warn("a machine asked for offline data to which no sign-in entitles it", "machine", r.m.ID, "path", r.URL.Path, "error", cause)
+	if a.notices.take("forbidden " + r.m.ID) {
+		a.note(event.Event{
+			Type: event.VaultRefused, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Address: r.addr.String(), Outcome: "deny",
+			Reason: reasonNotEntitled,
+		})
+	}
+}
+
+// reasonNotEntitled is why offline data is refused to a machine (O4).
+const reasonNotEntitled = "no-sign-in-entitles"
 
 // note writes an event that nobody waits for.
 func (a *API) note(e event.Event) {

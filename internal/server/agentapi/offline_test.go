@@ -330,6 +330,16 @@ func TestWhoMayNotHaveOfflineData(t *testing.T) {
 			return err
 		})
 		m.fails("POST", wire.PathPrepare, wire.Prepare{Conversation: conv, Class: "software", HavePassword: true}, "forbidden")
+		r.api.Stop() // which waits for events
+		refusals := 0
+		for _, e := range r.events(event.VaultRefused) {
+			if e.Reason == "no-sign-in-entitles" && e.MachineID == m.id {
+				refusals++
+			}
+		}
+		if refusals != 1 {
+			t.Errorf("%d events of what the machine may not have: one a minute", refusals)
+		}
 		r.read(func(q *store.Queries) error {
 			vs, err := q.ListVaultsOfUser(t.Context(), alice.id)
 			if len(vs) != 0 {
