@@ -33,6 +33,10 @@ func (r *running) jobs() []job {
 			_, err := r.sign.Expire(ctx)
 			return err
 		}},
+		{"make room for garbage", roomEvery, func(context.Context) error {
+			r.makeRoom()
+			return nil
+		}},
 		{"record the head of the event chain", time.Hour, func(ctx context.Context) error {
 			return checkpoint.Write(ctx, checkpoint.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Log: r.Log})
 		}},

@@ -106,6 +106,8 @@ type running struct {
 	off   *offline.Service
 	stats *stats
 
+	percent int // the collector's, as it was set last
+
 	made   []string // what the first start has made, for people
 	addrs  Addresses
 	failed chan error

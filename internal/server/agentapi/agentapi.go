@@ -189,10 +189,11 @@ func (a *API) conf(certificate func(*tls.ClientHelloInfo) (*tls.Certificate, err
 	conf.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		c := conf.Clone()
 		c.GetConfigForClient = nil
+		from := hello.Conn.RemoteAddr() // hello itself would live as long as the connection
 		c.VerifyConnection = func(cs tls.ConnectionState) error {
 			err := a.verify(cs)
 			if err != nil {
-				a.foreign(hello.Conn.RemoteAddr(), cs.PeerCertificates[0], err)
+				a.foreign(from, cs.PeerCertificates[0], err)
 			}
 			return err
 		}
@@ -270,7 +271,9 @@ func (a *API) Server() *http.Server {
 	return &http.Server{
 		Handler:   a,
 		Protocols: p,
-		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: 64, MaxReadFrameSize: 64 << 10},
+		// The tables that headers are compressed with are small: there are two for each
+		// machine, and they save nothing in a loop of one request a minute.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 64, MaxReadFrameSize: 64 << 10, MaxDecoderHeaderTableSize: 256, MaxEncoderHeaderTableSize: 256},
 		// No ReadTimeout: it would end a poll over HTTP/1.1. Each body has its own.
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
@@ -311,11 +314,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			if v == http.ErrAbortHandler {
 				panic(v)
 			}
-			id := store.NewID()
-			a.c.Log.Error("a request panicked", "id", id, "route", route, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			if sw.status == 0 {
-				a.problem(sw, db.Machine{}, fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id))
-			}
+			a.panicked(sw, route, v)
 		}
 		a.c.Observe(route, sw.status, a.c.Clock.Now().Sub(begun))
 	}()
@@ -328,14 +327,31 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		// Agents say how long a body is. Where length and chunks are both said, two
 		// readers could see two requests: nothing behind this one is read.
 		w.Header().Set("Connection", "close")
-		a.problem(sw, db.Machine{}, fault.Newf(fault.BadRequest, "The length of the body must be said in Content-Length."))
+		a.problem(sw, nil, fault.Newf(fault.BadRequest, "The length of the body must be said in Content-Length."))
 		return
 	}
 	if route == "" {
-		a.problem(sw, db.Machine{}, fault.Newf(fault.NotFound, "There is no such address here. This is the machines' door of a Latchkey server."))
+		a.nowhere(sw)
 		return
 	}
 	a.mux.ServeHTTP(sw, r)
+}
+
+// What a poll has on its stack while it waits is there once for each machine: what
+// is not needed then is kept out of line.
+
+//go:noinline
+func (a *API) panicked(sw *statusWriter, route string, v any) {
+	id := store.NewID()
+	a.c.Log.Error("a request panicked", "id", id, "route", route, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	if sw.status == 0 {
+		a.problem(sw, nil, fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id))
+	}
+}
+
+//go:noinline
+func (a *API) nowhere(sw *statusWriter) {
+	a.problem(sw, nil, fault.Newf(fault.NotFound, "There is no such address here. This is the machines' door of a Latchkey server."))
 }
 
 type statusWriter struct {
@@ -393,7 +409,9 @@ func (a *API) handle(pattern string, who may, limit time.Duration, do route) {
 		defer cancel()
 		// A client that reads or writes slowly costs no more than the limit.
 		rc := http.NewResponseController(sw)
-		if who != waiting { // which writes nothing for a long time
+		if who == waiting { // which writes nothing for a long time
+			defer a.depart(r) // whatever happens
+		} else {
 			_ = rc.SetWriteDeadline(clock.Deadline(limit + writeTime))
 		}
 		out, err := a.serve(ctx, r, who, do)
@@ -572,13 +590,13 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 	default:
 		a.c.Log.Debug("a request was refused", "path", r.URL.Path, "machine", r.m.ID, "error", err)
 	}
-	a.problem(r.w, r.m, f)
+	a.problem(r.w, &r.m, f)
 }
 
-func (a *API) problem(w *statusWriter, m db.Machine, f *fault.Fault) {
+func (a *API) problem(w *statusWriter, m *db.Machine, f *fault.Fault) {
 	p := wire.Problem{Code: string(f.Code), Detail: f.Public()}
-	if f.Code == fault.MachineRefused {
-		p.Refusal = a.c.Enroll.Refusal(m)
+	if f.Code == fault.MachineRefused && m != nil {
+		p.Refusal = a.c.Enroll.Refusal(*m)
 	}
 	body, err := json.Marshal(p)
 	if err != nil {

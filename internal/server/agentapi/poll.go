@@ -91,41 +91,66 @@ func (a *API) news(ctx context.Context, q *store.Queries, p *poll, m db.Machine)
 
 // changes is the long poll. The machine was looked up on the way here.
 func (a *API) changes(ctx context.Context, r *request) (any, error) {
-	p := r.poll
 	a.polls.Add(1)
 	defer a.polls.Add(-1)
 	ctx, end := context.WithTimeout(ctx, a.c.Patience)
 	defer end()
-	serial := ca.Serial(r.cert)
 	a.seen(r)
 	for {
-		switch {
-		case p.behind(r.m.Serial):
-			if err := a.catchUp(ctx, r.m, p.since); err != nil {
-				return nil, err
-			}
-		case p.file != nil:
-			signed, err := a.c.Offline.Sign(*p.file)
-			if err != nil {
-				return nil, err
-			}
-			return wire.Changes{Serial: p.file.Serial, Time: clock.Micros(a.c.Clock.Now()), Policy: signed}, nil
-		default:
-			a.leave(p)
-			r.m = db.Machine{ID: r.m.ID, Name: r.m.Name}
-			if !a.wait(ctx, p.woken) || a.enter(ctx, p) != nil {
-				return wire.Changes{Serial: p.since, Time: clock.Micros(a.c.Clock.Now())}, nil
-			}
+		c, err := a.decide(ctx, r)
+		if c != nil || err != nil {
+			return c, err
 		}
-		// The patience must not end in the middle of a look.
-		look, done := context.WithTimeout(context.WithoutCancel(ctx), postTime)
-		m, err := a.standing(look, r.m.ID, serial, p)
-		done()
-		r.m = m
-		if err != nil {
+		if !a.wait(ctx, r.poll.woken) || a.enter(ctx, r.poll) != nil {
+			return a.unchanged(r)
+		}
+		if err := a.lookAgain(ctx, r); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// decide answers by what the last look has found; without an answer the poll waits,
+// outside of the gate.
+//
+//go:noinline
+func (a *API) decide(ctx context.Context, r *request) (any, error) {
+	p := r.poll
+	for p.behind(r.m.Serial) {
+		if err := a.catchUp(ctx, r.m, p.since); err != nil {
+			return nil, err
+		}
+		if err := a.lookAgain(ctx, r); err != nil {
+			return nil, err
+		}
+	}
+	if p.file != nil {
+		signed, err := a.c.Offline.Sign(*p.file)
+		if err != nil {
+			return nil, err
+		}
+		return wire.Changes{Serial: p.file.Serial, Time: clock.Micros(a.c.Clock.Now()), Policy: signed}, nil
+	}
+	a.leave(p)
+	r.m = db.Machine{ID: r.m.ID, Name: r.m.Name}
+	return nil, nil //nolint:nilnil // neither is: wait
+}
+
+//go:noinline
+func (a *API) unchanged(r *request) (any, error) {
+	return wire.Changes{Serial: r.poll.since, Time: clock.Micros(a.c.Clock.Now())}, nil
+}
+
+// lookAgain looks the machine up.
+//
+//go:noinline
+func (a *API) lookAgain(ctx context.Context, r *request) error {
+	// The patience must not end in the middle of a look.
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), postTime)
+	defer done()
+	m, err := a.standing(ctx, r.m.ID, ca.Serial(r.cert), r.poll)
+	r.m = m
+	return err
 }
 
 // catchUp raises the serial of a machine that has seen a higher one: the database
