@@ -177,6 +177,9 @@ func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.
 	v.mu.Lock()
 	err := v.room(userRoom) // or what is there stays
 	if err == nil {
+		err = v.unfinished(ctx, o.UserID)
+	}
+	if err == nil {
 		_, err = v.wipe(ctx, o.UserID, nextGeneration)
 	}
 	if err == nil && p.Class == ClassTPM {
@@ -230,6 +233,22 @@ func (v *Vault) generation(ctx context.Context, o Offer, p wire.Prepare, r wire.
 	}
 	failpoint.Hit("vault.enrol.saved")
 	return s.Ready(ctx, wire.Ready{Conversation: o.Conversation, UserID: o.UserID, Generation: r.Generation})
+}
+
+// unfinished says in the ledger that a user's data is being made anew, before its
+// indices leave the TPM: where the machine stops in between, that is what is told.
+func (v *Vault) unfinished(ctx context.Context, userID string) error {
+	us := v.user(userID)
+	if us.Generation == 0 {
+		return nil
+	}
+	before := us.Problem
+	us.Problem = policy.ReasonVaultUnfinished
+	err := v.save(ctx)
+	if err != nil {
+		us.Problem = before
+	}
+	return err
 }
 
 func (v *Vault) defineInTPM(ctx context.Context, o Offer, op *opener, next userState, derived secret.Bytes, r wire.PrepareReply, s Server) error {
