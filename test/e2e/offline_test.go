@@ -24,7 +24,7 @@ import (
 // Sign-ins without the server, on the real programs, with a TPM and without.
 
 // refused fails unless the sign-in was denied with the text of the reason.
-func refused(t *testing.T, r Result, why policy.Reason) {
+func refused(t testing.TB, r Result, why policy.Reason) {
 	t.Helper()
 	opened(t, r, false)
 	// Whom to ask comes behind it, and differs.

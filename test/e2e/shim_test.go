@@ -70,7 +70,7 @@ func machine(t *testing.T, file string) (*Machine, int) {
 }
 
 // opened fails the test unless the sign-in went through as wanted.
-func opened(t *testing.T, r Result, want bool) {
+func opened(t testing.TB, r Result, want bool) {
 	t.Helper()
 	if r.Opened != want || (want && r.Unasked != "") {
 		t.Errorf("opened: %v, exit %d after %v, prompt that did not come: %q\n%s", r.Opened, r.Exit, r.Took, r.Unasked, r.Output)
@@ -78,7 +78,7 @@ func opened(t *testing.T, r Result, want bool) {
 }
 
 // shows fails the test unless the person saw (or did not see) the text.
-func shows(t *testing.T, r Result, text string, want bool) {
+func shows(t testing.TB, r Result, text string, want bool) {
 	t.Helper()
 	if strings.Contains(r.Output, text) != want {
 		t.Errorf("shows %q: %v\n%s", text, !want, r.Output)

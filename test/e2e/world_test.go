@@ -40,10 +40,12 @@ type realm struct {
 	root     testing.TB
 	srv      *Machine
 	server   *Process
-	database string // empty: SQLite in the data folder
+	database string   // empty: SQLite in the data folder
+	options  []string // further ones of latchkeyd serve
 	offset   time.Duration
-	extra    []string // of the server's environment
-	dir      string   // of the clocks, on the host
+	astray   time.Duration // by how much the server's clock is wrong
+	extra    []string      // of the server's environment
+	dir      string        // of the clocks, on the host
 	stations []*seat
 	// people are what passwords and authenticators the test has in hand.
 	people map[string]*person
@@ -149,7 +151,7 @@ func (w *world) turn() {
 			w.t.Fatal(err)
 		}
 	}
-	write(w.clockFile("server"), w.offset)
+	write(w.clockFile("server"), w.offset+w.astray)
 	for _, s := range w.stations {
 		write(s.clock, w.offset+s.astray)
 	}
@@ -179,6 +181,7 @@ func (w *world) startServer() {
 	if w.database != "" {
 		argv = append(argv, "--database", w.database)
 	}
+	argv = append(argv, w.options...)
 	w.server = w.srv.In(w.root).StartEnv(append([]string{"LATCHKEY_TEST_CLOCK=" + w.clockFile("server")}, w.extra...), argv...)
 	w.srv.In(w.t).Until(30*time.Second, "the server serves", func() bool {
 		if !w.server.Running() {
@@ -280,7 +283,15 @@ func (w *world) place(s *station) {
 }
 
 func (s *station) env() []string {
-	return append([]string{"LATCHKEY_TEST_CLOCK=" + s.clock}, s.extra...)
+	return append([]string{"LATCHKEY_TEST_CLOCK=" + s.clock, "LATCHKEY_TEST_FAILPOINT=" + s.clock + ".kill"}, s.extra...)
+}
+
+// killAt has the agent killed when it comes to a named step.
+func (s *station) killAt(step string) {
+	s.t.Helper()
+	if err := os.WriteFile(s.clock+".kill", []byte(step), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // join gives the machine its identity.

@@ -417,19 +417,8 @@ func (l *Link) hello(ctx context.Context) error {
 	}
 	l.standing.Clear()
 	l.contacted(reply.Time)
-	renewed, err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash)
-	if err != nil {
-		l.log.Error("the offline state could not be lined up with the server", "err", err)
-	}
-	if renewed {
-		// Other keys, another counter, no policy: the server is told before it is asked
-		// for anything by them, and sends everything anew.
-		l.mu.Lock()
-		l.fetched = time.Time{}
-		l.mu.Unlock()
-		if err := l.do(ctx, l.timing.Step, "POST", wire.PathHello, wire.Hello{Facts: l.cfg.Facts(ctx)}, &reply); err != nil {
-			return err
-		}
+	if err := l.lineUp(ctx, &reply); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	l.trouble, l.server = nil, reply.ServerVersion
@@ -447,6 +436,29 @@ func (l *Link) hello(ctx context.Context) error {
 	}
 	l.wake(l.work)
 	return nil
+}
+
+// lineUp lets the vault compare itself with what the server knows. Where it has to be
+// made anew there are other keys, another counter, no policy: the server is told before
+// the journal reaches it under them, and sends everything anew.
+func (l *Link) lineUp(ctx context.Context, reply *wire.HelloReply) error {
+	select {
+	case l.bearer <- struct{}{}:
+		defer func() { <-l.bearer }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	renewed, err := l.vault.Renew(ctx, reply.JournalSeq, reply.JournalHash)
+	if err != nil {
+		l.log.Error("the offline state could not be lined up with the server", "err", err)
+	}
+	if !renewed {
+		return nil
+	}
+	l.mu.Lock()
+	l.fetched = time.Time{}
+	l.mu.Unlock()
+	return l.do(ctx, l.timing.Step, "POST", wire.PathHello, wire.Hello{Facts: l.cfg.Facts(ctx)}, reply)
 }
 
 // wholeEvery is how often, and at each start, a whole policy is asked for though

@@ -15,21 +15,26 @@ func Discard(ctx context.Context, cfg Config) error {
 		return errors.Join(err, os.RemoveAll(cfg.Dir))
 	}
 	v.mu.Lock()
-	var handles []uint32
-	if v.st != nil && v.st.Counter != 0 {
-		handles = append(handles, v.st.Counter)
-	}
-	if v.led != nil {
-		handles = append(handles, v.led.Pending...)
-		for _, us := range v.led.Users {
-			if us.Generation != 0 && us.Class == ClassTPM {
-				handles = append(handles, us.FailHandle, us.PassHandle)
-			}
-		}
-	}
+	handles := v.handles()
 	v.mu.Unlock()
 	if cfg.Device != nil && len(handles) > 0 {
 		err = cfg.Device.Reclaim(ctx, handles...)
 	}
 	return errors.Join(err, v.Close(), os.RemoveAll(cfg.Dir))
+}
+
+// handles are those of all indices in the TPM that this state knows of.
+func (v *Vault) handles() (all []uint32) {
+	if v.st != nil && v.st.Counter != 0 {
+		all = append(all, v.st.Counter)
+	}
+	if v.led != nil {
+		all = append(all, v.led.Pending...)
+		for _, us := range v.led.Users {
+			if us.Generation != 0 && us.Class == ClassTPM {
+				all = append(all, us.FailHandle, us.PassHandle)
+			}
+		}
+	}
+	return all
 }

@@ -27,6 +27,7 @@ type ledger struct {
 	Journal      journalHead           `json:"journal"`
 	Pending      []uint32              `json:"pending,omitempty"` // NV handles of an enrolment that may not have ended
 	Users        map[string]*userState `json:"users"`             // by user id
+	Lost         policy.Reason         `json:"lost,omitempty"`    // why this state was made anew, until the server has said of whom there was data
 }
 
 // userState is the part of the ledger about one user.

@@ -131,6 +131,15 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 	// state was put back, the TPM was cleared, an enrolment was not finished.
 	for _, e := range p.Vaults {
 		us := v.led.Users[e.UserID]
+		if v.led.Lost != "" && (us == nil || us.Generation == 0 && us.Problem == "") {
+			us = v.user(e.UserID)
+			us.Problem = v.led.Lost
+			for _, u := range p.Users {
+				if u.ID == e.UserID {
+					us.Name = u.Name
+				}
+			}
+		}
 		switch {
 		case us == nil:
 			wiped = append(wiped, wire.Wiped{UserID: e.UserID, Generation: e.Generation, Reason: "not-on-machine"})
@@ -141,6 +150,9 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 			}
 			wiped = append(wiped, w)
 		}
+	}
+	if v.led.Lost != "" {
+		v.led.Lost, changed = "", true
 	}
 	if changed {
 		errs = append(errs, v.save(ctx))

@@ -40,6 +40,11 @@ const (
 func (v *Vault) loadState(ctx context.Context) error {
 	raw, err := v.fs.ReadFile("state")
 	if errors.Is(err, fs.ErrNotExist) {
+		if there := v.remains(); there != "" {
+			// Made anew it would forget what was enrolled and which policy was the newest:
+			// to remove the file must not be a way past the second factor.
+			return because(policy.ReasonVaultRolledBack, "the state file is missing, and %s is there", there)
+		}
 		if err := v.room(stateRoom); err != nil {
 			return err
 		}
@@ -82,6 +87,19 @@ func (v *Vault) loadState(ctx context.Context) error {
 		return v.useKey(key)
 	}
 	return because(policy.ReasonVaultDamaged, "state file names class %q", st.Class)
+}
+
+// remains names something that is written only where there is a state already.
+func (v *Vault) remains() string {
+	if _, err := v.fs.ReadFile("policy"); !errors.Is(err, fs.ErrNotExist) {
+		return "the policy"
+	}
+	for _, dir := range []string{"vaults", "bundles"} {
+		if names, err := v.fs.List(dir); err != nil && !errors.Is(err, fs.ErrNotExist) || len(names) > 0 {
+			return "offline data of a user"
+		}
+	}
+	return ""
 }
 
 func (v *Vault) useKey(key secret.Bytes) error {
@@ -223,7 +241,7 @@ func (v *Vault) settleIn(f foundation, from ledger) error {
 	v.st = f.st
 	v.led = &ledger{
 		MachineID: v.cfg.MachineID, Counter: f.number, Stepped: true, Handle: f.st.Counter, PolicySerial: from.PolicySerial, Highest: from.Highest,
-		Users: from.Users,
+		Users: from.Users, Lost: from.Lost,
 	}
 	if v.led.Users == nil {
 		v.led.Users = map[string]*userState{}
@@ -271,13 +289,15 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 	if err := v.room(stateRoom); err != nil {
 		return false, err
 	}
-	was, detail, from := v.problem, v.detail, v.inherited()
+	was, detail, from, left := v.problem, v.detail, v.inherited(), v.handles()
 	if _, err := v.wipe(ctx, "", string(was)); err != nil {
 		v.log.Warn("old offline data can not be removed from the TPM", "err", err)
 	}
-	if v.st != nil && v.st.Counter != 0 && v.cfg.Device != nil {
-		if err := v.cfg.Device.Reclaim(ctx, v.st.Counter); err != nil {
-			v.log.Warn("old counter can not be removed from the TPM", "err", err)
+	if len(left) > 0 && v.cfg.Device != nil {
+		// Also those of later generations at the same places, of which an older state
+		// does not know.
+		if err := v.cfg.Device.Reclaim(ctx, left...); err != nil {
+			v.log.Warn("old indices can not be removed from the TPM", "err", err)
 		}
 	}
 	// Nobody knows whether the policy here is the newest: the server sends it next.
@@ -286,8 +306,11 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 		return false, fmt.Errorf("%w: %w", ErrState, err)
 	}
 	v.led = nil
-	if err := v.jour.restart(seq, hash); err != nil {
-		return false, err
+	// More was delivered than the server said when it was asked: what is here is right.
+	if seq >= v.jour.base.Seq || v.jour.broken != "" {
+		if err := v.jour.restart(seq, hash); err != nil {
+			return false, err
+		}
 	}
 	if err := v.makeState(ctx, from); err != nil {
 		v.fail(err)
@@ -302,7 +325,7 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 
 // inherited is what the next state keeps of this one.
 func (v *Vault) inherited() ledger {
-	from := ledger{Users: map[string]*userState{}}
+	from := ledger{Users: map[string]*userState{}, Lost: v.problem}
 	lost := func(id, name string) {
 		if from.Users[id] == nil {
 			from.Users[id] = &userState{Name: name, Problem: v.problem}

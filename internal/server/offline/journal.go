@@ -437,6 +437,12 @@ func (r *reader) count(ctx context.Context) error {
 	return nil
 }
 
+// without tells what a machine may report that has no use of its counter: that it has
+// opened for nobody.
+func without(t event.Type) bool {
+	return t == event.SigninDenied || t == event.SigninAbandoned
+}
+
 // attested checks the TPM's word on the counter, where this machine has shown an
 // attestation key and the counter's handle (O9, O11).
 func (r *reader) attested(ctx context.Context, in wire.Journal) error {
@@ -448,6 +454,9 @@ func (r *reader) attested(ctx context.Context, in wire.Journal) error {
 	}
 	if err := json.Unmarshal([]byte(r.m.TPMInfo), &info); err != nil || info.Counter == 0 {
 		return nil // it has no counter to be certified yet
+	}
+	if !slices.ContainsFunc(in.Entries, func(e wire.JournalEntry) bool { return e.Counter != 0 || !without(e.Event.Type) }) {
+		return nil // written while the TPM or the state could not be used
 	}
 	why := ""
 	k, err := tpm.ParseAttestationKey(r.m.AttestKey)
