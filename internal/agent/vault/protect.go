@@ -189,7 +189,7 @@ func parseBundleFile(name string) (userID string, generation uint64, n int, ok b
 // loadBundles reads the tags of all users; what does not verify is left out and
 // told, so that its user is "damaged", never "not enrolled".
 func (v *Vault) loadBundles() {
-	v.bundles = map[string]*userBundle{}
+	v.bundles, v.unread = map[string]*userBundle{}, map[string]policy.Reason{}
 	names, err := v.fs.List("bundles")
 	if err != nil {
 		v.log.Error("bundles can not be listed", "err", err)
@@ -216,11 +216,14 @@ func (v *Vault) loadBundles() {
 			continue
 		}
 		raw, err := v.fs.ReadFile(bundleFile(f.user, f.gen, f.n))
-		if err == nil {
+		if err != nil {
+			err = unread("bundle", err)
+		} else {
 			err = v.addSegment(f.user, f.gen, f.n, raw)
 		}
 		if err != nil {
 			v.log.Error("bundle can not be used", "user", f.user, "err", err)
+			v.unread[f.user] = reasonOf(err)
 			v.tell(event.VaultDamaged, policy.ReasonVaultDamaged, us.Name)
 		}
 	}

@@ -105,6 +105,7 @@ type Vault struct {
 	polOwed bool // the policy in use could not be written
 	jour    *journal
 	bundles map[string]*userBundle
+	unread  map[string]policy.Reason // why a user's bundles could not be
 	refusal *wire.RefusalNote
 	told    map[string]bool // problems that were journalled already
 	quiet   quieter
@@ -340,6 +341,9 @@ func (v *Vault) vaultFacts(u *policy.User) (*policy.Vault, policy.Reason) {
 	}
 	b := v.bundles[u.ID]
 	if b == nil || b.generation != us.Generation {
+		if r := v.unread[u.ID]; r != "" {
+			return nil, r
+		}
 		return nil, policy.ReasonVaultDamaged
 	}
 	if p == nil {
