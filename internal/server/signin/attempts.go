@@ -36,11 +36,17 @@ func (b block) on() bool { return !b.until.IsZero() }
 
 // blocked tells whether the pair must wait.
 func blocked(ctx context.Context, tx *store.Tx, userID, machineID string, now time.Time) (block, error) {
+	own, err := own(ctx, tx, userID, machineID, now)
+	if err != nil {
+		return block{}, err
+	}
+	return blockedAt(ctx, tx, userID, machineID, own, now)
+}
+
+func blockedAt(ctx context.Context, tx *store.Tx, userID, machineID string, own bool, now time.Time) (block, error) {
 	var b block
 	counts := []string{machineID, everywhere}
-	if own, err := own(ctx, tx, userID, machineID, now); err != nil {
-		return b, err
-	} else if own {
+	if own {
 		counts = counts[:1]
 	}
 	for _, m := range counts {
@@ -109,12 +115,12 @@ const never = -1
 // count writes the attempt down. If another attempt blocked the pair in the
 // meantime, nothing is counted and the block is returned.
 func count(ctx context.Context, tx *store.Tx, userID, machineID string, p policy.Policy, now time.Time) (*counted, block, error) {
-	if b, err := blocked(ctx, tx, userID, machineID, now); err != nil || b.on() {
-		return nil, b, err
-	}
 	own, err := own(ctx, tx, userID, machineID, now)
 	if err != nil {
 		return nil, block{}, err
+	}
+	if b, err := blockedAt(ctx, tx, userID, machineID, own, now); err != nil || b.on() {
+		return nil, b, err
 	}
 	c := &counted{UserID: userID, MachineID: machineID}
 	forget := max(time.Duration(p.LockoutFor), shortestTrace)

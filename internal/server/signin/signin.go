@@ -187,8 +187,9 @@ func (s *Service) judge(ctx context.Context, claimed *turn) (wire.StepReply, err
 	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		x = &turn{
 			s: s, tx: tx, m: claimed.m, addr: claimed.addr, id: claimed.id, seq: claimed.seq, hash: claimed.hash, step: claimed.step,
-			now: s.Clock.Now(), counted: claimed.counted, block: claimed.block, verdict: result,
+			now: s.Clock.Now(), counted: claimed.counted, block: claimed.block, verdict: result, talk: claimed.talk, at: claimed.at,
 		}
+		claimed.talk = nil // good for one try: the next reads it anew
 		err := x.finish(ctx, claimed.row.Rev)
 		failpoint.Hit("signin.judged")
 		return err
