@@ -233,7 +233,7 @@ func TestAServerThatWakesUpTooLateChangesNothing(t *testing.T) {
 	hang := func(cv *conv, s wire.Step) (late *conv, wake func() *conv) {
 		slow := &asleep{Clock: c, there: make(chan struct{}), wake: make(chan struct{})}
 		late = new(*cv)
-		late.svc = signin.New(signin.Deps{Store: other, Keys: r.keys, Directories: r.dirs, Factors: r.factors, Clock: slow})
+		late.svc = signin.New(signin.Deps{Store: other, Keys: r.keys, Directories: r.dirs, Factors: r.factors, Clock: slow, Grain: -1})
 		woken := make(chan struct{})
 		go func() {
 			defer close(woken)

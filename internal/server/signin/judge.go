@@ -62,12 +62,15 @@ func (x *turn) prepare(ctx context.Context) error {
 	switch st := x.at.(type) {
 	case judging:
 		o, b := x.talk.Opening, x.step.Begin
+		if b.Password.Empty() {
+			return x.settle(ctx)
+		}
 		u, _, err := x.resolve(ctx)
 		if err != nil {
 			return err
 		}
 		server := o.Mode == modeFull || o.Purpose == wire.PurposePassword
-		if b.Password.Empty() || !server && u != nil && !x.directory(u).Has(*u) {
+		if !server && u != nil && !x.directory(u).Has(*u) {
 			return x.settle(ctx)
 		}
 		return x.preparePassword(ctx, u, b.Password.Bytes)
@@ -272,19 +275,22 @@ func (x *turn) act(ctx context.Context, judged bool) error {
 // onBegin: the first step, with its password judged if there was one to judge.
 func (x *turn) onBegin(ctx context.Context, judged bool) error {
 	o := x.talk.Opening
-	u, _, err := x.resolve(ctx)
-	if err != nil {
-		return err
-	}
 	key := o.First == policy.FirstSSHKey && o.Scope == policy.Remote
-	has := u != nil && x.directory(u).Has(*u)
+	if judged || o.Purpose == wire.PurposePassword && o.Mode == modeSecond {
+		u, _, err := x.resolve(ctx)
+		if err != nil {
+			return err
+		}
+		if o.Purpose == wire.PurposePassword && o.Mode == modeSecond && (u == nil || !x.directory(u).Has(*u)) {
+			// The machine's own password: its own modules change it.
+			x.remember(u)
+			return x.end(ctx, ignored{}, reasonNotHere, "")
+		}
+		if judged {
+			return x.onFirst(ctx, u)
+		}
+	}
 	switch {
-	case o.Purpose == wire.PurposePassword && o.Mode == modeSecond && !has:
-		// The machine's own password: its own modules change it.
-		x.remember(u)
-		return x.end(ctx, ignored{}, reasonNotHere, "")
-	case judged:
-		return x.onFirst(ctx, u)
 	case o.Purpose == wire.PurposePassword || o.Mode == modeFull && !key:
 		return x.askPassword(ctx)
 	case key:
@@ -299,21 +305,41 @@ func (x *turn) onBegin(ctx context.Context, judged bool) error {
 // askPassword asks for the first factor, whoever it may be; only who is exempt, and
 // has no password here that could be rejected (S5), is left to the machine before
 // that.
+//
+// Whose name it is is not looked up before it must be: the time of the prompt must
+// not tell it either.
 func (x *turn) askPassword(ctx context.Context) error {
-	u, _, err := x.resolve(ctx)
-	if err != nil {
+	if exempt, err := x.mayBeExempt(ctx); err != nil {
 		return err
-	}
-	has := u != nil && x.directory(u).Has(*u)
-	_, d, err := x.consult(ctx, policy.FirstNone, policy.FirstPending)
-	if err != nil {
-		return err
-	}
-	if !has && d.Outcome == policy.Ignore && d.Reason == policy.ReasonExemptAccount {
-		x.talk.Decision = d
-		return x.end(ctx, ignored{}, string(d.Reason), "")
+	} else if exempt {
+		u, _, err := x.resolve(ctx)
+		if err != nil {
+			return err
+		}
+		has := u != nil && x.directory(u).Has(*u)
+		_, d, err := x.consult(ctx, policy.FirstNone, policy.FirstPending)
+		if err != nil {
+			return err
+		}
+		if !has && d.Outcome == policy.Ignore && d.Reason == policy.ReasonExemptAccount {
+			x.talk.Decision = d
+			return x.end(ctx, ignored{}, string(d.Reason), "")
+		}
 	}
 	return x.ask(ctx, awaitPassword{}, wire.Prompt{Kind: wire.PromptSecret, For: wire.ForPassword, Text: text.PromptPassword})
+}
+
+// mayBeExempt tells whether any policy exempts the account number.
+func (x *turn) mayBeExempt(ctx context.Context) (bool, error) {
+	uid := x.talk.Opening.UID
+	if uid == nil {
+		return false, nil
+	}
+	ps, err := facts.Policies(ctx, x.tx.Queries)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(ps, func(p policy.Policy) bool { return slices.Contains(p.ExemptUIDs, *uid) }), nil
 }
 
 func (x *turn) onPassword(ctx context.Context) error {

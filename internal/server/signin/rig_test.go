@@ -94,7 +94,7 @@ func newRig(t testing.TB, s *store.Store, c *clock.Manual) *rig {
 }
 
 func (r *rig) replica(s *store.Store) *signin.Service {
-	return signin.New(signin.Deps{Store: s, Keys: r.keys, Directories: r.dirs, Factors: r.factors, Clock: r.clock, Logger: slog.New(slog.NewTextHandler(r.Output(), nil))})
+	return signin.New(signin.Deps{Store: s, Keys: r.keys, Directories: r.dirs, Factors: r.factors, Clock: r.clock, Logger: slog.New(slog.NewTextHandler(r.Output(), nil)), Grain: -1})
 }
 
 func (r *rig) must(err error) {

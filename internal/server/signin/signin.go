@@ -14,8 +14,9 @@
 //     not judged at all.
 //   - A code is spent in the transaction that stores what came of it: of two
 //     sign-ins with one code, on any replica, one wins.
-//   - Before an accepted first factor every failure has one text and costs one hash,
-//     also for names that nobody has (S5).
+//   - Before an accepted first factor every failure has one text and one answer time:
+//     the name is not looked up before a password is there, each costs one hash, also
+//     for names that nobody has, and the time is rounded up (S5).
 //   - Every conversation ends with exactly one event: allowed, denied, left to the
 //     machine, or abandoned. The default arm denies and says so.
 //   - Neither a password nor a code is stored or logged; of a new password a hash is
@@ -74,10 +75,15 @@ type Deps struct {
 	Logger      *slog.Logger
 	// Lifetime of a conversation; 0 means 50 s, because login gives up after 60.
 	Lifetime time.Duration
+	// Grain is what the time of a denial before an accepted first factor is rounded
+	// up to; 0 means half a second, so that a machine that rounds to whole ones still
+	// answers in one. Negative means none.
+	Grain time.Duration
 }
 
 const (
 	lifetime = 50 * time.Second
+	grain    = 500 * time.Millisecond
 	// enrolTime is what scanning a QR code gets on top.
 	enrolTime = 2 * time.Minute
 	// patience is how long a repeated step waits for the reply of the first before it
@@ -107,6 +113,9 @@ func New(d Deps) *Service {
 	if d.Lifetime == 0 {
 		d.Lifetime = lifetime
 	}
+	if d.Grain == 0 {
+		d.Grain = grain
+	}
 	return &Service{d, patience}
 }
 
@@ -121,6 +130,26 @@ func (s *Service) Facts(ctx context.Context, q *db.Queries, m db.Machine, a fact
 // came, a wire.Step. The error is a *fault.Fault. After a fault of code unavailable
 // nothing was judged or stored and the same step may be sent again.
 func (s *Service) Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
+	begun := clock.Real.Now()
+	r, err := s.step(ctx, m, addr, id, seq, body)
+	if d := r.Done; err == nil && d != nil && d.Outcome == policy.Deny && d.Text == text.DeniedFirst {
+		s.roundUp(ctx, clock.Real.Now().Sub(begun))
+	}
+	return r, err
+}
+
+// roundUp waits until a multiple of the grain, and at least one grain, is full. What is
+// found out about a name that nobody has, or that is disabled or locked out, differs by
+// some queries and one write, and a machine that was taken over could time them. A
+// repeated step waits as long as any: else repeats that come staggered would tell when
+// the first was decided. It waits in real time: it hides what was real work.
+func (s *Service) roundUp(ctx context.Context, past time.Duration) {
+	if s.Grain > 0 {
+		_ = clock.Real.Sleep(ctx, s.Grain-max(0, past)%s.Grain)
+	}
+}
+
+func (s *Service) step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
 	var step wire.Step
 	if err := strict(body, &step); err != nil {
 		return wire.StepReply{}, fault.New(fault.BadRequest, nil) // the cause could repeat a secret
@@ -601,6 +630,14 @@ func (x *turn) replayed(ctx context.Context) error {
 func (x *turn) giveUp(ctx context.Context, why string) (done bool, err error) {
 	if err := x.load(); err != nil {
 		return false, err
+	}
+	if x.talk.UserID == "" {
+		// Nobody had to know whose name it was before (askPassword).
+		u, _, err := x.resolve(ctx)
+		if err != nil {
+			return false, err
+		}
+		x.remember(u)
 	}
 	x.at = abandoned{}
 	n, err := x.advance(ctx, facts.Abandoned, x.row.Reply)
