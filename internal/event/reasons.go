@@ -102,6 +102,7 @@ var Reasons = map[string]string{
 	"day-openings-used-up":         "The journal reported so many sign-ins today that the rest is taken over tomorrow.",
 	"counter-went-back":            "The TPM's counter in the journal is lower than before.",
 	"code-was-not-typed-here":      "The journal reports a code as spent without the proof that somebody typed it on the machine.",
+	"entries-missing":              "Entries of the journal are missing.",
 	"hash-differs":                 "An entry of the journal was edited.",
 	"journal-restored":             "An older journal was put back.",
 	"no-sign-in-entitles":          "The machine asked for offline data of somebody who has not just signed in there with a second factor.",

@@ -100,7 +100,7 @@ var Root = func() string {
 		}
 		dir = up
 	}
-	panic("the tests do not run inside the repository")
+	return "" // outside of the repository; what is looked for there will be missed
 }()
 
 // Program is the absolute path of a program or module in bin/.
