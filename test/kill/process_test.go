@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -195,10 +196,11 @@ func (p *process) stop() {
 	<-gone
 }
 
-// freePort is a port of the loopback interface that nobody has.
-func freePort(t testing.TB) string {
-	t.Helper()
-	l := listen(t)
-	defer l.Close()
-	return l.Addr().String()
+var houses atomic.Int64
+
+// house is an address of the loopback interface of a world's own. Its servers have fixed ports below those that the
+// system gives away, so that nobody takes one while its server is dead.
+func house() string {
+	n := houses.Add(1)
+	return fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()%250, 1+os.Getpid()/250%250, 1+n%250)
 }

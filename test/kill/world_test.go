@@ -36,6 +36,7 @@ type world struct {
 	name   string
 	server *process
 	data   string
+	house  string // address of the loopback interface
 	addr   string // of the door for machines
 	api    *http.Client
 
@@ -89,7 +90,7 @@ func newWorld(t testing.TB, name string, rng *rand.Rand) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, dir: dir, rng: rng, name: name, data: filepath.Join(dir, "srv"), addr: freePort(t), verbose: os.Getenv("LATCHKEY_KILL_VERBOSE") != ""}
+	w := &world{t: t, dir: dir, rng: rng, name: name, data: filepath.Join(dir, "srv"), house: house(), verbose: os.Getenv("LATCHKEY_KILL_VERBOSE") != ""}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("what is left of world %s lies in %s", name, dir)
@@ -97,8 +98,9 @@ func newWorld(t testing.TB, name string, rng *rand.Rand) *world {
 		}
 		_ = os.RemoveAll(dir)
 	})
+	w.addr = net.JoinHostPort(w.house, "18444")
 	w.turn()
-	w.server = w.newServer("latchkeyd", w.data, freePort(t), w.addr)
+	w.server = w.newServer("latchkeyd", w.data, net.JoinHostPort(w.house, "18443"), w.addr)
 	t.Cleanup(w.server.stop)
 	w.server.start()
 	w.api = apiOf(filepath.Join(w.data, "admin.sock"))
