@@ -597,6 +597,7 @@ func endToEnd(r *runner) {
 		return
 	}
 	r.tests("go test", []string{"-tags", tagged, "-count=1", "-timeout", "25m", "./test/e2e/..."})
+	r.tests("killed at every point", []string{"-tags", tagged, "-count=1", "-timeout", "15m", "./test/kill/..."})
 }
 
 func demo(r *runner) {
