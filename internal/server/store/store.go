@@ -212,6 +212,12 @@ func (s *Store) Read(ctx context.Context, fn func(q *Queries) error) error {
 	}
 	defer done()
 	tx, err := s.read.BeginTx(inner, &sql.TxOptions{ReadOnly: true, Isolation: s.engine.snapshot()})
+	if classify(err) == lost {
+		// A connection that was ended meanwhile is none of the caller's business, and
+		// the others of that time are most likely gone too.
+		s.engine.forget(s)
+		tx, err = s.read.BeginTx(inner, &sql.TxOptions{ReadOnly: true, Isolation: s.engine.snapshot()})
+	}
 	if err != nil {
 		return explain(inner, fmt.Errorf("read the database: %w", err))
 	}

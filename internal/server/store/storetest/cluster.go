@@ -222,7 +222,7 @@ func (c *Cluster) Standby(synchronous bool) *Cluster {
 	c.t.Helper()
 	s := emptyCluster(c.t)
 	s.run("pg_basebackup", "-h", c.dir, "-U", "latchkey", "-D", s.data(), "-R", "-X", "stream", "-c", "fast", "--no-sync")
-	s.configure("unix_socket_directories = '"+s.dir+"'",
+	s.configure("unix_socket_directories = '"+s.dir+"'", "wal_retrieve_retry_interval = 100ms",
 		fmt.Sprintf("primary_conninfo = 'host=%s user=latchkey application_name=standby'", c.dir))
 	// What -R has written would win.
 	if err := os.Truncate(filepath.Join(s.data(), "postgresql.auto.conf"), 0); err != nil {
@@ -232,15 +232,20 @@ func (c *Cluster) Standby(synchronous bool) *Cluster {
 	if synchronous {
 		c.Exec("ALTER SYSTEM SET synchronous_standby_names = 'standby'")
 		c.Exec("SELECT pg_reload_conf()")
-		want := "SELECT 1/COUNT(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
-		for try := 0; c.try(want) != nil; try++ {
-			if try == 500 {
-				c.t.Fatal("the standby does not become synchronous")
-			}
-			<-clock.Real.After(20 * time.Millisecond)
-		}
+		c.Synchronous()
 	}
 	return s
+}
+
+// Synchronous waits until the standby is there: until then no commit is acknowledged.
+func (c *Cluster) Synchronous() {
+	c.t.Helper()
+	for try := 0; c.try("SELECT 1/COUNT(*) FROM pg_stat_replication WHERE sync_state = 'sync'") != nil; try++ {
+		if try == 1000 {
+			c.t.Fatal("the standby does not become synchronous")
+		}
+		<-clock.Real.After(20 * time.Millisecond)
+	}
 }
 
 // Unfollow makes a standby receive nothing more.
