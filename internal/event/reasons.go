@@ -115,6 +115,7 @@ var Reasons = map[string]string{
 	"step-in-the-future":           "The journal names a code whose time has not come.",
 	"moved-into-tpm":               "The machine has got a TPM; what lay in files is made anew there.",
 	"withdrawn-by-server":          "The server has ended the data: an administrator, a change of factors or password, or newer data.",
+	"tpm-counter-anew":             "The machine has made its offline state anew in the same TPM; another event says why.",
 	"tpm-keys-changed":             "The machine comes with another TPM, or with the same one cleared.",
 
 	// The link: why the server is away, as the machine sees it.

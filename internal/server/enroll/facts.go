@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"strings"
 	"time"
 
 	"latchkey/internal/clock"
@@ -122,8 +123,11 @@ func (d *Door) Hello(ctx context.Context, m db.Machine, address string, version 
 		}
 		if f.VaultProblem != "" && f.VaultProblem != was.VaultProblem {
 			t := event.VaultDamaged
-			if f.VaultProblem == string(policy.ReasonVaultRolledBack) {
+			switch {
+			case f.VaultProblem == string(policy.ReasonVaultRolledBack):
 				t = event.VaultRolledBack
+			case strings.HasPrefix(f.VaultProblem, "tpm-"):
+				t = event.TPMProblem
 			}
 			if err := note(t, f.VaultProblem, nil); err != nil {
 				return err
@@ -134,7 +138,11 @@ func (d *Door) Hello(ctx context.Context, m db.Machine, address string, version 
 		// longer what it kept in the old one is for people to judge.
 		changed := len(was.ParentPublic) > 0 && !bytes.Equal(was.ParentPublic, f.Parent) || len(was.AttestKey) > 0 && !bytes.Equal(was.AttestKey, f.AttestKey)
 		if changed && f.TPMProblem == "" {
-			if err := note(event.TPMProblem, "tpm-keys-changed", map[string]any{"class": f.Class, "class_before": was.TPMClass}); err != nil {
+			reason := "tpm-keys-changed"
+			if len(was.ParentPublic) > 0 && bytes.Equal(was.ParentPublic, f.Parent) {
+				reason = "tpm-counter-anew"
+			}
+			if err := note(event.TPMProblem, reason, map[string]any{"class": f.Class, "class_before": was.TPMClass}); err != nil {
 				return err
 			}
 		}
