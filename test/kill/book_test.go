@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/facts"
 	"latchkey/internal/text"
 )
 
@@ -143,11 +144,8 @@ func (w *world) reckon() {
 	}
 	// Conversations that nobody will end any more end now.
 	w.pass(10 * time.Minute)
-	var es []noted
-	w.until(20*time.Second, "every conversation has its end", func() bool {
-		es = w.events()
-		return b.ended(es)
-	})
+	w.until(20*time.Second, "every conversation has its end", func() bool { return w.open() == 0 })
+	es := w.events()
 	b.read(w, es)
 	for tag, r := range b.results {
 		b.compare(w, tag, r)
@@ -209,27 +207,15 @@ func (w *world) events() (all []noted) {
 	return all
 }
 
-// ended tells whether every online conversation of which there are events has ended.
-func (b *book) ended(es []noted) bool {
-	open := map[string]bool{}
-	for _, e := range es {
-		id := e.Conversation
-		switch {
-		case e.Link != string(policy.LinkUp) || id == "":
-		case strings.HasPrefix(e.Type, "signin.") && e.Type != string(event.SigninReplayed):
-			open[id] = false
-		default:
-			if _, ok := open[id]; !ok {
-				open[id] = true
-			}
-		}
+// open is how many conversations the server has that have not ended.
+func (w *world) open() (n int) {
+	w.t.Helper()
+	db := w.database()
+	defer db.Close()
+	if err := db.QueryRow(`SELECT count(*) FROM conversations WHERE outcome = ?`, facts.Open).Scan(&n); err != nil {
+		w.fatal("the server's conversations can not be read: %v", err)
 	}
-	for _, o := range open {
-		if o {
-			return false
-		}
-	}
-	return true
+	return n
 }
 
 // read takes the events in.

@@ -58,12 +58,12 @@ func (w *world) wrong() string {
 // attempt is what a person does.
 type attempt struct {
 	who      *person
-	full     bool     // Latchkey judges the password, else the machine has
-	password string   // other than the person's own
-	step     int64    // of the right code, given last; 0: none
-	wrong    []string // codes that come before it
-	silent   bool     // goes away at the first prompt
-	meet     func()   // what happens when a code is asked for
+	full     bool      // Latchkey judges the password, else the machine has
+	password string    // other than the person's own
+	step     int64     // of the right code, given last; 0: none
+	wrong    []string  // codes that come before it
+	silent   bool      // goes away at the first prompt
+	meet     func(int) // what happens at the n-th prompt, from 1
 }
 
 // What a sign-in came to.
@@ -113,19 +113,21 @@ type mouth struct {
 	typed    int
 	secrets  int
 	heard    []string
-	before   func() // is called when a code is asked for
+	asked    int
+	before   func(n int) // is called at the n-th prompt, from 1
 }
 
 func (m *mouth) Secret(prompt string) (secret.Bytes, error) {
+	m.asked++
+	if m.before != nil {
+		m.before(m.asked)
+	}
 	if strings.Contains(prompt, "assword") {
 		if m.password == "" || m.secrets > 0 {
 			return secret.Bytes{}, shim.ErrGaveUp
 		}
 		m.secrets++
 		return secret.FromString(m.password), nil
-	}
-	if m.before != nil {
-		m.before()
 	}
 	if m.typed == len(m.codes) {
 		return secret.Bytes{}, shim.ErrGaveUp

@@ -365,7 +365,7 @@ func spring(w *world, s *station, arm func()) {
 
 // forgotten is a sign-in whose machine dies at the prompt: the server ends it when its time is over.
 func forgotten(w *world, s *station, arm func()) {
-	w.signin(s, attempt{who: w.alice, meet: s.agent.kill})
+	w.signin(s, attempt{who: w.alice, meet: func(int) { s.agent.kill() }})
 	arm()
 	w.pass(3 * time.Minute)
 	time.Sleep(200 * time.Millisecond)

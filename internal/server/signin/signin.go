@@ -564,7 +564,9 @@ func (x *turn) load() error {
 	var err error
 	x.talk, x.at, err = x.opened()
 	if err != nil {
-		x.s.Logger.Error("the state of a conversation can not be read", "conversation", x.id, "error", err)
+		if x.row.Outcome == facts.Open { // of one that has ended nothing is kept
+			x.s.Logger.Error("the state of a conversation can not be read", "conversation", x.id, "error", err)
+		}
 		x.talk, x.at = &talk{Opening: opening{
 			User: x.row.UserName, Scope: policy.Scope(x.row.Scope), Service: x.row.Service, TTY: x.row.Tty, RHost: x.row.Rhost,
 		}, UserID: x.row.UserID}, nil
