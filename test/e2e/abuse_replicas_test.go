@@ -644,3 +644,64 @@ func TestPostgreSQLInTrouble(t *testing.T) {
 		}
 	})
 }
+
+// TestPostgreSQLForgets: a standby takes over that replicates asynchronously and lacks
+// the last seconds. What they held is lost; but the server notices by itself, and what
+// was accepted or revoked in them is not open again (S10, W7, O8).
+func TestPostgreSQLForgets(t *testing.T) {
+	primary := storetest.NewCluster(t)
+	primary.Exec("CREATE DATABASE latchkey")
+	standby := primary.Standby(false)
+	f := newFleet(t, primary.URL("latchkey", standby), 2)
+	a, b := f.machineAt("a", replicaPort(1)), f.machineAt("b", replicaPort(2))
+	alice, bob := f.addUser("alice"), f.addUser("bob")
+	opened(t, a.here().Login("alice", f.full(alice)), true)
+	opened(t, a.here().Login("alice", Say("assword: ", alice.pw)), true) // the window
+	f.enrolAt(a, alice)
+	// The standby gets all until now, and no more.
+	want := len(f.events("--limit", "0"))
+	f.srv.Until(20*time.Second, "the standby has it", func() bool {
+		n, err := standby.Count("latchkey", "events")
+		return err == nil && n >= want
+	})
+	standby.Unfollow()
+	f.cli("window", "revoke", "--user", "alice", "--yes")
+	f.set("offline_days=2") // a's serial is one that another change will have, too
+	a.serial()
+	f.code(bob)
+	f.pass(30*time.Second - time.Duration(f.now().UnixNano()%int64(30*time.Second)))
+	code := f.code(bob)
+	opened(t, b.x(bob, Say("assword", bob.pw, "code: ", code)), true)
+	primary.Kill()
+	standby.Promote()
+	a.mend()
+	b.mend()
+	var rewound []rest.Event
+	f.srv.Until(20*time.Second, "both servers have noticed", func() bool {
+		rewound = f.events("--type", "chain.rewound")
+		return len(rewound) == 2
+	})
+	for _, s := range []*station{a, b} {
+		if o := together(t, bob, code, []*station{s}); o[0].opened || !strings.Contains(o[0].output, text.CodeUsed) {
+			t.Errorf("a code that was used in the lost seconds: %+v", o)
+		}
+	}
+	f.unlock(bob)
+	term := a.here().Terminal("", "login", "alice")
+	if !term.Expect("assword: ", Patience) {
+		t.Fatal(term.Output())
+	}
+	time.Sleep(200 * time.Millisecond)
+	term.Type(alice.pw)
+	if !term.Expect("code: ", 10*time.Second) {
+		t.Errorf("the window that was revoked in the lost seconds is open:\n%s", term.Output())
+	}
+	term.Close()
+	f.set("offline_days=4")
+	a.serial()
+	f.pass(2 * time.Minute)
+	for _, s := range []*station{a, b} {
+		opened(t, s.x(bob, f.full(bob)), true)
+	}
+	f.whole(t, "r1", "r2")
+}
