@@ -1107,3 +1107,37 @@ func TestTerminalEscapes(t *testing.T) {
 	harmless(t, "latchkey status", status())
 	harmless(t, "latchkey status", status("--output", "json"))
 }
+
+// TestTheRecordOfASu: S1, S11. Where the machine has judged the password of the account
+// that is opened, the record says so, and does not say that the caller's was judged.
+func TestTheRecordOfASu(t *testing.T) {
+	w := newWorld(t, "")
+	s := w.station("desk", false)
+	w.set("window=0s")
+	alice := w.addUser("alice")
+	s.m.SetPassword("root", rootPassword)
+	s.here().PAM("su", s.m.Shipped("latchkey-second"))
+	before := w.mark()
+	opened(t, s.here().Su("alice", "root", Say("assword: ", rootPassword, "code: ", w.code(alice))), true)
+	record := func(e rest.Event) {
+		t.Helper()
+		var d struct {
+			Target  string `json:"target"`
+			FirstOf string `json:"first_of"`
+			Judged  bool   `json:"password_judged"`
+		}
+		if err := json.Unmarshal(e.Data, &d); err != nil || d.Target != "root" || d.FirstOf != "root" || d.Judged {
+			t.Errorf("%+v %v", d, err)
+		}
+	}
+	record(w.last("signin.allowed", "alice", before))
+	before = w.mark()
+	opened(t, s.here().Su("alice", "root", append(Say("assword: ", rootPassword, "code: ", w.wrong(alice)), giveUp)), false)
+	record(w.last("signin.abandoned", "alice", before))
+	before = w.mark()
+	s.unplug()
+	opened(t, s.here().Su("alice", "root", Say("assword: ", rootPassword)), false) // she was never enrolled here
+	s.mend()
+	s.delivered()
+	record(w.last("signin.denied", "alice", before))
+}

@@ -321,6 +321,9 @@ func (t *talk) event(kind event.Type, outcome policy.Outcome, reason string, u *
 	data["conversation"], data["mode"] = t.id, t.r.Mode
 	if t.r.Target != "" {
 		data["target"] = text.CleanN(t.r.Target, 64)
+		if t.r.First == policy.FirstMachine {
+			data["first_of"] = data["target"] // su asks for that one's password
+		}
 	}
 	if t.r.TTY != "" {
 		data["tty"] = text.CleanN(t.r.TTY, 64)

@@ -72,6 +72,7 @@ type story struct {
 	MFA          bool            `json:"mfa,omitempty"`
 	Changed      bool            `json:"password_changed,omitempty"`
 	Target       string          `json:"target,omitempty"`
+	FirstOf      string          `json:"first_of,omitempty"` // whose password the machine has judged, if not the subject's
 	TTY          string          `json:"tty,omitempty"`
 	RHost        string          `json:"rhost,omitempty"`
 	RemoteSeat   bool            `json:"remote_seat,omitempty"`
@@ -90,6 +91,9 @@ func (x *turn) story() story {
 	}
 	if x.row.Stage != (judging{}).name() {
 		s.Stage = x.row.Stage
+	}
+	if o.Target != "" && t.First == policy.FirstMachine && !t.Judged {
+		s.FirstOf = o.Target // su asks for that one
 	}
 	if o.MachineAddr.IsValid() {
 		s.MachineAddr = o.MachineAddr.String()
