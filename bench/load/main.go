@@ -6,7 +6,7 @@
 // server share the machine; every answer is checked, and one that is not what it must be ends the run; a shortcut
 // stands in the figure's note. Rows: O5, O7, O14, W7, S11; architecture §8.
 //
-// A part of it runs as a process of its own (`load crowd`): the machines.
+// Parts of it run as processes of their own: the machines (`load crowd`), and the peer (`load peer`).
 package main
 
 import (
@@ -102,8 +102,13 @@ var parts = []struct {
 }
 
 func main() {
-	if len(os.Args) == 2 && os.Args[1] == crowdCommand {
-		os.Exit(crowdMain(os.Stdin, os.Stdout, os.Stderr))
+	if len(os.Args) == 2 {
+		switch os.Args[1] {
+		case crowdCommand:
+			os.Exit(crowdMain(os.Stdin, os.Stdout, os.Stderr))
+		case peerCommand:
+			os.Exit(peerMain(os.Stdin, os.Stdout, os.Stderr))
+		}
 	}
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
