@@ -63,6 +63,12 @@ func (r *running) health(mux *http.ServeMux) {
 			fmt.Fprintln(w, "the database does not answer")
 			return
 		}
+		if err := r.store.Writable(ctx); err != nil {
+			r.Log.Error("not ready", "error", err)
+			w.WriteHeader(http.StatusServiceUnavailable)
+			fmt.Fprintln(w, "the database can not be written: see that its disk has room, is not read-only and works; the server goes on by itself then")
+			return
+		}
 		fmt.Fprintln(w, "ready")
 	})
 }

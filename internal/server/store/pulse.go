@@ -108,13 +108,17 @@ func (s *Store) bound(ctx context.Context) (context.Context, context.CancelFunc,
 	return ctx, func() { undo(); cancel(nil) }, nil
 }
 
-// explain says ErrUnavailable of an error that comes from the silence.
+// explain says ErrUnavailable of an error that comes from the silence, or of the
+// disk.
 func explain(ctx context.Context, err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) {
 		return err
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, ErrUnavailable) || classify(err) == lost {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if diskFault(err) {
+		return fmt.Errorf("%w: its disk is full, read-only or faulty: %w", ErrUnavailable, err)
 	}
 	return err
 }

@@ -42,7 +42,11 @@ func (e *lite) open(ctx context.Context) (write, read *sql.DB, err error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := f.Close(); err != nil {
+	st, err := f.Stat()
+	if err := errors.Join(err, f.Close()); err != nil {
+		return nil, nil, err
+	}
+	if err := checkFile(e.path, st); err != nil {
 		return nil, nil, err
 	}
 	dsn := func(more url.Values) string {

@@ -97,6 +97,7 @@ type Store struct {
 	read   *sql.DB
 	hub    hub
 	pulse  pulse
+	wrote  writing // whether the last change could be
 	// The writer's: this replica's chain as it was last committed, and as it was
 	// found when it had gone back; rewinding while that is written down.
 	last, found head
@@ -125,7 +126,7 @@ func Open(ctx context.Context, conf Config) (*Store, error) {
 		return nil, err
 	}
 	fail := func(err error) (*Store, error) {
-		return nil, errors.Join(fmt.Errorf("database %s: %w", s.engine.describe(), err), s.disconnect())
+		return nil, errors.Join(fmt.Errorf("database %s: %w", s.engine.describe(), opening(err)), s.disconnect())
 	}
 	if err := s.migrate(ctx, shipped(), latest); err != nil {
 		return fail(err)
@@ -153,7 +154,7 @@ func connect(ctx context.Context, conf Config) (*Store, error) {
 	}
 	s := &Store{conf: conf, log: conf.Logger, engine: e, jobs: make(chan *job, queueLength)}
 	if s.write, s.read, err = e.open(ctx); err != nil {
-		return nil, fmt.Errorf("open the database %s: %w", e.describe(), err)
+		return nil, fmt.Errorf("open the database %s: %w", e.describe(), opening(err))
 	}
 	if e.wantsPrepared() {
 		s.onWrite, s.onRead = newPrepared(s.write), newPrepared(s.read)

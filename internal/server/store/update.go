@@ -186,6 +186,8 @@ type batch struct {
 	head  head
 	wakes []string
 	noted bool // events were added
+	// committed: something was written.
+	committed bool
 	// unsure: the commit was asked for, and its answer is not known.
 	unsure bool
 }
@@ -204,6 +206,15 @@ func (s *Store) runBatch(jobs []*job) *batch {
 		s.pulse.since.Store(nil)
 	}
 	s.onWrite.prepare(ctx)
+	if err != nil || b.committed {
+		s.wrote.note(err)
+	}
+	for i, e := range b.errs {
+		if diskFault(e) { // of a statement, which SQLite then undoes with all others
+			s.wrote.note(e)
+			b.errs[i] = explain(ctx, e)
+		}
+	}
 	if err != nil {
 		// Nothing was kept: everybody is told, but for those who know better.
 		for i := range b.errs {
@@ -291,6 +302,7 @@ func (b *batch) run(jobs []*job) (err error) {
 	if b.head.locked {
 		b.s.last = b.head
 	}
+	b.committed = true
 	failpoint.Hit("store.committed")
 	return nil
 }
