@@ -66,6 +66,7 @@ const (
 	DeniedGivenUp     = "The sign-in was given up."
 	DeniedTooLong     = "The sign-in took too long. Begin again."
 	DeniedUnreachable = "The server became unreachable during the sign-in. Try again."
+	DeniedServer      = "The server has a problem of its own and could not finish the sign-in. Try again later; if it stays, tell an administrator."
 	DeniedInternal    = "The sign-in failed because of an internal problem. Try again; if it stays, ask an administrator."
 	DeniedBusy        = "The server is busy. Try again in a few seconds."
 	DeniedCrowd       = "Too many sign-ins at once on this machine. Try again in a few seconds."

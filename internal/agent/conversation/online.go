@@ -125,6 +125,8 @@ func (t *talk) failed(ctx context.Context, err error) stage {
 			words = text.DeniedInternal
 		}
 		return end{Verdict{Outcome: policy.Deny, Reason: problem.Code, Text: words, Online: true}}
+	case errors.Is(err, link.ErrTrouble):
+		return end{Verdict{Outcome: policy.Deny, Reason: string(link.ServerError), Text: text.DeniedServer, Online: true}}
 	case errors.Is(err, link.ErrLost), errors.As(err, &down):
 		return end{Verdict{Outcome: policy.Deny, Reason: "server-lost", Text: text.DeniedUnreachable, Online: true}}
 	case ctx.Err() != nil, errors.Is(err, context.DeadlineExceeded):

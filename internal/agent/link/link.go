@@ -632,6 +632,7 @@ func (l *Link) refuse(ctx context.Context, p *wire.Problem) error {
 //   - *wire.Problem: the server answered, with a denial of its own.
 //   - ErrLost: the conversation is online, and the server was not reached again
 //     before ctx ended. The caller must deny.
+//   - ErrTrouble: the same, but the server was there and said that it can not work.
 //   - the context's error.
 func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wire.StepReply, error) {
 	m := &letter{v: step}
@@ -641,6 +642,7 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 		return l.first(ctx, path, m)
 	}
 	var reply wire.StepReply
+	why := ErrLost // a server that says that it can not work has not gone away
 	for {
 		err := l.send(ctx, l.timing.Step, "POST", path, m, &reply)
 		var down *Down
@@ -648,12 +650,16 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 		case err == nil:
 			return reply, nil
 		case ctx.Err() != nil:
-			return wire.StepReply{}, errors.Join(ErrLost, ctx.Err())
+			return wire.StepReply{}, errors.Join(why, ctx.Err())
 		case !errors.As(err, &down):
 			return wire.StepReply{}, err
+		case down.Reason == ServerError:
+			why = ErrTrouble
+		default:
+			why = ErrLost
 		}
 		if err := l.clk.Sleep(ctx, l.timing.Again); err != nil {
-			return wire.StepReply{}, errors.Join(ErrLost, err)
+			return wire.StepReply{}, errors.Join(why, err)
 		}
 	}
 }

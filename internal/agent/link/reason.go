@@ -104,6 +104,10 @@ func (r *Refused) Text() string {
 	return ""
 }
 
+// ErrTrouble says that a conversation began online and the server then could not go
+// on: it was there to the end and said so.
+var ErrTrouble = errors.New("the server has a problem and could not finish the sign-in")
+
 // ErrLost says that a conversation began online and the server went away.
 var ErrLost = errors.New("the server became unreachable during the sign-in")
 
