@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -48,7 +49,28 @@ func (v *Vault) derive(ctx context.Context, password secret.Bytes, salt []byte, 
 		return secret.Bytes{}, ctx.Err()
 	}
 	defer func() { <-v.turn }()
+	defer v.giveBack(c)
 	return secret.New(argon2.IDKey(password.Reveal(), salt, c.Time, c.Memory, 1, 32)), nil
+}
+
+const (
+	manyKiB  = 16 << 10
+	afterUse = 5 * time.Second
+)
+
+// giveBack returns the memory of derivations to the system when a few seconds have
+// passed. The runtime would keep it for minutes, and an agent that idles is small.
+func (v *Vault) giveBack(c Cost) {
+	if c.Memory < manyKiB || !v.giving.CompareAndSwap(false, true) {
+		return
+	}
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), afterUse)
+		defer cancel()
+		<-ctx.Done()
+		v.giving.Store(false)
+		debug.FreeOSMemory()
+	}()
 }
 
 // Burn does the work of a derivation for nothing, so that the answer for people

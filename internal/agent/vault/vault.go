@@ -32,6 +32,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"latchkey/internal/clock"
@@ -87,7 +88,8 @@ type Vault struct {
 	fs  FS
 	log *slog.Logger
 
-	turn chan struct{} // at most one password derivation per core at a time
+	turn   chan struct{} // at most one password derivation per core at a time
+	giving atomic.Bool   // their memory is about to be given back
 
 	// enrolling keeps Enrol, Lift and the wiping of ApplyPolicy apart.
 	enrolling sync.Mutex
