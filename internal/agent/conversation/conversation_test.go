@@ -377,6 +377,26 @@ func TestWhatIsOwedToTheLedgerIsPaidBeforeAnOfflineAttempt(t *testing.T) {
 	r.c.Wait()
 }
 
+// The server's answer was long on its way, and the code has opened the machine without it meanwhile.
+func TestACodeThatHasOpenedTheMachineWithoutTheServerDoesNotOpenItAgain(t *testing.T) {
+	r := newStageRig(t)
+	r.s.script = []any{allowed}
+	r.v.noteErr = vault.ErrSpent
+	v := r.c.Sign(t.Context(), full("alice"), &typist{answers: []string{"pw"}})
+	r.c.Wait()
+	if v.Outcome != policy.Deny || v.Text != text.CodeUsed || !v.Online || len(r.v.offers) != 0 {
+		t.Errorf("%+v, offers %q", v, r.v.offers)
+	}
+	if len(r.v.records) != 1 || r.v.records[0].Type != event.SigninDenied || r.v.records[0].Reason != vault.CodeUsed {
+		t.Errorf("written down: %+v", r.v.records)
+	}
+	// A ledger that could not be written at first says so of what it has in its memory.
+	r.c.owing["u1"] = []wire.Spent{{Backup: "b"}}
+	if err := r.c.settle(t.Context(), "u1"); err != nil || len(r.c.owing) != 0 {
+		t.Errorf("what is owed: %v, %v", err, r.c.owing)
+	}
+}
+
 func TestOfflineSigninIsJudgedByTheVault(t *testing.T) {
 	r := newStageRig(t)
 	r.v.results = []any{vault.Result{Reason: vault.WrongCode}, vault.Result{OK: true, Reason: vault.OK, Left: vault.Left{Days: 1, Signins: 2, Tries: 3, Warn: true}}}

@@ -225,8 +225,11 @@ func (s done) next(ctx context.Context, t *talk) stage {
 	// Also with a denial: a code that was accepted before it is spent.
 	if len(d.Spent) > 0 {
 		failpoint.Hit("conversation.accepted")
-		t.spend(ctx, d)
+		used := t.spend(ctx, d)
 		failpoint.Hit("conversation.spent")
+		if used && d.Outcome == policy.Allow {
+			return t.usedHere(ctx, d)
+		}
 	}
 	switch d.Outcome {
 	case policy.Allow:
@@ -243,20 +246,40 @@ func (s done) next(ctx context.Context, t *talk) stage {
 	return end{v}
 }
 
+// usedHere denies what the server has allowed with a code that opened this machine
+// before: its answer was long on its way, and somebody signed in without it meanwhile
+// (S10). The server learns of the collision from the journal.
+func (t *talk) usedHere(ctx context.Context, d wire.Done) stage {
+	t.cfg.Log.Warn("a code that the server has accepted was used here before, without it; the sign-in is denied", "user", t.r.User)
+	s := t.denied(ctx, policy.LinkUp, vault.CodeUsed, &policy.User{ID: d.UserID, Name: d.UserName}, nil, text.CodeUsed)
+	return online(s)
+}
+
 // spend writes what was accepted online into the ledger, before the shim is
-// answered. A ledger that can not be written does not shut a person out whom the
-// server has let in (he may have come to mend the disk): what is owed is kept in
-// memory, and no offline attempt is judged before it is written.
-func (t *talk) spend(ctx context.Context, d wire.Done) {
+// answered, and tells whether it was used here before. A ledger that can not be
+// written does not shut a person out whom the server has let in (he may have come to
+// mend the disk): what is owed is kept in memory, and no offline attempt is judged
+// before it is written.
+func (t *talk) spend(ctx context.Context, d wire.Done) (used bool) {
 	if d.UserID == "" || len(d.Spent) == 0 {
-		return
+		return false
 	}
-	t.mu.Lock()
-	t.owing[d.UserID] = append(t.owing[d.UserID], d.Spent...)
-	t.mu.Unlock()
-	if err := t.settle(ctx, d.UserID); err != nil {
+	err := t.cfg.Vault.NoteOnline(ctx, d.UserID, d.Spent)
+	if errors.Is(err, vault.ErrSpent) {
+		return true
+	}
+	if err != nil {
+		t.mu.Lock()
+		t.owing[d.UserID] = append(t.owing[d.UserID], d.Spent...)
+		t.mu.Unlock()
 		t.cfg.Log.Error("what was accepted online can not be written down; offline sign-ins are denied until it can", "err", err)
+		return false
 	}
+	// The disk can be written: what was owed before goes the same way.
+	if err := t.settle(ctx, d.UserID); err != nil {
+		t.cfg.Log.Error("what was accepted online before can not be written down", "err", err)
+	}
+	return false
 }
 
 // settle writes what is owed.
@@ -267,7 +290,9 @@ func (c *Conversations) settle(ctx context.Context, userID string) error {
 	if len(owed) == 0 {
 		return nil
 	}
-	if err := c.cfg.Vault.NoteOnline(ctx, userID, owed); err != nil {
+	// What it says of codes used before is of no matter: they may be in its memory
+	// since the first try.
+	if err := c.cfg.Vault.NoteOnline(ctx, userID, owed); err != nil && !errors.Is(err, vault.ErrSpent) {
 		return err
 	}
 	c.mu.Lock()

@@ -66,11 +66,12 @@ func (l *Link) upload(ctx context.Context) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	l.waits.Store(false)
+	owed := l.owed.Load()
 	l.posting.Store(false)
 	err := l.deliver(ctx)
-	if err != nil {
-		l.waits.Store(true)
+	if err == nil {
+		// Not before: whoever signs in meanwhile must wait for it.
+		l.owed.CompareAndSwap(owed, 0)
 	}
 	return err
 }
@@ -89,7 +90,7 @@ func (l *Link) settle(ctx context.Context) error {
 	l.mu.Lock()
 	heard, stuck := l.state.LastAnswer, !l.stuck.IsZero() && now.Sub(l.stuck) >= 0 && now.Sub(l.stuck) < stuckFor
 	l.mu.Unlock()
-	if !l.waits.Load() || stuck {
+	if l.owed.Load() == 0 || stuck {
 		return nil
 	}
 	tctx, cancel := context.WithTimeout(ctx, l.timing.First)

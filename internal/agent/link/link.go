@@ -129,7 +129,7 @@ type Link struct {
 
 	renewal sync.Mutex    // held while the certificate is renewed
 	bearer  chan struct{} // held by whoever delivers the journal
-	waits   atomic.Bool   // something of the journal may not be delivered yet
+	owed    atomic.Int64  // how often the journal got something that may not be delivered yet
 	posting atomic.Bool   // a part of it is on its way
 
 	mu        sync.Mutex
@@ -173,7 +173,7 @@ func New(cfg Config) *Link {
 		Code: "certificate-renewal", Severity: health.Warning, Text: "The machine's certificate is due and could not be renewed.",
 		Next: "Look into the server's log; an expired certificate can still be renewed.",
 	})
-	l.waits.Store(true) // what was left by the last run
+	l.owed.Store(1) // what was left by the last run
 	l.state, l.serial, l.highest = Start(l.clk.Now()), cfg.Vault.PolicySerial(), cfg.Vault.HighestTime()
 	l.client = l.newClient()
 	if cfg.Vault.Refusal() != nil {
@@ -307,7 +307,7 @@ func (l *Link) Nudge() {
 
 // Deliver says that the journal has something new.
 func (l *Link) Deliver() {
-	l.waits.Store(true)
+	l.owed.Add(1)
 	l.wake(l.work)
 }
 
@@ -644,13 +644,19 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 	var reply wire.StepReply
 	why := ErrLost // a server that says that it can not work has not gone away
 	for {
-		err := l.send(ctx, l.timing.Step, "POST", path, m, &reply)
+		// Another sign-in may have gone on without the server in the meantime.
+		err := l.settle(ctx)
+		busy := err != nil && fault.Code(codeOf(err)) == fault.TooMany
+		if err == nil {
+			err = l.send(ctx, l.timing.Step, "POST", path, m, &reply)
+		}
 		var down *Down
 		switch {
 		case err == nil:
 			return reply, nil
 		case ctx.Err() != nil:
 			return wire.StepReply{}, errors.Join(why, ctx.Err())
+		case busy: // the server is at the journal
 		case !errors.As(err, &down):
 			return wire.StepReply{}, err
 		case down.Reason == ServerError:
@@ -662,6 +668,15 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 			return wire.StepReply{}, errors.Join(why, err)
 		}
 	}
+}
+
+// codeOf is the code of the server's problem, if err is one.
+func codeOf(err error) string {
+	var p *wire.Problem
+	if errors.As(err, &p) {
+		return p.Code
+	}
+	return ""
 }
 
 // first sends the opening of a conversation, or says *Down.

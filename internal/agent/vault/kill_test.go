@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"path/filepath"
 	"testing"
 
@@ -62,4 +64,20 @@ func TestO14AWipeThatWasCutShortGoesOn(t *testing.T) {
 	if r.v.led.Counter != counted {
 		t.Error("what was wiped is wiped again at every start")
 	}
+}
+
+// What the server accepts after the machine has accepted it without the server is told, and stays spent (S10).
+func TestS10ACodeIsNotedOnce(t *testing.T) {
+	r := newRig(t, false)
+	r.sync()
+	r.enrol()
+	r.want(true, OK, policy.Logon, password, r.code())
+	spent := []wire.Spent{{Authenticator: r.v.bundles[userID].newest().Authenticators[0].ID, Step: r.srv.params.Step(r.clk.Now())}}
+	if err := r.v.NoteOnline(context.Background(), userID, spent); !errors.Is(err, ErrSpent) {
+		t.Errorf("%v, want ErrSpent", err)
+	}
+	r.later()
+	spent[0].Step++
+	ok(t, r.v.NoteOnline(context.Background(), userID, spent))
+	r.want(false, CodeUsed, policy.Logon, password, r.code())
 }

@@ -68,6 +68,11 @@ func (v *Vault) user(id string) *userState {
 	return us
 }
 
+// spent tells whether the step, or a later one, or the backup code was used.
+func (us *userState) spent(s wire.Spent) bool {
+	return s.Authenticator != "" && s.Step <= us.Steps[s.Authenticator] || s.Backup != "" && us.backupUsed(s.Backup)
+}
+
 // spend marks steps and backup codes as used.
 func (us *userState) spend(s wire.Spent) {
 	if s.Authenticator != "" && s.Step > us.Steps[s.Authenticator] {
@@ -258,9 +263,15 @@ func (v *Vault) seen(now time.Time) {
 	}
 }
 
+// ErrSpent says that what the server has accepted was accepted here before, without
+// it: the two did not know of each other yet.
+var ErrSpent = errors.New("the code was used on this machine before, without the server")
+
 // NoteOnline writes what was accepted online, so that it is spent offline too. It
-// is called before the shim is answered. After an error nothing may be judged
-// offline before it has been called again with the same.
+// is called before the shim is answered. After ErrSpent the sign-in must be denied:
+// a code opens a machine once (S10). After another error nothing may be judged offline
+// before it has been called again with the same; what it says then of ErrSpent means
+// nothing.
 func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spent) error {
 	if len(spent) == 0 {
 		return nil
@@ -276,11 +287,16 @@ func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spen
 		return nil
 	}
 	us := v.user(userID)
+	twice := false
 	for _, s := range spent {
+		twice = twice || us.spent(s)
 		us.spend(s)
 	}
 	v.seen(v.now())
-	return v.save(ctx)
+	if err := v.save(ctx); err != nil || !twice {
+		return err
+	}
+	return ErrSpent
 }
 
 // reclaim removes NV indices that an enrolment or a wipe left behind.
