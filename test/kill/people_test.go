@@ -152,6 +152,14 @@ func (s *station) begin(a attempt, tag string) shim.Start {
 // signin has somebody sign in, and enters what came of it into the book.
 func (w *world) signin(s *station, a attempt) *result {
 	w.t.Helper()
+	r := w.converse(s, a)
+	w.book.enter(w, r)
+	return r
+}
+
+// converse has somebody sign in.
+func (w *world) converse(s *station, a attempt) *result {
+	w.t.Helper()
 	r := &result{attempt: a, tag: w.book.tag(w.name), s: s, verdict: none}
 	r.mouth.password = a.password
 	if a.password == "" {
@@ -185,6 +193,5 @@ func (w *world) signin(s *station, a attempt) *result {
 		got.Authtok.Wipe()
 	}
 	r.err = err
-	w.book.enter(w, r)
 	return r
 }

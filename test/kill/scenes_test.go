@@ -29,6 +29,7 @@ var killed = []string{
 	"The sign-in went on without this step. Begin again.",
 	text.Denied(policy.ReasonTPMGone, ""), text.Denied(policy.ReasonTPMBusy, ""),
 	text.Denied(policy.ReasonNoVault, ""), text.Denied(policy.ReasonVaultUnfinished, ""), // between two generations
+	text.Denied(policy.ReasonVaultDays, ""), // two months have passed
 }
 
 // judge says what is wrong with how a code was taken that nobody has used before.

@@ -107,6 +107,39 @@ func TestAConversationThatLosesItsServerIsDenied(t *testing.T) {
 	w.reckon()
 }
 
+// TestACodeWhoseAnswerIsOnItsWay: the server has accepted a code and dies before it says so; the person signs in without
+// it, with the same code. When the server's answer comes at last, the machine does not open a second time, the person is
+// told why, and the server has an event of the collision (S10).
+func TestACodeWhoseAnswerIsOnItsWay(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, "way", rand.New(rand.NewPCG(5, 1)))
+	for _, s := range w.stations {
+		s.ready()
+		step := w.fresh()
+		died := w.server.died()
+		slow := make(chan *result)
+		go func() {
+			slow <- w.converse(s, attempt{who: w.alice, step: step, meet: func(int) { w.server.arm("signin.stored", 0) }})
+		}()
+		w.until(10*time.Second, "the server has died", func() bool { return w.server.died() > died })
+		s.cable.pull()
+		if r := w.signin(s, attempt{who: w.alice, step: step}); r.verdict != allow || !r.offlineSignin() {
+			t.Errorf("without the server: %s", r)
+		}
+		s.cable.plug()
+		r := <-slow
+		w.book.enter(w, r)
+		if r.verdict != deny || r.text != text.CodeUsed {
+			t.Errorf("S10: the answer that came late: %s", r)
+		}
+		w.mended(s)
+	}
+	w.reckon()
+	if w.book.collisions != len(w.stations) {
+		t.Errorf("S10: %d events of a collision, want %d", w.book.collisions, len(w.stations))
+	}
+}
+
 // TestARetryIsAnsweredTheSameAndIsNoSecondTry: a step is sent, the server dies at every point of it, and the step is sent
 // again. The same octets get the same answer, however often; the same number with another code is refused, ends the
 // conversation with an event, and that code is not looked at: it is neither counted nor spent (S10).
