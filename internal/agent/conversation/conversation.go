@@ -238,11 +238,7 @@ func (t *talk) finish(ctx context.Context, v Verdict) Verdict {
 		if v.Text == "" {
 			v.Text = text.DeniedInternal
 		}
-		if g := t.cfg.Grain; g > 0 {
-			if past := t.cfg.Clock.Now().Sub(t.heard); past >= 0 {
-				_ = t.cfg.Clock.Sleep(ctx, g-past%g)
-			}
-		}
+		t.roundUp(ctx, t.cfg.Grain)
 	}
 	line := []any{
 		"user", text.CleanN(t.r.User, 64), "service", text.CleanN(t.r.Service, 32),
@@ -253,6 +249,16 @@ func (t *talk) finish(ctx context.Context, v Verdict) Verdict {
 	}
 	t.cfg.Log.Info("sign-in ended", line...)
 	return v
+}
+
+// roundUp waits until the time since the person's last answer is a multiple of g.
+func (t *talk) roundUp(ctx context.Context, g time.Duration) {
+	if g <= 0 {
+		return
+	}
+	if past := t.cfg.Clock.Now().Sub(t.heard); past >= 0 {
+		_ = t.cfg.Clock.Sleep(ctx, g-past%g)
+	}
 }
 
 // ask prompts; the stage is not nil if the conversation ends here.

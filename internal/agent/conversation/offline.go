@@ -52,6 +52,11 @@ func (s offline) next(ctx context.Context, t *talk) stage {
 		return t.changeOffline(ctx, s)
 	}
 	d, f := t.decide(ctx, s.link)
+	if !s.told && !t.knows() {
+		// To find somebody takes longer than to find nobody, and what comes next, a
+		// prompt, is not rounded as a denial is.
+		t.roundUp(ctx, t.cfg.Grain/20)
+	}
 	data := map[string]any{"trace": d.Trace, "policy": d.Policy}
 	if s.why != "" {
 		data["link_reason"] = string(s.why)
