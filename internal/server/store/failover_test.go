@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
+	"latchkey/test/scale"
 )
 
 // load writes from several replicas at once: each change is a row and an event. What
@@ -363,4 +364,62 @@ func TestAConnectionThatWasEndedIsMadeAnewUnnoticed(t *testing.T) {
 		add(t, s, event.Event{Type: event.SigninAllowed, Subject: fmt.Sprint(i)})
 	}
 	verify(t, s, 10)
+}
+
+// A server that is frozen in the middle of a transaction, or whose host is gone,
+// keeps its rows from the others for a bounded time only; and its own change is not
+// half done.
+func TestAServerThatFreezesKeepsNoRows(t *testing.T) {
+	database := storetest.PostgreSQL(t)
+	a := storetest.Open(t, store.Config{Database: database, Replica: "a"})
+	b := storetest.Open(t, store.Config{Database: database, Replica: "b"})
+	put := func(s *store.Store, value string, then func()) error {
+		return s.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			err := tx.PutSetting(ctx, db.PutSettingParams{Key: "x", Value: []byte(value), UpdatedAt: 1})
+			then()
+			return err
+		})
+	}
+	if !scale.Long() {
+		// The short form looks at what makes it so.
+		d := raw(t, database)
+		if err := put(a, "a", func() {
+			var n int
+			err := d.QueryRow("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'").Scan(&n)
+			if err != nil || n != 1 {
+				t.Errorf("%d transactions, %v", n, err)
+			}
+		}); err != nil {
+			t.Error(err)
+		}
+		if got := store.SessionSetting(t, a, "idle_in_transaction_session_timeout"); got != "10s" {
+			t.Errorf("idle_in_transaction_session_timeout is %q", got)
+		}
+		return
+	}
+	holds, freed := make(chan struct{}), make(chan error)
+	go func() {
+		first := true
+		freed <- put(a, "frozen", func() {
+			if first {
+				first = false
+				close(holds)
+				time.Sleep(14 * time.Second)
+			}
+		})
+	}()
+	<-holds
+	begun := time.Now()
+	var err error
+	for range 3 {
+		if err = put(b, "b", func() {}); err == nil {
+			break
+		}
+	}
+	if took := time.Since(begun); err != nil || took > 13*time.Second {
+		t.Errorf("after %v: %v", took, err)
+	}
+	if err := <-freed; err != nil && !store.IsUnavailable(err) {
+		t.Error(err)
+	}
 }

@@ -6,6 +6,8 @@ func init() { scripts = append(scripts, runRewind) }
 
 func runRewind(c *script) {
 	c.do("InsertUser", db.InsertUserParams{ID: "wu1", Name: "wu1", NameFold: "wu1", Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1})
+	c.want("1", "LockUser", "wu1")
+	c.want("0", "LockUser", "wu9")
 	c.do("InsertMachine", db.InsertMachineParams{ID: "wm1", Number: 941, Name: "wm1", Status: "active", Mode: "normal", UnknownUsers: "deny", TPMClass: "none", TPMInfo: "{}", CreatedAt: 1, UpdatedAt: 1})
 	for _, a := range []db.InsertAuthenticatorParams{
 		{ID: "wa1", Kind: "totp", Params: `{"algorithm":"SHA1","digits":6,"period":30}`, Step: 3},

@@ -67,5 +67,10 @@ func Known(ctx context.Context, tx *store.Tx, machineID, userID string, now time
 	if n == 0 {
 		return nil
 	}
+	// A change of the user that is under way on another replica does not see yet that
+	// the machine knows the user, and would not tell it: one waits for the other.
+	if _, err := tx.LockUser(ctx, userID); err != nil {
+		return fmt.Errorf("note a user of a machine: %w", err)
+	}
 	return Machine(ctx, tx, machineID)
 }

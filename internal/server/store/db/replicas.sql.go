@@ -101,6 +101,19 @@ func (q *Queries) ListTOTPParams(ctx context.Context) ([]string, error) {
 	return items, nil
 }
 
+const lockUser = `-- name: LockUser :execrows
+UPDATE users SET rev = rev WHERE id = $1
+`
+
+// Keeps the user's row until the transaction ends: changes of the user on other replicas come before or after it.
+func (q *Queries) LockUser(ctx context.Context, id string) (int64, error) {
+	result, err := q.db.ExecContext(ctx, lockUser, id)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const retireAllActivating = `-- name: RetireAllActivating :execrows
 UPDATE vaults SET state = 'retired', updated_at = $1 WHERE state = 'activating'
 `

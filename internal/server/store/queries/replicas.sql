@@ -16,3 +16,7 @@ UPDATE vaults SET state = 'retired', updated_at = sqlc.arg(at) WHERE state = 'ac
 -- Events of a time that can say which code of the user was accepted.
 SELECT * FROM events WHERE user_id = sqlc.arg(user_id) AND at >= sqlc.arg(since) AND at < sqlc.arg(until) AND type IN ('factor.accepted', 'signin.allowed')
 ORDER BY at, id LIMIT CAST(sqlc.arg(n) AS BIGINT);
+
+-- name: LockUser :execrows
+-- Keeps the user's row until the transaction ends: changes of the user on other replicas come before or after it.
+UPDATE users SET rev = rev WHERE id = sqlc.arg(id);
