@@ -134,7 +134,7 @@ func compose(cfg Config, id *identity.Identity, key crypto.Signer, v *vault.Vaul
 		Dir: cfg.State, Identity: id, Key: key, Vault: v, Facts: a.facts, Clock: cfg.Clock, Log: cfg.Log.With("part", "link"),
 		Health: a.reg, Built: buildinfo.Time(), Timing: cfg.Timing,
 	})
-	a.talks = conversation.New(conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name, Grain: cfg.Grain, Admit: a.limits.judge})
+	a.talks = conversation.New(conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name, Grain: cfg.Grain, Admit: a.admit})
 	return a
 }
 

@@ -166,6 +166,19 @@ func behind(who caller, m shim.Start) string {
 	return ""
 }
 
+// admit tells whether a sign-in may be carried to the server or judged here: whoever
+// sits at the machine is always admitted, what comes over the network or is started by
+// its users (su, sudo) as often as limits says.
+func (a *agent) admit(r conversation.Request) bool {
+	switch r.Scope {
+	case policy.Remote:
+		return a.limits.judge(neighbourhood(r.RHost), true)
+	case policy.Elevation:
+		return a.limits.judge("user "+r.User, false)
+	}
+	return true
+}
+
 // quiet answers the phases that decide nothing. Success, because a stack in which
 // nobody else speaks would fail without it.
 func (a *agent) quiet(who caller, m shim.Start) shim.FromAgent {

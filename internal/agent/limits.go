@@ -40,13 +40,13 @@ const (
 	unlocksAMinute = 10 // for one uid
 )
 
-// How many sign-ins from over the network are carried to the server, or judged
+// How many sign-ins from over the network, and of programs that a user has started, are carried to the server, or judged
 // offline, in the long run (per second) and at once. The server takes twenty requests
 // a second of a machine and the machine hashes one password per core at a time:
 // whoever sits at it must find room in both, whatever knocks at its sshd.
 const (
 	afarRate, afarBurst     = 4, 20 // of all sources
-	sourceRate, sourceBurst = 2, 15 // of one address, or one /64
+	sourceRate, sourceBurst = 2, 15 // of one address, one /64, or one user of the machine
 )
 
 // How many lines of the log strangers may cause in the long run (per second) and at
@@ -136,13 +136,13 @@ func (l *limits) fromAfar() (leave func(), ok bool) {
 // what all have together.
 const maxSources = 4096
 
-// judge tells whether one more sign-in from an address may be carried to the server
-// or judged here, and counts it. It is asked when the person has answered: whoever
-// hangs up at the prompt uses up nothing.
-func (l *limits) judge(host string) bool {
+// judge tells whether one more sign-in of a source may be carried to the server or
+// judged here, and counts it. It is asked when the person has answered: whoever hangs
+// up at the prompt uses up nothing.
+func (l *limits) judge(key string, network bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now, key := l.clk.Now(), neighbourhood(host)
+	now := l.clk.Now()
 	if len(l.sources) >= maxSources {
 		for k, b := range l.sources {
 			if b.fill(now, sourceRate, sourceBurst); b.left >= sourceBurst {
@@ -159,11 +159,13 @@ func (l *limits) judge(host string) bool {
 	}
 	b.fill(now, sourceRate, sourceBurst)
 	l.network.fill(now, afarRate, afarBurst)
-	if b.left < 1 || l.network.left < 1 {
+	if b.left < 1 || network && l.network.left < 1 {
 		return false
 	}
 	b.left--
-	l.network.left--
+	if network {
+		l.network.left--
+	}
 	return true
 }
 

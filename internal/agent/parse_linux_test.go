@@ -365,27 +365,38 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 		t.Errorf("all users' programs together have %d places", l.called)
 	}
 
+	judge := func(host string) bool { return l.judge(neighbourhood(host), true) }
 	one, all := 0, 0
 	for range 1000 {
-		if l.judge("192.0.2.1") {
+		if judge("192.0.2.1") {
 			one++
 		}
 	}
 	for i := range 1000 {
-		if l.judge(fmt.Sprintf("2001:db8:0:%x::1", i)) {
+		if judge(fmt.Sprintf("2001:db8:0:%x::1", i)) {
 			all++
 		}
 	}
 	if one != sourceBurst || one+all != afarBurst {
 		t.Errorf("one address had %d, all had %d", one, one+all)
 	}
+	// Who starts su in a loop uses up his own, and nobody else's.
+	own := 0
+	for range 1000 {
+		if l.judge("user mallory", false) {
+			own++
+		}
+	}
+	if own != sourceBurst || !l.judge("user alice", false) {
+		t.Errorf("one user had %d", own)
+	}
 	clk.Advance(-time.Hour)
-	if l.judge("192.0.2.2") {
+	if judge("192.0.2.2") {
 		t.Error("turning the clock back gives sign-ins")
 	}
 	clk.Advance(2 * time.Hour)
 	for one, all = 0, 0; all < 100; all++ {
-		if l.judge(fmt.Sprintf("2001:db8::%x", all)) { // one /64
+		if judge(fmt.Sprintf("2001:db8::%x", all)) { // one /64
 			one++
 		}
 	}
@@ -393,7 +404,7 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 		t.Errorf("one network had %d", one)
 	}
 	clk.Advance(time.Second)
-	for one = 0; l.judge("2001:db8::1"); one++ {
+	for one = 0; judge("2001:db8::1"); one++ {
 	}
 	if one != sourceRate {
 		t.Errorf("one network had %d in a second", one)
@@ -410,7 +421,7 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 	}
 	for i := range 3 * maxSources {
 		clk.Advance(time.Second)
-		l.judge(fmt.Sprintf("198.51.%d.%d", i/256, i%256))
+		judge(fmt.Sprintf("198.51.%d.%d", i/256, i%256))
 	}
 	if len(l.sources) > maxSources {
 		t.Errorf("%d sources are remembered", len(l.sources))

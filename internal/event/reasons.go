@@ -77,6 +77,7 @@ var Reasons = map[string]string{
 	"state-damaged":          "The conversation was in a state that does not exist; denied.",
 	"state-not-writable":     "The machine could not write the sign-in down: its disk is full, read-only or faulty.",
 	"superseded":             "A newer window took the place of this one.",
+	"too-long":               "The sign-in took longer than it may.",
 	"too-many-mistakes":      "Too many blanks or answers that are no choices in one sign-in.",
 	"too-many-wrong":         "Too many wrong codes in one sign-in.",
 	"given-up":               "The person or the program gave up.",

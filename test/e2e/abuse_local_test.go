@@ -65,16 +65,20 @@ func guest(socket string, args []string) int {
 		fmt.Printf("%T %+v authtok=%v err=%v\n", r.Verdict, r.Verdict, r.HasAuthtok, err)
 	case "flood": // n: holds as many connections as it gets, until its input ends
 		n, _ := strconv.Atoi(args[1])
-		held := 0
+		var conns []net.Conn
 		for range n {
 			c, err := dial()
 			if err != nil {
 				continue
 			}
-			s := shim.NewShimConn(c)
-			_ = s.Send(shim.Hello{Version: shim.Version}, time.Second)
-			_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-			var b [1]byte
+			_ = shim.NewShimConn(c).Send(shim.Hello{Version: shim.Version}, time.Second)
+			conns = append(conns, c)
+		}
+		time.Sleep(time.Second)
+		held := 0
+		for _, c := range conns {
+			var b [64]byte
+			_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
 			if _, err := c.Read(b[:]); errors.Is(err, os.ErrDeadlineExceeded) {
 				held++
 			}

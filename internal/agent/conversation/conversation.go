@@ -137,9 +137,9 @@ type Config struct {
 	Log     *slog.Logger
 	Machine string        // its name, for events
 	Grain   time.Duration // zero: one second; negative: none
-	// Admit tells whether one more sign-in that came over the network from the host may
-	// be carried to the server or judged here; nil admits all.
-	Admit func(host string) bool
+	// Admit tells whether one more sign-in like this may be carried to the server or
+	// judged here; nil admits all.
+	Admit func(r Request) bool
 }
 
 // Conversations holds sign-ins. Its methods may be called from any goroutine.

@@ -422,6 +422,29 @@ func TestOfflineSigninIsJudgedByTheVault(t *testing.T) {
 	}
 }
 
+// Who is not admitted costs neither the server a request nor the machine a hash, online
+// and offline, and spends nothing; who has not answered is not asked about.
+func TestACrowdIsTurnedAwayBeforeAnythingIsDone(t *testing.T) {
+	asked := 0
+	for _, down := range []bool{false, true} {
+		r := newStageRig(t)
+		if !down {
+			r.s.script = []any{askCode, allowed}
+		}
+		r.c.cfg.Admit = func(q Request) bool { asked++; return q.RHost != "192.0.2.1" }
+		q := full("alice")
+		q.Scope, q.Service, q.RHost = policy.Remote, "sshd", "192.0.2.1"
+		v := r.c.Sign(t.Context(), q, &typist{answers: []string{"pw", "123456"}})
+		if v.Outcome != policy.Deny || v.Text != text.DeniedCrowd || v.Reason != "too-many" || len(r.s.steps) != 0 || len(r.v.attempts) != 0 || r.v.burnt != 0 {
+			t.Errorf("%+v, %d steps, %d attempts", v, len(r.s.steps), len(r.v.attempts))
+		}
+		before := asked
+		if v := r.c.Sign(t.Context(), q, &typist{}); v.Outcome != policy.Deny || asked != before {
+			t.Errorf("who said nothing was counted: %+v", v)
+		}
+	}
+}
+
 func TestThreeWrongCodesEndAnOfflineSignin(t *testing.T) {
 	r := newStageRig(t)
 	v := r.c.Sign(t.Context(), full("alice"), &typist{answers: slices.Repeat([]string{"1"}, 20)})

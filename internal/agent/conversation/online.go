@@ -68,7 +68,7 @@ func (askFirst) next(ctx context.Context, t *talk) stage {
 type contact struct{}
 
 func (contact) next(ctx context.Context, t *talk) stage {
-	if t.r.Scope == policy.Remote && t.cfg.Admit != nil && !t.cfg.Admit(t.r.RHost) {
+	if t.cfg.Admit != nil && !t.cfg.Admit(t.r) {
 		return deny("too-many", text.DeniedCrowd)
 	}
 	b := &wire.Begin{
