@@ -198,8 +198,22 @@ func (l *Link) judgeTime() time.Time {
 	l.mu.Lock()
 	highest := l.highest
 	l.mu.Unlock()
-	return latest(l.clk.Now(), highest, l.cfg.Built)
+	now := l.clk.Now()
+	if now.After(latest(l.cfg.Built, firstYear)) && highest.Sub(now) > doubtful {
+		// The clock is not dead, and one of the two was wrong: ours, or the server's when
+		// it told its time. A server whose clock was ahead for an hour must not cut its
+		// machines off until that time has come.
+		return now
+	}
+	return latest(now, highest, l.cfg.Built)
 }
+
+// doubtful is how far a time that was seen may lie ahead of a clock that could be
+// right.
+const doubtful = 24 * time.Hour
+
+// firstYear is before every build: a clock that says less is dead.
+var firstYear = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // contacted takes over the server's time.
 func (l *Link) contacted(us int64) {
