@@ -89,6 +89,7 @@ var Points = []Point{
 	{"vault.attempt.judged", agent, "an attempt is judged, its outcome is not written"},
 	{"vault.journal.written", agent, "an entry is in the journal, the ledger does not know"},
 	{"vault.journal.saved", agent, "the ledger knows all delivered entries, the journal still holds them"},
+	{"vault.ledger.reserved", agent, "the TPM has reserved the next number, the ledger is the old one"},
 	{"vault.ledger.written", agent, "the ledger has the next number, the TPM has not"},
 	{"vault.ledger.counted", agent, "ledger and TPM have the same number again"},
 	{"vault.policy.written", agent, "the new policy is in place, nothing is wiped for it"},

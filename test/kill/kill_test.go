@@ -88,6 +88,7 @@ var scripts = map[string]script{
 	"vault.attempt.judged":  {scenes: []scene{plane, stranger}, skips: 2},
 	"vault.journal.written": {scenes: []scene{plane, stranger, needless}, skips: 2},
 	"vault.journal.saved":   {scenes: []scene{landing}, behind: true},
+	"vault.ledger.reserved": {scenes: []scene{online, plane, stranger, landing, needless, anew, longer}, skips: 3, chip: true, behind: true},
 	"vault.ledger.written":  {scenes: []scene{online, plane, stranger, landing, needless, anew, longer, commute}, skips: 3, behind: true},
 	"vault.ledger.counted":  {scenes: []scene{online, plane, stranger, landing, needless, anew, longer}, skips: 3, chip: true, behind: true},
 	"vault.lifted":          {scenes: []scene{longer, lift}, behind: true},
