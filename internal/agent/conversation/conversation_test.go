@@ -392,6 +392,11 @@ func TestACodeThatHasOpenedTheMachineWithoutTheServerDoesNotOpenItAgain(t *testi
 	}
 	// A ledger that could not be written at first says so of what it has in its memory.
 	r.c.owing["u1"] = []wire.Spent{{Backup: "b"}}
+	r.v.noteErr = errors.Join(vault.ErrSpent, vault.ErrState)
+	if err := r.c.settle(t.Context(), "u1"); !errors.Is(err, vault.ErrState) || len(r.c.owing) != 1 {
+		t.Errorf("what is owed and still can not be written: %v, %v", err, r.c.owing)
+	}
+	r.v.noteErr = vault.ErrSpent
 	if err := r.c.settle(t.Context(), "u1"); err != nil || len(r.c.owing) != 0 {
 		t.Errorf("what is owed: %v, %v", err, r.c.owing)
 	}

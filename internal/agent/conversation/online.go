@@ -292,7 +292,7 @@ func (c *Conversations) settle(ctx context.Context, userID string) error {
 	}
 	// What it says of codes used before is of no matter: they may be in its memory
 	// since the first try.
-	if err := c.cfg.Vault.NoteOnline(ctx, userID, owed); err != nil && !errors.Is(err, vault.ErrSpent) {
+	if err := c.cfg.Vault.NoteOnline(ctx, userID, owed); err != nil && err != vault.ErrSpent { //nolint:errorlint // with another beside it nothing was written
 		return err
 	}
 	c.mu.Lock()

@@ -269,9 +269,9 @@ var ErrSpent = errors.New("the code was used on this machine before, without the
 
 // NoteOnline writes what was accepted online, so that it is spent offline too. It
 // is called before the shim is answered. After ErrSpent the sign-in must be denied:
-// a code opens a machine once (S10). After another error nothing may be judged offline
-// before it has been called again with the same; what it says then of ErrSpent means
-// nothing.
+// a code opens a machine once (S10). After another error, also beside ErrSpent, nothing
+// may be judged offline before it has been called again with the same; ErrSpent means
+// nothing then.
 func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spent) error {
 	if len(spent) == 0 {
 		return nil
@@ -293,8 +293,12 @@ func (v *Vault) NoteOnline(ctx context.Context, userID string, spent []wire.Spen
 		us.spend(s)
 	}
 	v.seen(v.now())
-	if err := v.save(ctx); err != nil || !twice {
+	err := v.save(ctx)
+	switch {
+	case !twice:
 		return err
+	case err != nil:
+		return errors.Join(ErrSpent, err)
 	}
 	return ErrSpent
 }
