@@ -108,7 +108,7 @@ func (c *crowd) live(n int, who member, in func()) {
 	for {
 		var err error
 		if !greeted {
-			_, err = m.call(ctx, http.MethodPost, wire.PathHello, wire.Hello{Facts: machineFacts()}, nil)
+			_, err = m.call(ctx, http.MethodPost, wire.PathHello, wire.Hello{Facts: machineFacts(n)}, nil)
 			greeted = err == nil
 		}
 		var ch wire.Changes

@@ -126,7 +126,7 @@ func (w *world) join(ctx context.Context, n int) (*machine, error) {
 	}
 	defer stranger.close()
 	var reply wire.JoinReply
-	_, err = stranger.call(ctx, http.MethodPost, wire.PathJoin, wire.Join{Token: wire.Hide(t.Secret), CSR: csr, Facts: machineFacts()}, &reply)
+	_, err = stranger.call(ctx, http.MethodPost, wire.PathJoin, wire.Join{Token: wire.Hide(t.Secret), CSR: csr, Facts: machineFacts(n)}, &reply)
 	if err != nil {
 		return nil, fmt.Errorf("join: %w", err)
 	}
@@ -140,8 +140,8 @@ func (w *world) join(ctx context.Context, n int) (*machine, error) {
 	return dial(w.machines, reply.MachineID, roots, &tls.Certificate{Certificate: [][]byte{reply.Certificate}, PrivateKey: key}, source(n)), nil
 }
 
-func machineFacts() wire.MachineFacts {
-	return wire.MachineFacts{Hostname: "pc", OS: "linux Debian GNU/Linux 12", AgentVersion: "0.0.0", Boot: "boot", Class: "software"}
+func machineFacts(n int) wire.MachineFacts {
+	return wire.MachineFacts{Hostname: fmt.Sprintf("pc%d.example.org", n), OS: "linux Debian GNU/Linux 12", AgentVersion: "0.0.0", Boot: "boot", Class: "software"}
 }
 
 // signin is one whole conversation of mode=second: begin, prompt, code, allowed. It tells the time of the code alone too.

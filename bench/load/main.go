@@ -40,21 +40,28 @@ type figure struct {
 // report collects figures; the table is printed as they come, so that a long run shows where it is.
 type report struct {
 	out     io.Writer
-	json    bool
+	form    string // table, markdown or json
 	part    string
 	Figures []figure `json:"figures"`
 }
 
 func (r *report) begin(part string) {
 	r.part = part
-	if !r.json {
+	switch r.form {
+	case "table":
 		fmt.Fprintf(r.out, "\n%s\n", part)
+	case "markdown":
+		fmt.Fprintf(r.out, "\n### %s\n\n| what | figure | beside it |\n|---|---|---|\n", part)
 	}
 }
 
 func (r *report) add(name string, value float64, unit, note string) {
 	r.Figures = append(r.Figures, figure{r.part, name, value, unit, note})
-	if r.json {
+	switch r.form {
+	case "json":
+		return
+	case "markdown":
+		fmt.Fprintf(r.out, "| %s | %s %s | %s |\n", strings.Replace(name, "  ", "… ", 1), short(value), unit, note)
 		return
 	}
 	if note != "" {
@@ -81,6 +88,7 @@ func short(v float64) string {
 
 // options are the settings of a run.
 type options struct {
+	root     string
 	bin      string
 	short    bool
 	output   string
@@ -121,9 +129,10 @@ func run(args []string, stdout, stderr io.Writer) int {
 	var o options
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	f.SetOutput(stderr)
-	f.StringVar(&o.bin, "bin", "bin", "folder of the release programs (make build)")
+	f.StringVar(&o.root, "root", ".", "folder of the repository")
+	f.StringVar(&o.bin, "bin", "", "folder of the release programs (default bin in the repository)")
 	f.BoolVar(&o.short, "short", false, "a small run of everything: shows that it works, its figures mean little")
-	f.StringVar(&o.output, "output", "table", "table or json")
+	f.StringVar(&o.output, "output", "table", "table, markdown or json")
 	f.StringVar(&o.parts, "parts", strings.Join(names, ","), "which parts to run")
 	f.StringVar(&o.machines, "machines", "", "how many idle machines, one run each (default 1000,10000,50000; short: 200)")
 	f.StringVar(&o.engines, "engines", "sqlite,postgresql", "databases for the sign-ins; postgresql needs the Debian package and is left out, loudly, without it")
@@ -131,9 +140,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if err := f.Parse(args); err != nil {
 		return 2
 	}
-	if f.NArg() > 0 || o.output != "table" && o.output != "json" {
-		fmt.Fprintln(stderr, "load: allowed are flags only, and --output table or json; see load -h")
+	if f.NArg() > 0 || !slices.Contains([]string{"table", "markdown", "json"}, o.output) {
+		fmt.Fprintln(stderr, "load: allowed are flags only, and --output table, markdown or json; see load -h")
 		return 2
+	}
+	if o.bin == "" {
+		o.bin = filepath.Join(o.root, "bin")
 	}
 	wanted := strings.Split(o.parts, ",")
 	for _, w := range wanted {
@@ -156,9 +168,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	r := &report{out: stdout, json: o.output == "json"}
-	if !r.json {
-		fmt.Fprintf(stdout, "load on %s, %d cores, %s, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format("2006-01-02 15:04 UTC"))
+	r := &report{out: stdout, form: o.output}
+	if r.form != "json" {
+		fmt.Fprintf(stdout, "Load, on %s, %d cores, %s, %s\n", cpuModel(), runtime.NumCPU(), runtime.Version(), time.Now().UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	var failed error
 	for _, p := range parts {
@@ -169,7 +181,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 			failed = fmt.Errorf("%s: %w", p.name, err)
 		}
 	}
-	if r.json {
+	if r.form == "json" {
 		enc := json.NewEncoder(stdout)
 		enc.SetIndent("", "  ")
 		failed = errors.Join(failed, enc.Encode(map[string]any{

@@ -74,8 +74,6 @@ func signinsOn(ctx context.Context, o *options, r *report, engine string) (err e
 	}
 	took := time.Since(begun)
 	r.add("joins, each with a token of its own", float64(machines)/took.Seconds(), "1/s", after.minus(before).share(machines))
-	perJoin := after.minus(before).server
-	r.add("10 000 joins, calculated from the server's processor time", 10_000*perJoin.Seconds()/float64(machines)/60, "min", "on one core; 4 hours have room for "+short(4*3600*float64(machines)/perJoin.Seconds())+" joins")
 
 	// The machines' first connection is made by the first request.
 	if err := workers(ctx, 16, machines, func(ctx context.Context, i int) error {
