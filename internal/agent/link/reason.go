@@ -165,6 +165,10 @@ func classify(err error) Reason {
 		return NotLatchkey
 	case errors.As(err, &record), strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		return NotLatchkey
+	case errors.As(err, &op) && op.Op == "local error", strings.Contains(err.Error(), ": tls: "):
+		// We broke off: what came is no handshake with us, as when somebody plays back
+		// what the server has said to somebody else, or earlier.
+		return Foreign
 	case errors.As(err, &dns) && !dns.IsTimeout:
 		return NameUnknown
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &netErr) && netErr.Timeout(),
