@@ -159,9 +159,9 @@ type crowd struct {
 	wg                                sync.WaitGroup
 }
 
-// knock opens n ssh connections, some at a time. Each answers as many prompts as it
+// swarm opens n ssh connections, some at a time. Each answers as many prompts as it
 // has answers, then hangs at the next until leave is closed, and hangs up.
-func (s *station) knock(n int, user string, answers ...string) *crowd {
+func (s *station) swarm(n int, user string, answers ...string) *crowd {
 	c := &crowd{leave: make(chan struct{})}
 	slots := make(chan struct{}, 12)
 	for range n {
@@ -265,7 +265,7 @@ func TestAThousandConnectionsThatHangUp(t *testing.T) {
 	t.Run("at the prompt for the password", func(t *testing.T) {
 		s := s.In(t)
 		before := s.mark()
-		c := s.knock(n, "alice")
+		c := s.swarm(n, "alice")
 		defer c.hangUp()
 		c.settled(s.here(), n)
 		rss, files := s.usage()
@@ -293,7 +293,7 @@ func TestAThousandConnectionsThatHangUp(t *testing.T) {
 		s.cliInput("winter apples at noon\n", "user", "add", "carol", "--password-stdin")
 		before := s.mark()
 		m := scale.N(40, 1000)
-		c := s.knock(m, "carol", "winter apples at noon", "winter apples at noon", "winter apples at noon")
+		c := s.swarm(m, "carol", "winter apples at noon", "winter apples at noon", "winter apples at noon")
 		for range 3 { // meanwhile
 			opened(t, s.here().Login("alice", s.full(alice)), true)
 		}
@@ -314,7 +314,7 @@ func TestAThousandConnectionsThatHangUp(t *testing.T) {
 		s := s.In(t)
 		s.unplug()
 		m := scale.N(20, 1000)
-		c := s.knock(m, "alice", alice.pw)
+		c := s.swarm(m, "alice", alice.pw)
 		opened(t, s.here().Login("alice", s.full(alice)), true)
 		c.settled(s.here(), m)
 		if c.prompted.Load() == 0 || c.opened.Load() != 0 {
