@@ -203,6 +203,33 @@ func TestPostgreSQLThatHangsIsNotWaitedFor(t *testing.T) {
 	l.kept()
 }
 
+// The disk of PostgreSQL is full: changes are refused as unavailable, what was
+// acknowledged stays, reads go on, and so do changes when there is room again.
+func TestPostgreSQLWithAFullDisk(t *testing.T) {
+	c := storetest.NewSmallCluster(t, 48)
+	l := underLoad(t, replicas(t, c.Database("d"))...)
+	l.more(50)
+	room := c.Fill()
+	for end := time.Now().Add(60 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		l.mu.Lock()
+		failed := l.failed
+		l.mu.Unlock()
+		if failed >= 20 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the disk is full, and changes go on")
+		}
+	}
+	if !keys(t, l.stores[0])["k1"] {
+		t.Error("what was there can not be read")
+	}
+	room()
+	l.more(100)
+	l.end()
+	l.kept()
+}
+
 // The primary is killed and its synchronous standby promoted: nothing acknowledged
 // is lost, and the replicas find the new primary in their list of hosts.
 func TestPostgreSQLFailsOverToASynchronousStandby(t *testing.T) {

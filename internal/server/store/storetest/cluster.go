@@ -28,6 +28,7 @@ type Cluster struct {
 	dir   string // holds data and the socket
 	cred  *syscall.Credential
 	pid   int // of the postmaster; 0: not running
+	small int // MiB of the small disk; 0: none
 	guard io.Closer
 	done  chan struct{}
 }
@@ -35,13 +36,62 @@ type Cluster struct {
 // NewCluster makes a cluster and starts it. Further lines go into its configuration.
 func NewCluster(t testing.TB, lines ...string) *Cluster {
 	t.Helper()
+	c := newCluster(t, lines...)
+	c.Start()
+	return c
+}
+
+// NewSmallCluster is NewCluster with a tablespace "small" on a disk of so many MiB,
+// which is mounted in a namespace of the cluster's own; the databases of Database are
+// there, the log of changes is not.
+func NewSmallCluster(t testing.TB, mib int) *Cluster {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("NOT TESTED: a full disk of PostgreSQL needs CAP_SYS_ADMIN to mount a small one; run the tests as root")
+	}
+	c := newCluster(t)
+	c.small = mib
+	if err := os.Mkdir(c.disk(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.Start()
+	c.Exec("CREATE TABLESPACE small LOCATION '" + c.disk() + "/space'")
+	return c
+}
+
+// disk is where the small disk is mounted, as the cluster sees it.
+func (c *Cluster) disk() string { return filepath.Join(c.dir, "disk") }
+
+// Fill leaves no room on the small disk; the returned function makes room again.
+func (c *Cluster) Fill() (undo func()) {
+	c.t.Helper()
+	path := filepath.Join("/proc", strconv.Itoa(c.pid), "root", c.disk(), "fill")
+	f, err := os.Create(path)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for block := make([]byte, 4096); err == nil; {
+		_, err = f.Write(block)
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		c.t.Fatalf("fill the small disk: %v", err)
+	}
+	_ = f.Close()
+	return func() {
+		if err := os.Remove(path); err != nil {
+			c.t.Error(err)
+		}
+	}
+}
+
+func newCluster(t testing.TB, lines ...string) *Cluster {
+	t.Helper()
 	c := emptyCluster(t)
 	c.run("initdb", "-D", c.data(), "-U", "latchkey", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions")
 	c.configure(append([]string{
 		"listen_addresses = ''", "max_connections = 100", "shared_buffers = 32MB", "deadlock_timeout = 200ms", "wal_level = replica", "max_wal_senders = 5",
 		"synchronous_commit = on", "fsync = on", "wal_sender_timeout = 5s", "unix_socket_directories = '" + c.dir + "'",
 	}, lines...)...)
-	c.Start()
 	return c
 }
 
@@ -110,6 +160,13 @@ func (c *Cluster) Start() {
 	// The guard ends it when this process ends, however it ends.
 	const script = `"$1/postgres" -D "$2/data" </dev/null >>"$2/log" 2>&1 & pg=$!; echo $pg; read -r _; kill -KILL $pg 2>/dev/null; wait $pg`
 	cmd := c.command("/bin/sh", "-c", script, "sh", c.bin, c.dir)
+	if c.small > 0 {
+		const mounted = `mount -t tmpfs -o size="$3"m tmpfs "$2/disk" && mkdir "$2/disk/space" && chown "$4:$5" "$2/disk/space" &&
+			exec setpriv --reuid "$4" --regid "$5" --clear-groups sh -c "$6" sh "$1" "$2"`
+		cmd = c.command("unshare", "-m", "--propagation", "private", "sh", "-c", mounted, "sh", c.bin, c.dir,
+			strconv.Itoa(c.small), fmt.Sprint(c.cred.Uid), fmt.Sprint(c.cred.Gid), script)
+		cmd.SysProcAttr.Credential = nil
+	}
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
@@ -193,7 +250,11 @@ func (c *Cluster) URL(name string, others ...*Cluster) string {
 // Database makes a database and returns its address; see URL.
 func (c *Cluster) Database(name string, others ...*Cluster) string {
 	c.t.Helper()
+	if c.small > 0 {
+		name += " TABLESPACE small"
+	}
 	c.Exec("CREATE DATABASE " + name)
+	name, _, _ = strings.Cut(name, " ")
 	return c.URL(name, others...)
 }
 
