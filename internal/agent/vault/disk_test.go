@@ -181,3 +181,24 @@ func TestO17EveryFileSpoiledInEveryWay(t *testing.T) {
 		}
 	})
 }
+
+// A network that breaks off while good data is extended damages nothing (O5).
+func TestO5AnExtensionThatBreaksOffLeavesWhatIsThere(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		r.sync()
+		r.enrol()
+		for _, what := range []string{"permit", "bundle", "ready"} {
+			r.later()
+			r.srv.fail[what] = errors.New("the network broke off")
+			if _, err := r.tryEnrol(password); err == nil {
+				t.Fatalf("%s: it did not fail", what)
+			}
+			delete(r.srv.fail, what)
+			if g := r.v.led.Users[userID].Generation; g != 1 {
+				t.Fatalf("%s: the data is of generation %d, was 1", what, g)
+			}
+			r.sync()
+			r.want(true, OK, policy.Logon, password, r.code())
+		}
+	})
+}

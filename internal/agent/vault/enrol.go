@@ -167,7 +167,10 @@ func reEnrol(err error) bool {
 			return true
 		}
 	}
-	return reasonOf(err) == policy.ReasonVaultDamaged
+	// Only what is known to be damaged: a network that breaks off here damages nothing,
+	// and what is there must not be given up for it.
+	var d damage
+	return errors.As(err, &d) && d.reason == policy.ReasonVaultDamaged
 }
 
 // generation replaces a user's offline data: the old one is removed first, so
