@@ -4,7 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io/fs"
+	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"latchkey/internal/event"
@@ -80,4 +83,26 @@ func TestS10ACodeIsNotedOnce(t *testing.T) {
 	spent[0].Step++
 	ok(t, r.v.NoteOnline(context.Background(), userID, spent))
 	r.want(false, CodeUsed, policy.Logon, password, r.code())
+}
+
+// Killed between the counter and the state that names it, again and again: the TPM's little room is not used up.
+func TestO17ACounterWithoutAStateIsTakenOutOfTheTPM(t *testing.T) {
+	r := newRig(t, true)
+	for range 3 {
+		// The folder as it was: with the handle noted, and nothing else.
+		note := []byte(strconv.FormatUint(uint64(r.v.st.Counter), 10))
+		ok(t, r.v.Close())
+		ok(t, os.RemoveAll(r.dir))
+		ok(t, os.MkdirAll(r.dir, 0o700))
+		ok(t, os.WriteFile(filepath.Join(r.dir, halfMade), note, 0o600))
+		r.open()
+		owned, err := r.v.cfg.Device.Owned(context.Background())
+		ok(t, err)
+		if len(owned) != 1 {
+			t.Errorf("%d indices in the TPM, want the counter alone: %v", len(owned), owned)
+		}
+		if _, err := os.Stat(filepath.Join(r.dir, halfMade)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the note is left behind: %v", err)
+		}
+	}
 }

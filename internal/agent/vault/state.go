@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
@@ -153,16 +154,39 @@ func (v *Vault) foundInTPM(ctx context.Context, f *foundation) (err error) {
 	if st.Parent, err = d.Parent(ctx); err != nil {
 		return err
 	}
+	v.reclaimHalf(ctx)
 	free, err := d.FreeHandles(ctx, 1)
 	if err != nil {
 		return err
 	}
 	st.Counter = free[0]
+	if err := v.fs.WriteFile(halfMade, []byte(strconv.FormatUint(uint64(st.Counter), 10))); err != nil {
+		return fmt.Errorf("%w: %w", ErrState, err)
+	}
 	if f.number, err = d.DefineCounter(ctx, st.Counter); err != nil {
 		return err
 	}
 	d.Pin(st.Names)
 	return nil
+}
+
+// halfMade is the file with the handle of a counter whose state is not written yet.
+const halfMade = "counter"
+
+// reclaimHalf removes the counter of a state that was begun and never written, because
+// the agent was killed: a TPM has room for few.
+func (v *Vault) reclaimHalf(ctx context.Context) {
+	raw, err := v.fs.ReadFile(halfMade)
+	if err != nil {
+		return
+	}
+	h, err := strconv.ParseUint(string(raw), 10, 32)
+	if err != nil || v.st != nil && v.st.Counter == uint32(h) {
+		return
+	}
+	if err := v.cfg.Device.Reclaim(ctx, uint32(h)); err != nil {
+		v.log.Warn("a counter left behind can not be removed from the TPM", "err", err)
+	}
 }
 
 // secureBoot tells whether the firmware checks what it starts.
@@ -253,7 +277,11 @@ func (v *Vault) settleIn(f foundation, from ledger) error {
 		return err
 	}
 	failpoint.Hit("vault.state.ledger")
-	return v.writeState(f.st)
+	if err := v.writeState(f.st); err != nil {
+		return err
+	}
+	_ = v.fs.Remove(halfMade) // which is of no use any more, and does no harm
+	return nil
 }
 
 // Renew starts the machine's state anew after a problem, while the server is in

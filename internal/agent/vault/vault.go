@@ -17,6 +17,7 @@
 //	vaults/U  what opens the verifier key of user U, sealed under the state key
 //	bundles/U.G.N  signed tags of user U, generation G, segment N
 //	refusal   the server's signed refusal, once there was one
+//	counter   handle of a counter whose state is not written yet
 //
 // Rows O5-O12, O16, O17, W7 (what it keeps of it); offline.md in the design.
 package vault
