@@ -257,6 +257,9 @@ func live(t *testing.T, name string, rng *rand.Rand, bag *[]string, all []string
 	}
 	if !t.Failed() {
 		w.reckon()
+		w.stations[1].up()
+		w.settled(w.stations[1])
+		w.stations[1].tidy(5) // the counter, two for alice, and two that wait to be removed
 	}
 }
 

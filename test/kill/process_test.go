@@ -77,13 +77,12 @@ type process struct {
 	dir  string // of the log and of what arms it
 	log  *os.File
 
-	mu      sync.Mutex
-	cmd     *exec.Cmd
-	gone    chan struct{} // closed when the present one has ended
-	keep    bool          // start it again
-	deaths  int
-	ours    bool // we have killed the present one
-	awaited chan struct{}
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	gone   chan struct{} // closed when the present one has ended
+	keep   bool          // start it again
+	deaths int
+	ours   bool // we have killed the present one
 }
 
 func newProcess(t testing.TB, dir, name string, env []string, argv ...string) *process {
