@@ -118,13 +118,19 @@ func (d *Desk) endWindows(ctx context.Context, tx *store.Tx, a Actor, userID, ma
 	if err != nil {
 		return nil, err
 	}
+	names := map[string]string{} // one person may have thousands
 	for _, w := range ended {
 		e := event.Event{Type: event.WindowEnded, UserID: w.UserID, MachineID: w.MachineID, Reason: reason}
-		if u, err := tx.GetUser(ctx, w.UserID); err == nil {
-			e.Subject = u.Name
-		} else if !store.IsNotFound(err) {
-			return nil, err
+		name, ok := names[w.UserID]
+		if !ok {
+			u, err := tx.GetUser(ctx, w.UserID)
+			if err != nil && !store.IsNotFound(err) {
+				return nil, err
+			}
+			name = u.Name
+			names[w.UserID] = name
 		}
+		e.Subject = name
 		if m, err := tx.GetMachine(ctx, w.MachineID); err == nil {
 			e.Machine = m.Name
 		} else if !store.IsNotFound(err) {

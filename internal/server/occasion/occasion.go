@@ -40,7 +40,7 @@ func Report(ctx context.Context, tx *store.Tx, m db.Machine, w What, now time.Ti
 	at := clock.Micros(now)
 	var ps []policy.Policy
 	for after := ""; ; {
-		rows, err := tx.ListWindows(ctx, db.ListWindowsParams{After: after, At: at, MachineID: m.ID, UserID: w.UserID, N: 100})
+		rows, err := tx.ListWindowsOfMachine(ctx, db.ListWindowsOfMachineParams{MachineID: m.ID, At: at, After: after, N: 100})
 		if err != nil {
 			return ended, fmt.Errorf("windows of a machine: %w", err)
 		}
@@ -53,11 +53,11 @@ func Report(ctx context.Context, tx *store.Tx, m db.Machine, w What, now time.Ti
 			}
 		}
 		for _, r := range rows {
-			after = r.Window.ID
-			if w.Kind == policy.EndReboot && r.Window.Boot == w.Boot {
+			after = r.ID
+			if w.UserID != "" && r.UserID != w.UserID || w.Kind == policy.EndReboot && r.Boot == w.Boot {
 				continue
 			}
-			u, err := tx.GetUser(ctx, r.Window.UserID)
+			u, err := tx.GetUser(ctx, r.UserID)
 			if err != nil {
 				return ended, err
 			}
@@ -69,7 +69,7 @@ func Report(ctx context.Context, tx *store.Tx, m db.Machine, w What, now time.Ti
 			if p == nil || !window.Ends(*p, w.Kind) {
 				continue
 			}
-			n, err := tx.EndWindow(ctx, db.EndWindowParams{ID: r.Window.ID, At: at, Reason: string(w.Kind)})
+			n, err := tx.EndWindow(ctx, db.EndWindowParams{ID: r.ID, At: at, Reason: string(w.Kind)})
 			if err != nil {
 				return ended, err
 			}
