@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -55,7 +56,6 @@ func (w *world) offline() error {
 		}},
 		nil, nil,
 	}
-	var commands int64
 	for n, a := range w.agents {
 		k := &kind{series: series{name: "pam_latchkey offline, without a TPM"}}
 		if a.class == "tpm" {
@@ -66,16 +66,12 @@ func (w *world) offline() error {
 				return 0, err
 			}
 			code := totp(w.flyer.keys[""], stepOf(time.Now().Add(a.offset)))
-			before, asked := w.relay.total()
 			d, err := w.pamtester("b-"+a.name, w.flyer.name, password, code)
 			if err != nil {
 				return d, fmt.Errorf("%w\n%s", err, a.proc.tail())
 			}
-			after, now := w.relay.total()
-			k.tpm = append(k.tpm, after-before)
-			commands += now - asked
-			kdf, err := a.derivation()
-			k.kdf = append(k.kdf, kdf)
+			kdf, tpm, err := a.shares()
+			k.kdf, k.tpm = append(k.kdf, kdf), append(k.tpm, tpm)
 			return d, err
 		}
 		kinds[n+1] = k
@@ -91,34 +87,27 @@ func (w *world) offline() error {
 		rest := median(k.rest())
 		row(k.name, ms(median(k.took)), ms(quantile(k.took, 0.95)), ms(median(k.kdf)), ms(median(k.tpm)), ms(rest), aim(ratio(rest, ga), 1.5))
 	}
-	fmt.Printf("\nKey derivation (Argon2id, 64 MiB, 3 passes) is what the agent says it took, the TPM's share is measured at its socket (%.0f commands a sign-in), both sign-in by sign-in.\n\n",
-		float64(commands)/float64(w.n))
+	fmt.Printf("\nKey derivation (Argon2id, 64 MiB, 3 passes) and the time until the TPM has answered are what the agent's log says, sign-in by sign-in.\n\n")
 	return nil
 }
 
-var derived = regexp.MustCompile(`(?:"kdf":"?|kdf=)([0-9.a-zµ]+)`)
+var shares = regexp.MustCompile(`"kdf":"([^"]+)","tpm":"([^"]+)"`)
 
-// derivation is what the agent's log says of the newest sign-in.
-func (a *agent) derivation() (time.Duration, error) {
-	var last string
+// shares is what the agent's log says of the newest sign-in.
+func (a *agent) shares() (kdf, tpm time.Duration, err error) {
 	for range 100 {
 		b, err := os.ReadFile(a.proc.log)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		all := derived.FindAllSubmatch(b, -1)
-		if len(all) > a.told {
-			a.told, last = len(all), string(all[len(all)-1][1])
-			break
+		if all := shares.FindAllSubmatch(b, -1); len(all) > a.told {
+			a.told = len(all)
+			last := all[len(all)-1]
+			kdf, err1 := time.ParseDuration(string(last[1]))
+			tpm, err2 := time.ParseDuration(string(last[2]))
+			return kdf, tpm, errors.Join(err1, err2)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	if last == "" {
-		return 0, fmt.Errorf("the agent does not say how long the key derivation took: %s", a.proc.tail())
-	}
-	d, err := time.ParseDuration(last)
-	if err != nil {
-		return 0, fmt.Errorf("key derivation %q: %w", last, err)
-	}
-	return d, nil
+	return 0, 0, fmt.Errorf("the agent does not say how long the key derivation took: %s", a.proc.tail())
 }

@@ -34,7 +34,6 @@ type world struct {
 	users    []*user // of the unix machine, of google-authenticator, pam_oath and Latchkey alike
 	flyer    *user   // who signs in without the server
 	hash     string  // of everybody's password, as in /etc/shadow
-	relay    *relay
 }
 
 // agent is one agent of two: with and without a TPM.
@@ -366,15 +365,10 @@ func (w *world) startTPM() (string, error) {
 		"--flags", "not-need-init,startup-clear"); err != nil {
 		return "", err
 	}
-	err := w.until("the TPM starts", 10*time.Second, func() error {
+	return "socket:" + sock, w.until("the TPM starts", 10*time.Second, func() error {
 		_, err := os.Stat(sock)
 		return err
 	})
-	if err != nil {
-		return "", err
-	}
-	w.relay, err = newRelay(w.path("relay.sock"), sock)
-	return "socket:" + w.path("relay.sock"), err
 }
 
 // join gives an agent its identity.

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/go-tpm/tpm2"
@@ -61,7 +62,12 @@ type Device struct {
 	pins   pins
 	dial   func(ctx context.Context) (conn, error)
 	limits times
+	waited atomic.Int64 // nanoseconds
 }
+
+// Waited is how long this program has waited for answers of the TPM so far, all
+// commands together. What it computes in between is not in it.
+func (d *Device) Waited() time.Duration { return time.Duration(d.waited.Load()) }
 
 // times are the bounds; tests on loaded machines have longer ones.
 type times struct{ command, quick, setup time.Duration }
@@ -434,7 +440,9 @@ func (l *line) once(command []byte) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(l.ctx, l.d.limits.command)
 	defer cancel()
+	begun := clock.Real.Now()
 	rsp, err := l.conn.exchange(ctx, command)
+	l.d.waited.Add(int64(max(0, clock.Real.Now().Sub(begun))))
 	if err == nil {
 		err = checkAnswer(rsp)
 	}

@@ -198,7 +198,7 @@ type talk struct {
 	password secret.Bytes  // what the person typed or the stack held
 	fresh    secret.Bytes  // the last new password that was typed
 	wrong    int           // wrong offline codes
-	kdf      time.Duration // that the vault's derivations took
+	kdf, tpm time.Duration // of that, the vault's derivations and waiting for the TPM
 }
 
 // Sign leads one conversation to its verdict. It always returns one.
@@ -245,7 +245,8 @@ func (t *talk) finish(ctx context.Context, v Verdict) Verdict {
 		"outcome", string(v.Outcome), "reason", v.Reason, "online", v.Online, "conversation", t.id,
 	}
 	if t.kdf > 0 {
-		line = append(line, "kdf", t.kdf.String()) // most of the time of an offline sign-in
+		// Most of the time of an offline sign-in.
+		line = append(line, "kdf", t.kdf.String(), "tpm", t.tpm.String())
 	}
 	t.cfg.Log.Info("sign-in ended", line...)
 	return v

@@ -232,7 +232,7 @@ func (s offlineCodes) next(ctx context.Context, t *talk) stage {
 		Event: t.event("", "", "", s.facts.User, s.from.link, s.data),
 	})
 	failpoint.Hit("conversation.judged")
-	t.kdf += r.KDF
+	t.kdf, t.tpm = t.kdf+r.KDF, t.tpm+r.TPM
 	t.cfg.Server.Deliver()
 	if err != nil {
 		t.cfg.Log.Error("an offline sign-in could not be judged and is denied", "user", t.r.User, "err", err)

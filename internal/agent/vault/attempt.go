@@ -53,6 +53,7 @@ type Result struct {
 	Class   string
 	Left    Left
 	KDF     time.Duration // that the password's derivation took
+	TPM     time.Duration // that was waited for the TPM's answers
 }
 
 // Left is what is left until the machine must meet the server again.
@@ -75,6 +76,10 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (result Result, err erro
 	v.mu.Unlock()
 	if err != nil {
 		return v.refuse(ctx, a, err)
+	}
+	if d := v.cfg.Device; d != nil {
+		before := d.Waited()
+		defer func() { result.TPM = d.Waited() - before }()
 	}
 	begun := v.now()
 	derived, err := v.derive(ctx, a.Password, o.Salt, o.Cost)
