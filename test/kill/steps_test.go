@@ -69,7 +69,9 @@ func TestTheServerDiesAtEveryStepOfAConversation(t *testing.T) {
 					t.Errorf("%s, killed at %s: %s", req.name, point, r)
 				}
 				w.judge(r)
-				if r.offlineSignin() && i > 0 {
+				// The password goes out right behind the beginning: where another transaction came
+				// between, the server died over that one.
+				if r.offlineSignin() && i > 1 {
 					t.Errorf("O1: a conversation that began with the server went on without it: %s", r)
 				}
 				if again := w.signin(s, attempt{who: w.alice, step: r.step}); r.verdict == allow && again.verdict == allow {
