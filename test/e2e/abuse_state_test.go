@@ -251,6 +251,21 @@ func TestLockedOutStolenAndRelaid(t *testing.T) {
 	s.enrol(alice)
 	s.enrol(bob)
 	s.serial()
+	t.Run("a window is not prolonged by turning the machine's clock (W7)", func(t *testing.T) {
+		s := s.In(t)
+		r := s.x(alice, alice.first())
+		opened(t, r, true)
+		shows(t, r, "code: ", false)
+		s.turnClock(-9 * time.Hour)
+		s.pass(9 * time.Hour)
+		r = s.x(alice, append(alice.first(), giveUp))
+		opened(t, r, false)
+		shows(t, r, "code: ", true)
+		s.turnClock(0)
+		s.online()
+		opened(t, s.x(alice, s.full(alice)), true)
+		s.enrolled(alice)
+	})
 	t.Run("a stolen machine with a valid window, rebooted without network", func(t *testing.T) {
 		s := s.In(t)
 		// The window silences: the password alone opens.
