@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"latchkey/internal/event"
@@ -199,6 +200,140 @@ func TestO5AnExtensionThatBreaksOffLeavesWhatIsThere(t *testing.T) {
 			}
 			r.sync()
 			r.want(true, OK, policy.Logon, password, r.code())
+		}
+	})
+}
+
+// fullFS is a folder on a disk that is full while full is set: new files can not be
+// written, and of an entry that is appended only a part.
+type fullFS struct {
+	FS
+	full *bool
+}
+
+func (f fullFS) WriteFile(name string, data []byte) error {
+	if *f.full {
+		return syscall.ENOSPC
+	}
+	return f.FS.WriteFile(name, data)
+}
+
+func (f fullFS) Append(name string) (Appender, error) {
+	a, err := f.FS.Append(name)
+	return fullAppender{a, f.full}, err
+}
+
+type fullAppender struct {
+	Appender
+	full *bool
+}
+
+func (a fullAppender) Append(b []byte) error {
+	if *a.full {
+		return errors.Join(a.Appender.Append(b[:len(b)/2]), syscall.ENOSPC)
+	}
+	return a.Appender.Append(b)
+}
+
+func (r *rig) onFullDisk() (full *bool) {
+	full = new(bool)
+	r.v.fs = fullFS{r.v.fs, full}
+	r.v.jour.close()
+	r.v.jour.fs = r.v.fs
+	return full
+}
+
+// What a full disk left of an entry is not built upon: the next one, which somebody is
+// answered for, is there after a restart (O11).
+func TestO11ATornEndIsNotBuiltUpon(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		r.sync()
+		r.enrol()
+		r.want(true, OK, policy.Logon, password, r.code())
+		full := r.onFullDisk()
+		*full = true
+		r.later()
+		r.want(false, string(policy.ReasonStateWrite), policy.Logon, password, r.code())
+		if err := r.v.Record(context.Background(), event.Event{Type: event.SigninDenied, Subject: "mallory"}); !errors.Is(err, ErrState) {
+			t.Fatal("a full disk takes an entry:", err)
+		}
+		*full = false
+		r.want(true, OK, policy.Logon, password, r.code())
+		head := r.v.jour.head()
+		r.restart()
+		if h, there := r.v.jour.hashAt(head.Seq); !there || !bytes.Equal(h, head.Hash) {
+			t.Fatalf("the entry of an accepted sign-in is gone: the journal ends at %d, ended at %d", r.v.jour.head().Seq, head.Seq)
+		}
+		j, err := r.v.Pending(context.Background(), 100)
+		ok(t, err)
+		if journalHas(j, event.JournalGap) || r.v.problem != "" {
+			t.Errorf("the journal is called damaged: %s", r.v.detail)
+		}
+	})
+}
+
+// On a full disk nothing is given up for what can not be written, and nothing is made
+// in the TPM again and again (O17).
+func TestO17AFullDiskGivesNothingUp(t *testing.T) {
+	both(t, func(t *testing.T, r *rig) {
+		r.sync()
+		r.enrol()
+		next := func() uint32 {
+			if r.emu == nil {
+				return 0
+			}
+			h, err := r.config().Device.FreeHandles(context.Background(), 1)
+			ok(t, err)
+			return h[0]
+		}
+		free := next()
+		full := r.onFullDisk()
+		*full = true
+		r.srv.ready = false // the server wants a new generation
+		for range 3 {
+			if _, err := r.tryEnrol(password); !errors.Is(err, ErrState) {
+				t.Fatal("offline data is made on a full disk:", err)
+			}
+		}
+		*full = false
+		r.want(true, OK, policy.Logon, password, r.code())
+		// A policy that can not be kept holds, and what it takes away is removed.
+		*full = true
+		r.srv.disenrol = true
+		r.srv.serial++
+		if _, err := r.v.ApplyPolicy(context.Background(), r.srv.policyFile()); !errors.Is(err, ErrState) {
+			t.Error("the policy was kept:", err)
+		}
+		if r.v.PolicySerial() != 0 {
+			t.Error("it is not asked for again")
+		}
+		if d, _ := r.decide(policy.Logon); d.Outcome != policy.Deny {
+			t.Errorf("a disenrolled person: %s", d.Outcome)
+		}
+		if names, err := r.v.fs.List("vaults"); err != nil || len(names) > 0 {
+			t.Errorf("the data lies there still: %q %v", names, err)
+		}
+
+		// A first start.
+		r.dir = filepath.Join(t.TempDir(), "agent")
+		*full = true
+		cfg := r.config()
+		cfg.FS = fullFS{RealFS(r.dir), full}
+		free = next()
+		v, err := Open(context.Background(), cfg)
+		ok(t, err)
+		defer v.Close()
+		for range 3 {
+			if f := v.Facts(context.Background(), "anna"); f.PolicyProblem != policy.ReasonStateWrite {
+				t.Fatalf("told as %q", f.PolicyProblem)
+			}
+		}
+		if n := next(); n != free {
+			t.Errorf("counters were left in the TPM: the next free index was %#x and is %#x", free, n)
+		}
+		*full = false
+		if f := v.Facts(context.Background(), "anna"); f.PolicyProblem != policy.ReasonPolicyAbsent {
+			t.Errorf("with room again: %q", f.PolicyProblem)
 		}
 	})
 }
