@@ -349,6 +349,9 @@ func (s *station) byOwnRules(alice, bob *person) Result {
 	for _, no := range []string{text.WrongCode, text.CodeUsed, text.DeniedFirst, text.DeniedInternal} {
 		shows(t, r, no, false)
 	}
+	if bob == nil {
+		return r
+	}
 	b := s.x(bob, s.full(bob))
 	opened(t, b, false)
 	shows(t, b, text.OfflineNow, true)

@@ -61,14 +61,16 @@ type Rough struct {
 	lost    atomic.Int64
 }
 
-// Turn changes the weather.
+// Turn changes the weather and counts anew.
 func (r *Rough) Turn(w Weather) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.weather = w
+	r.passed.Store(0)
+	r.lost.Store(0)
 }
 
-// Counts tells how many packets have arrived and how many were lost.
+// Counts tells how many packets have arrived and how many were lost in this weather.
 func (r *Rough) Counts() (passed, lost int64) { return r.passed.Load(), r.lost.Load() }
 
 // ConnectRough is Connect by a rough cable.
