@@ -76,7 +76,7 @@ func idleOf(ctx context.Context, o *options, r *report, n int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
-	if _, err := c.until(ctx, 5*time.Minute, func(s word) bool { return s.Ready == n }); err != nil {
+	if _, err := c.until(ctx, 10*time.Minute, func(s word) bool { return s.Ready == n }); err != nil {
 		return err
 	}
 	took := time.Since(begun)
