@@ -209,10 +209,11 @@ func TestO5AnExtensionThatBreaksOffLeavesWhatIsThere(t *testing.T) {
 type fullFS struct {
 	FS
 	full *bool
+	fits int // what there is room for all the same
 }
 
 func (f fullFS) WriteFile(name string, data []byte) error {
-	if *f.full {
+	if *f.full && len(data) > f.fits {
 		return syscall.ENOSPC
 	}
 	return f.FS.WriteFile(name, data)
@@ -237,7 +238,7 @@ func (a fullAppender) Append(b []byte) error {
 
 func (r *rig) onFullDisk() (full *bool) {
 	full = new(bool)
-	r.v.fs = fullFS{r.v.fs, full}
+	r.v.fs = fullFS{r.v.fs, full, 0}
 	r.v.jour.close()
 	r.v.jour.fs = r.v.fs
 	return full
@@ -290,11 +291,16 @@ func TestO17AFullDiskGivesNothingUp(t *testing.T) {
 		full := r.onFullDisk()
 		*full = true
 		r.srv.ready = false // the server wants a new generation
-		for range 3 {
-			if _, err := r.tryEnrol(password); !errors.Is(err, ErrState) {
-				t.Fatal("offline data is made on a full disk:", err)
+		whole := r.v.fs
+		for _, fits := range []int{0, 100 << 10} { // with room for a ledger, not for a bundle
+			r.v.fs = fullFS{RealFS(r.dir), full, fits}
+			for range 2 {
+				if _, err := r.tryEnrol(password); !errors.Is(err, ErrState) {
+					t.Fatal("offline data is made on a full disk:", err)
+				}
 			}
 		}
+		r.v.fs = whole
 		*full = false
 		r.want(true, OK, policy.Logon, password, r.code())
 		// A policy that can not be kept holds, and what it takes away is removed.
@@ -318,7 +324,7 @@ func TestO17AFullDiskGivesNothingUp(t *testing.T) {
 		r.dir = filepath.Join(t.TempDir(), "agent")
 		*full = true
 		cfg := r.config()
-		cfg.FS = fullFS{RealFS(r.dir), full}
+		cfg.FS = fullFS{RealFS(r.dir), full, 0}
 		free = next()
 		v, err := Open(context.Background(), cfg)
 		ok(t, err)
