@@ -24,19 +24,29 @@ func idle(ctx context.Context, o *options, r *report) error {
 		}
 		sizes = append(sizes, n)
 	}
-	if err := manyFiles(uint64(slices.Max(sizes) + 2000)); err != nil {
+	files, err := manyFiles(uint64(slices.Max(sizes) + spareFiles))
+	if err != nil {
 		return err
 	}
 	for _, n := range sizes {
-		r.begin(fmt.Sprintf("%d idle machines, sqlite", n))
-		if err := idleOf(ctx, o, r, n); err != nil {
+		wanted := n
+		what := fmt.Sprintf("%d idle machines, sqlite", n)
+		if most := int(files) - spareFiles; n > most {
+			n = most
+			what = fmt.Sprintf("%d idle machines, sqlite (asked for %d: this system allows a process %d open files)", n, wanted, files)
+		}
+		r.begin(what)
+		if err := idleOf(ctx, o, r, n, wanted); err != nil {
 			return fmt.Errorf("%d machines: %w", n, err)
 		}
 	}
 	return nil
 }
 
-func idleOf(ctx context.Context, o *options, r *report, n int) (err error) {
+// spareFiles are those that are not machines' connections.
+const spareFiles = 1000
+
+func idleOf(ctx context.Context, o *options, r *report, n, wanted int) (err error) {
 	window := 55 * time.Second // longer than a poll, so that everybody asks anew once
 	if o.short {
 		window = 5 * time.Second
@@ -114,6 +124,9 @@ func idleOf(ctx context.Context, o *options, r *report, n int) (err error) {
 	each := float64(n)
 	r.add("server's memory", end.rss/1e6, "MB", "with nobody connected "+short(before.rss/1e6)+" MB")
 	r.add("  per machine", (end.rss-before.rss)/each/1e3, "KB", "")
+	if n < wanted {
+		r.add(fmt.Sprintf("  calculated for %d", wanted), (before.rss+(end.rss-before.rss)/each*float64(wanted))/1e6, "MB", "")
+	}
 	r.add("server's processor time while all wait", 100*(end.cpu-start.cpu).Seconds()/took.Seconds(), "% core",
 		fmt.Sprintf("machines' side %s %%", short(100*(crowdEnd.cpu-crowdStart.cpu).Seconds()/took.Seconds())))
 	r.add("  per machine", 1e6*(end.cpu-start.cpu).Seconds()/took.Seconds()/each, "µs/s", "")
