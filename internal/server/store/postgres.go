@@ -300,13 +300,14 @@ func (e *elephant) closeEar() {
 
 // hear listens until the store is closed, and says when the database is silent.
 func (e *elephant) hear(s *Store) {
-	first := e.ear == nil
+	first, failed := e.ear == nil, 0
 	for wait := 50 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		err := error(nil)
 		if e.ear == nil {
 			err = e.openEar(s.life, s)
 		}
 		if err == nil {
+			failed = 0
 			s.answers()
 			if s.conf.Claim && !e.named {
 				s.log.Error("another server uses this replica's name", "replica", s.conf.Replica)
@@ -324,8 +325,8 @@ func (e *elephant) hear(s *Store) {
 			if s.life.Err() == nil {
 				s.log.Warn("the connection that hears other servers was lost", "error", err)
 			}
-		} else if s.life.Err() == nil {
-			s.silent(err)
+		} else if failed++; failed > 1 && s.life.Err() == nil {
+			s.silent(err) // once may be chance
 		}
 		if s.life.Err() != nil {
 			return

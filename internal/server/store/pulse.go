@@ -17,9 +17,10 @@ var ErrUnavailable = errors.New("the database does not answer")
 
 // IsUnavailable tells whether err means that the database, not what was asked of
 // it, is in trouble. What was asked may still have happened: the word that a commit
-// is on the disk can be lost too.
+// is on the disk can be lost too. A change that has lost against others too often is
+// meant, too.
 func IsUnavailable(err error) bool {
-	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errRewound) || errors.Is(err, context.DeadlineExceeded) || classify(err) == lost
+	return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrClosed) || errors.Is(err, errRewound) || errors.Is(err, context.DeadlineExceeded) || classify(err) == lost || classify(err) == conflict
 }
 
 // pulse knows whether the database answers. An engine that can not tell never says

@@ -5,7 +5,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync/atomic"
+	"time"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/failpoint"
@@ -166,6 +168,10 @@ func (s *Store) runJobs(jobs []*job) {
 			case classify(err) != conflict:
 				try = triesOfOne
 				continue
+			default:
+				// At once it would take its rows again before whoever waits for them
+				// has woken up, and lose once more.
+				_ = pause(s.life, time.Duration(try+1)*(5*time.Millisecond+rand.N(20*time.Millisecond)))
 			}
 			again := s.runBatch([]*job{j})
 			if err, unsure = again.errs[0], again.unsure; err == nil {
