@@ -52,7 +52,7 @@ func TestARoughCable(t *testing.T) {
 	})
 	w.set("window=0s", "offline_signins=500", "offline_tries=50")
 	var people []*person
-	for i := range 5 {
+	for i := range scale.N(5, 20) {
 		p := w.addUser(fmt.Sprintf("person%d", i))
 		s.enrol(p)
 		people = append(people, p)

@@ -24,9 +24,6 @@ var links atomic.Int64
 func Connect(t testing.TB, a, b *Machine) (addrA, addrB string) {
 	t.Helper()
 	n := links.Add(1)
-	if n > 60 {
-		t.Fatal("out of addresses")
-	}
 	name := fmt.Sprintf("cable%d", n)
 	// From outside: a process id of another machine means nothing inside.
 	for _, c := range [][]string{
@@ -36,12 +33,28 @@ func Connect(t testing.TB, a, b *Machine) (addrA, addrB string) {
 			t.Fatalf("%s: %v %s", strings.Join(c, " "), err, out)
 		}
 	}
-	addrA, addrB = fmt.Sprintf("192.0.2.%d", 4*n+1), fmt.Sprintf("192.0.2.%d", 4*n+2)
+	addrA, addrB = addresses(t, n)
 	a.Run("ip", "addr", "add", addrA+"/30", "dev", name)
 	b.Run("ip", "addr", "add", addrB+"/30", "dev", name)
 	a.Run("ip", "link", "set", name, "up")
 	b.Run("ip", "link", "set", name, "up")
 	return addrA, addrB
+}
+
+// addresses are those of the ends of a cable, of the networks for examples and, behind
+// them, of that for measurements (RFC 5737, RFC 2544).
+func addresses(t testing.TB, n int64) (a, b string) {
+	t.Helper()
+	const each = 60 // cables of a network
+	nets := []string{"192.0.2", "198.51.100", "203.0.113"}
+	for i := range 100 {
+		nets = append(nets, fmt.Sprintf("198.18.%d", i))
+	}
+	if n > int64(each*len(nets)) {
+		t.Fatal("out of addresses")
+	}
+	net, at := nets[(n-1)/each], 4*((n-1)%each+1)
+	return fmt.Sprintf("%s.%d", net, at+1), fmt.Sprintf("%s.%d", net, at+2)
 }
 
 // Weather is what becomes of packets on a rough cable.
@@ -77,12 +90,9 @@ func (r *Rough) Counts() (passed, lost int64) { return r.passed.Load(), r.lost.L
 func ConnectRough(t testing.TB, a, b *Machine, seed uint64, w Weather) (r *Rough, addrA, addrB string) {
 	t.Helper()
 	n := links.Add(1)
-	if n > 60 {
-		t.Fatal("out of addresses")
-	}
 	r = &Rough{weather: w, dice: rand.New(rand.NewPCG(seed, uint64(n)))} //nolint:gosec // a test's weather can be repeated
 	name := fmt.Sprintf("cable%d", n)
-	addrA, addrB = fmt.Sprintf("192.0.2.%d", 4*n+1), fmt.Sprintf("192.0.2.%d", 4*n+2)
+	addrA, addrB = addresses(t, n)
 	var ends []*os.File
 	for _, e := range []struct {
 		m    *Machine
