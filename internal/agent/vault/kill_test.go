@@ -106,3 +106,25 @@ func TestO17ACounterWithoutAStateIsTakenOutOfTheTPM(t *testing.T) {
 		}
 	}
 }
+
+// Killed between the wiping and the word to the server: the word is given at the next start (O14).
+func TestO14AWipeIsToldTheServerAlsoAfterAKill(t *testing.T) {
+	r := newRig(t, false)
+	r.sync()
+	r.enrol()
+	generation := r.v.led.Users[userID].Generation
+	r.srv.mu.Lock()
+	r.srv.generation, r.srv.serial = 0, r.srv.serial+1 // withdrawn
+	r.srv.mu.Unlock()
+	want := wire.Wiped{UserID: userID, Generation: generation, Reason: withdrawn}
+	if w := r.sync(); len(w) != 1 || w[0] != want {
+		t.Fatalf("wiped: %v, want %v", w, want)
+	}
+	r.restart()
+	if w := r.sync(); len(w) != 1 || w[0] != want {
+		t.Errorf("told after a restart: %v, want %v", w, want)
+	}
+	if w := r.sync(); len(w) != 0 {
+		t.Errorf("told again and again: %v", w)
+	}
+}

@@ -33,7 +33,8 @@ type ledger struct {
 // userState is the part of the ledger about one user.
 type userState struct {
 	Name           string           `json:"name"`
-	Generation     uint64           `json:"generation"` // 0: no offline data
+	Generation     uint64           `json:"generation"`     // 0: no offline data
+	Gone           uint64           `json:"gone,omitempty"` // the generation that was wiped last, of which the server may not know
 	Class          string           `json:"class,omitempty"`
 	FailHandle     uint32           `json:"fail_handle,omitempty"`
 	PassHandle     uint32           `json:"pass_handle,omitempty"`

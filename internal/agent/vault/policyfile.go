@@ -80,6 +80,27 @@ func findUser(users []policy.User, name string) (u *policy.User, near bool) {
 	return nil, near
 }
 
+const withdrawn = "withdrawn-by-server"
+
+// gone lists what was wiped before the agent was started, once: it may have been
+// killed before it told the server, which does not mind being told again.
+func (v *Vault) gone() (wiped []wire.Wiped) {
+	if v.told["gone"] {
+		return nil
+	}
+	v.told["gone"] = true
+	for id, us := range v.led.Users {
+		if us.Generation == 0 && us.Gone != 0 {
+			w := wire.Wiped{UserID: id, Generation: us.Gone, Reason: withdrawn}
+			if us.Problem != "" {
+				w.Reason = string(us.Problem)
+			}
+			wiped = append(wiped, w)
+		}
+	}
+	return wiped
+}
+
 // ApplyPolicy takes over a policy that the server has sent: it is kept, and
 // offline data that it does not list is wiped at once (O14).
 func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, error) {
@@ -114,7 +135,7 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 	for _, e := range p.Vaults {
 		listed[fmt.Sprintf("%s/%d", e.UserID, e.Generation)] = true
 	}
-	var wiped []wire.Wiped
+	wiped := v.gone()
 	changed := p.Serial != v.led.PolicySerial
 	v.led.PolicySerial = p.Serial
 	for id, us := range v.led.Users {
@@ -122,7 +143,7 @@ func (v *Vault) ApplyPolicy(ctx context.Context, signed []byte) ([]wire.Wiped, e
 			continue
 		}
 		if !listed[fmt.Sprintf("%s/%d", id, us.Generation)] {
-			w, err := v.wipe(ctx, id, "withdrawn-by-server")
+			w, err := v.wipe(ctx, id, withdrawn)
 			wiped, errs = append(wiped, w...), append(errs, err)
 			continue
 		}

@@ -365,6 +365,7 @@ func (v *Vault) wipe(ctx context.Context, userID, reason string) (wiped []wire.W
 			failpoint.Hit("vault.wipe.indices")
 		}
 		wiped = append(wiped, wire.Wiped{UserID: id, Generation: us.Generation, Reason: reason})
+		us.Gone = us.Generation
 		us.Generation, us.Problem, us.Until, us.Class = 0, "", 0, ""
 		if reason == nextGeneration {
 			us.Problem = policy.ReasonVaultUnfinished // until it is there
