@@ -145,6 +145,7 @@ func (w *world) reckon() {
 	// Conversations that nobody will end any more end now.
 	w.pass(10 * time.Minute)
 	w.until(20*time.Second, "every conversation has its end", func() bool { return w.open() == 0 })
+	w.until(20*time.Second, "what was withdrawn counts as wiped", func() bool { return w.withdrawn() == 0 })
 	es := w.events()
 	b.read(w, es)
 	for tag, r := range b.results {
@@ -214,6 +215,19 @@ func (w *world) open() (n int) {
 	defer db.Close()
 	if err := db.QueryRow(`SELECT count(*) FROM conversations WHERE outcome = ?`, facts.Open).Scan(&n); err != nil {
 		w.fatal("the server's conversations can not be read: %v", err)
+	}
+	return n
+}
+
+// withdrawn is how much offline data the server believes to be on the machines though it was withdrawn.
+func (w *world) withdrawn() (n int) {
+	w.t.Helper()
+	db := w.database()
+	defer db.Close()
+	err := db.QueryRow(`SELECT count(*) FROM vaults v JOIN machines m ON m.id = v.machine_id
+		WHERE v.disenrol_wanted AND v.state = 'active' AND m.name IN ('soft', 'chip')`).Scan(&n)
+	if err != nil {
+		w.fatal("the server's report of offline data can not be read: %v", err)
 	}
 	return n
 }
