@@ -159,6 +159,20 @@ func together(t *testing.T, p *person, code string, where []*station) []outcome 
 	return out
 }
 
+// back waits until the servers answer, and looks with new agents: the old ones may not
+// have noticed yet that their server was away.
+func (f *fleet) back(t *testing.T, stations ...*station) {
+	t.Helper()
+	for i := range len(f.more) + 1 {
+		f.serves(i + 1)
+	}
+	for _, s := range stations {
+		s := s.In(t)
+		s.restartAgent()
+		s.online()
+	}
+}
+
 // enrolAt is station.enrol; places of events in several chains can not be compared.
 func (f *fleet) enrolAt(s *station, p *person) {
 	f.t.Helper()
@@ -560,9 +574,7 @@ func TestPostgreSQLInTrouble(t *testing.T) {
 	}
 	back := func(t *testing.T) {
 		t.Helper()
-		for _, s := range []*station{a.In(t), b.In(t)} {
-			s.mend()
-		}
+		f.back(t, a, b)
 		a.In(t).delivered()
 	}
 	t.Run("killed (-9) and started again", func(t *testing.T) {
@@ -674,8 +686,7 @@ func TestPostgreSQLForgets(t *testing.T) {
 	opened(t, b.x(bob, Say("assword", bob.pw, "code: ", code)), true)
 	primary.Kill()
 	standby.Promote()
-	a.mend()
-	b.mend()
+	f.back(t, a, b)
 	var rewound []rest.Event
 	f.srv.Until(20*time.Second, "both servers have noticed", func() bool {
 		rewound = f.events("--type", "chain.rewound")
