@@ -83,6 +83,7 @@ type result struct {
 	text    string // of a denial
 	mouth
 	err    error
+	stale  bool // it took so long that the code may have run out
 	events []noted // with its tag, once they were read
 }
 
@@ -172,6 +173,7 @@ func (w *world) converse(s *station, a attempt) *result {
 	if a.silent {
 		r.mouth.password, r.codes = "", nil
 	}
+	begun := time.Now()
 	c, err := s.dial()
 	for end := time.Now().Add(5 * time.Second); err != nil && time.Now().Before(end); c, err = s.dial() {
 		time.Sleep(5 * time.Millisecond) // it is being started
@@ -192,6 +194,6 @@ func (w *world) converse(s *station, a attempt) *result {
 		}
 		got.Authtok.Wipe()
 	}
-	r.err = err
+	r.err, r.stale = err, time.Since(begun) > 20*time.Second
 	return r
 }
