@@ -271,9 +271,10 @@ func (a *API) Server() *http.Server {
 	return &http.Server{
 		Handler:   a,
 		Protocols: p,
-		// The tables that headers are compressed with are small: there are two for each
-		// machine, and they save nothing in a loop of one request a minute.
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 64, MaxReadFrameSize: 64 << 10, MaxDecoderHeaderTableSize: 256, MaxEncoderHeaderTableSize: 256},
+		// The table for the headers of answers is small: there is one for each machine.
+		// That for requests is as large as callers take it to be before they have heard
+		// of our settings; a smaller one ends connections of callers that are quick.
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 64, MaxReadFrameSize: 64 << 10, MaxEncoderHeaderTableSize: 256},
 		// No ReadTimeout: it would end a poll over HTTP/1.1. Each body has its own.
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
