@@ -83,7 +83,7 @@ type result struct {
 	text    string // of a denial
 	mouth
 	err    error
-	stale  bool // it took so long that the code may have run out
+	stale  bool    // it took so long that the code may have run out
 	events []noted // with its tag, once they were read
 }
 
