@@ -8,13 +8,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"testing"
 
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
+	"latchkey/test/scale"
 )
 
 // spoiled is a way to spoil a file.
@@ -87,8 +90,8 @@ func TestO17EveryFileSpoiledInEveryWay(t *testing.T) {
 		if r.emu != nil {
 			putBack = r.emu.Keep()
 		}
-		generation := r.srv.generation
-		for name := range files {
+		generation, n := r.srv.generation, 0
+		for _, name := range slices.Sorted(maps.Keys(files)) {
 			kind := name
 			if d := filepath.Dir(name); d != "." {
 				kind = d
@@ -101,6 +104,10 @@ func TestO17EveryFileSpoiledInEveryWay(t *testing.T) {
 				continue
 			}
 			for _, s := range spoils {
+				// The TPM is asked for little of this: the short form tries a third with it.
+				if n++; r.emu != nil && n%scale.N(3, 1) != 0 {
+					continue
+				}
 				what := fmt.Sprintf("%s %s", name, s.what)
 				if s.what == "somebody else's" && os.Geteuid() != 0 {
 					t.Log("only root can give a file away: not tried")
