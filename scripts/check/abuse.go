@@ -129,8 +129,12 @@ func abuse(r *runner) {
 		fmt.Fprintf(&out, "| %s | %s | %s |\n", c.name, verdict, strings.Join(tests, ", "))
 	}
 	fmt.Fprintf(&out, "\n%d cases, %d tests that did not pass or did not run.\n", len(cases), missing)
-	if err := os.MkdirAll(filepath.Dir(report), 0o755); err == nil {
+	if err = os.MkdirAll(filepath.Dir(report), 0o755); err == nil {
 		err = os.WriteFile(report, []byte(out.String()), 0o644)
+	}
+	if err != nil {
+		r.note(err.Error())
+		return
 	}
 	fmt.Printf("   %d cases; the report is %s\n", len(cases), report)
 	if missing > 0 {

@@ -406,7 +406,7 @@ func TestWhatIsNoServer(t *testing.T) {
 			http.Error(w, "<h1>Internal Server Error</h1>", 500)
 		}), link.ServerError},
 		{"a balancer with the server's certificate says 502", honest(func(w http.ResponseWriter, _ *http.Request) {
-			http.Error(w, "<h1>Bad Gateway</h1>", 502)
+			http.Error(w, "<h1>Bad Gateway</h1>", http.StatusBadGateway)
 		}), link.NotLatchkey},
 		{"a page with the server's certificate", honest(portal), link.NotLatchkey},
 		{"a redirection with the server's certificate", honest(func(w http.ResponseWriter, r *http.Request) {

@@ -2,10 +2,10 @@ package store
 
 import (
 	"context"
+	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -171,7 +171,9 @@ func (s *Store) runJobs(jobs []*job) {
 			default:
 				// At once it would take its rows again before whoever waits for them
 				// has woken up, and lose once more.
-				_ = pause(s.life, time.Duration(try+1)*(5*time.Millisecond+rand.N(20*time.Millisecond)))
+				var b [1]byte // two that have met do not meet again in step
+				_, _ = rand.Read(b[:])
+				_ = pause(s.life, time.Duration(try+1)*(5*time.Millisecond+time.Duration(b[0])*80*time.Microsecond))
 			}
 			again := s.runBatch([]*job{j})
 			if err, unsure = again.errs[0], again.unsure; err == nil {
