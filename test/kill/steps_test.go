@@ -164,13 +164,11 @@ func TestARetryIsAnsweredTheSameAndIsNoSecondTry(t *testing.T) {
 			if reply, err := m.step(id, 1, m.begin(w.alice.name, tag)); err != nil || reply.Prompt == nil {
 				w.fatal("a conversation does not begin: %+v %v", reply, err)
 			}
-			other := w.fresh()
 			died := w.server.died()
 			if point != "" {
 				w.server.arm(point, 0)
-				if _, err := m.once(id, 2, answer(sent)); err == nil {
-					t.Errorf("%s: the server answered though it should be dead", point)
-				}
+				// Mostly there is no answer; but it may die over the request of an agent beside this one.
+				_, _ = m.once(id, 2, answer(sent))
 				w.until(5*time.Second, "the server has died", func() bool { return w.server.died() > died })
 			}
 			var same []string
@@ -194,6 +192,7 @@ func TestARetryIsAnsweredTheSameAndIsNoSecondTry(t *testing.T) {
 				t.Errorf("S10: %s: a wrong code was judged and %d failures are counted", point, counted)
 			}
 			// Somebody has seen the traffic and tries the same place with another code.
+			other := w.fresh()
 			for range 2 {
 				if _, err := m.step(id, 2, answer(totp(w.alice.key, other))); codeOf(err) != "replayed" {
 					t.Errorf("S10: %s: the same number with another code: %v, want the fault replayed", point, err)
