@@ -556,7 +556,7 @@ func TestAnswerTimesTellNothingBeforeTheFirstFactor(t *testing.T) {
 		fresh := func(p *person) string { return totp(t, p.key, w.now().Unix()/30+1) }
 		var words sync.Map
 		timing{
-			t: t, n: scale.N(10, 12), crowd: 4, threshold: 5 * time.Millisecond, phases: []phase{{"the prompt for a code", 50 * time.Millisecond}, {"the answer", time.Second}},
+			t: t, n: scale.N(10, 12), crowd: 4, threshold: 5 * time.Millisecond, phases: []phase{{"the prompt for a code", 25 * time.Millisecond}, {"the answer", time.Second}},
 			kinds: []kindOf{
 				{"a wrong password", s.sameWords(&words, anybody, wrong, bad)},
 				{"a wrong password and a right code", s.sameWords(&words, anybody, wrong, fresh)},

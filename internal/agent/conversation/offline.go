@@ -55,7 +55,7 @@ func (s offline) next(ctx context.Context, t *talk) stage {
 	if !s.told && !t.knows() {
 		// To find somebody takes longer than to find nobody, and what comes next, a
 		// prompt, is not rounded as a denial is.
-		t.roundUp(ctx, t.cfg.Grain/20)
+		t.roundUp(ctx, t.cfg.Grain/40)
 	}
 	data := map[string]any{"trace": d.Trace, "policy": d.Policy}
 	if s.why != "" {
