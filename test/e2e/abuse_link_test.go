@@ -38,10 +38,11 @@ func (w *world) placed(name, port string, lay func(t testing.TB, a, b *Machine) 
 }
 
 // TestARoughCable: 30 % of the packets are lost each way and those that arrive take
-// 400 ms there and back; every second round it is 10 % and 100 ms. Each sign-in is let in by the server, or by the machine's own
-// rules, or denied because the server became unreachable in the middle or because what
-// happened offline could not be delivered first; nobody reads
-// that a right code was wrong, and afterwards everything arrives once (O1, O11).
+// 400 ms there and back; every second round it is 10 % and 100 ms. Each sign-in is let
+// in by the server, or by the machine's own rules, or denied because the server became
+// unreachable in the middle or because what happened offline could not be delivered
+// first. Nobody reads that a right code was wrong, and afterwards everything arrives
+// once (O1, O11).
 func TestARoughCable(t *testing.T) {
 	w := newWorld(t, "")
 	const seed = 20261122
