@@ -294,7 +294,6 @@ func TestO17AFullDiskGivesNothingUp(t *testing.T) {
 			ok(t, err)
 			return h[0]
 		}
-		free := next()
 		full := r.onFullDisk()
 		*full = true
 		r.srv.ready = false // the server wants a new generation
@@ -332,7 +331,7 @@ func TestO17AFullDiskGivesNothingUp(t *testing.T) {
 		*full = true
 		cfg := r.config()
 		cfg.FS = fullFS{RealFS(r.dir), full, 0}
-		free = next()
+		free := next()
 		v, err := Open(context.Background(), cfg)
 		ok(t, err)
 		defer v.Close()
