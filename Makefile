@@ -10,7 +10,7 @@ help:
 	@echo 'make demo             the main job on this machine, in a folder and namespace of its own'
 	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|demo runs one part,'
 	@echo '                      FUZZTIME=60s fuzzes longer'
-	@echo 'make test-abuse       the long form of the attacks and faults of docs/abuse.md, with a report (about N hours)'
+	@echo 'make test-abuse       the long form of the attacks and faults of docs/abuse.md, with a report (some hours)'
 	@echo 'make bench            measurements beside other programs, as Markdown; PART=pam: sign-ins through PAM (as root),'
 	@echo '                      PART=load: one server under load and with thousands of machines'
 	@echo 'make fmt              format the Go code'
