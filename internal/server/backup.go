@@ -106,8 +106,7 @@ func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
 		return 0, err
 	}
 	defer unlock()
-	var master secret.Bytes
-	_, have := keys.ReadMaster(b.Data)
+	master, have := keys.ReadMaster(b.Data)
 	switch {
 	case have == nil && !b.Passphrase.Empty():
 		return 0, fmt.Errorf("%s holds a master key already: leave out the passphrase, or give an empty folder", b.Data)
@@ -124,15 +123,31 @@ func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
 		if master, err = keys.UnlockMaster(raw, b.Passphrase); err != nil {
 			return 0, err
 		}
-		defer master.Wipe()
 	}
+	defer master.Wipe()
 	conf := b.conf()
 	conf.NoMigration = false
-	info, err := store.Restore(ctx, conf, f)
-	if err != nil {
+	info, err := store.Restore(ctx, conf, f, func(ctx context.Context, filled store.Filling) error {
+		err := keys.Fits(master, func(name string) ([]byte, error) { return filled.Setting(ctx, name) })
+		switch {
+		case errors.Is(err, keys.ErrForeign) && have == nil:
+			return &wrongKey{fmt.Sprintf("the master key in %s is not the one of this backup; nothing was restored. Put the right master.key there, or move it away and use %s with --passphrase-file",
+				b.Data, KeyFile(b.File))}
+		case errors.Is(err, keys.ErrForeign):
+			return &wrongKey{fmt.Sprintf("the master key in %s is not the one of this backup; nothing was restored. Put the right master.key into %s", KeyFile(b.File), b.Data)}
+		case err != nil:
+			return err
+		}
+		// Kept with the rows: whoever opens the database next finishes what is broken off.
+		return filled.PutSetting(ctx, settingRestored, []byte(filepath.Base(b.File)), clock.Micros(b.Clock.Now()))
+	})
+	var wrong *wrongKey
+	if errors.As(err, &wrong) {
+		return 0, wrong
+	} else if err != nil {
 		return 0, err
 	}
-	if !master.Empty() {
+	if have != nil {
 		if err := keys.WriteMaster(b.Data, master); err != nil {
 			return 0, fmt.Errorf("the database was restored, the master key could not be written: %w", err)
 		}
@@ -145,14 +160,51 @@ func (b Backup) Restore(ctx context.Context) (rows int64, err error) {
 	if _, _, err := keys.Open(ctx, keys.Config{Dir: b.Data, Store: s, Clock: b.Clock}); err != nil {
 		return 0, fmt.Errorf("the database was restored: %w", err)
 	}
-	err = s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		if err := offline.Restored(ctx, tx, b.Clock.Now()); err != nil {
-			return err
+	return info.Rows, finishRestore(ctx, s, b.Clock)
+}
+
+// wrongKey says that a backup is sealed under another key.
+type wrongKey struct{ text string }
+
+func (w *wrongKey) Error() string { return w.text }
+func (w *wrongKey) Unwrap() error { return keys.ErrForeign }
+
+// settingRestored marks a database that was filled from a backup and of which machines
+// do not know yet. Its value is the file's name.
+const settingRestored = "restore.unfinished"
+
+// finishRestore raises what machines compare, once, in a database that was filled from
+// a backup; in any other it does nothing. The server does it too, for a restore that
+// was broken off.
+func finishRestore(ctx context.Context, s *store.Store, c clock.Clock) error {
+	marked := false
+	err := s.Read(ctx, func(q *store.Queries) error {
+		_, err := q.GetSetting(ctx, settingRestored)
+		marked = err == nil
+		if store.IsNotFound(err) {
+			return nil
 		}
-		_, err := tx.Event(event.Event{Type: event.ServerStarted, Actor: "root@local", Subject: filepath.Base(b.File), Reason: "restored"})
 		return err
 	})
-	return info.Rows, err
+	if err != nil || !marked {
+		return err
+	}
+	return s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		file, err := tx.GetSetting(ctx, settingRestored)
+		if store.IsNotFound(err) {
+			return nil // another server was faster
+		} else if err != nil {
+			return err
+		}
+		if err := offline.Restored(ctx, tx, c.Now()); err != nil {
+			return err
+		}
+		if _, err := tx.DeleteSetting(ctx, settingRestored); err != nil {
+			return err
+		}
+		_, err = tx.Event(event.Event{Type: event.ServerStarted, Actor: "root@local", Subject: string(file), Reason: "restored"})
+		return err
+	})
 }
 
 func readBounded(path string) ([]byte, error) {

@@ -243,6 +243,9 @@ func (r *running) open(ctx context.Context) error {
 	if r.keys, made, err = keys.Open(ctx, keys.Config{Dir: r.Data, Store: r.store, Clock: r.Clock}); err != nil {
 		return err
 	}
+	if err := finishRestore(ctx, r.store, r.Clock); err != nil {
+		return fmt.Errorf("finish the restore from a backup that was broken off: %w", err)
+	}
 	if fresh {
 		r.made = append(r.made, "master key      "+keys.MasterPath(r.Data))
 	}

@@ -512,3 +512,91 @@ func TestARestoredDatabaseGivesNothingOutTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// backedUp is a server's backup and its folder, with the server stopped.
+func backedUp(t *testing.T) (data, file string) {
+	t.Helper()
+	c := conf(folder(t))
+	s := start(t, c)
+	s.end()
+	file = filepath.Join(filepath.Dir(c.Data), "backup")
+	if _, err := (server.Backup{Data: c.Data, File: file, Clock: clock.Real, Log: slog.New(slog.DiscardHandler)}).Write(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return c.Data, file
+}
+
+func TestABackupIsNotRestoredUnderAnotherKey(t *testing.T) {
+	storetest.Databases(t, func(t *testing.T, database string) {
+		ctx := t.Context()
+		from, file := backedUp(t)
+		into := folder(t)
+		if err := os.Mkdir(into, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := keys.CreateMaster(into); err != nil {
+			t.Fatal(err)
+		}
+		r := server.Backup{Data: into, Database: database, File: file, Clock: clock.Real, Log: slog.New(slog.DiscardHandler)}
+		_, err := r.Restore(ctx)
+		if !errors.Is(err, keys.ErrForeign) || !strings.HasPrefix(err.Error(), "the master key in "+into+" is not the one of this backup; nothing was restored. Put the right master.key there") {
+			t.Fatalf("under another key: %v", err)
+		}
+		// Nothing was kept: with the right key it goes into the same database.
+		raw, err := os.ReadFile(keys.MasterPath(from))
+		if err == nil {
+			err = os.WriteFile(keys.MasterPath(into), raw, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Restore(ctx); err != nil {
+			t.Fatalf("under the right key: %v", err)
+		}
+		c := conf(into)
+		c.Database = database
+		s := start(t, c)
+		if _, list := get(t, s.admin(), "http://x/api/v1/events"); strings.Count(list, `"restored"`) != 1 {
+			t.Error("the restore is not one event")
+		}
+	})
+}
+
+func TestARestoreThatWasBrokenOffIsFinishedByTheServer(t *testing.T) {
+	storetest.Databases(t, func(t *testing.T, database string) {
+		ctx := t.Context()
+		from, file := backedUp(t)
+		// The rows are kept, and the power goes before anything else is done.
+		f, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		_, err = store.Restore(ctx, store.Config{Database: database, Clock: clock.Real}, f, func(ctx context.Context, filled store.Filling) error {
+			return filled.PutSetting(ctx, "restore.unfinished", []byte("backup"), 1)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := conf(from)
+		c.Database = database
+		for range 2 {
+			s := start(t, c)
+			if _, list := get(t, s.admin(), "http://x/api/v1/events"); strings.Count(list, `"restored"`) != 1 {
+				t.Error("the restore is not one event")
+			}
+			s.end()
+		}
+		s := storetest.Open(t, store.Config{Database: database})
+		err = s.Read(ctx, func(q *store.Queries) error {
+			if _, err := q.GetSetting(ctx, "restore.unfinished"); !store.IsNotFound(err) {
+				t.Errorf("the mark is still there: %v", err)
+			}
+			_, err := q.GetSetting(ctx, "offline.generation_floor")
+			return err
+		})
+		if err != nil {
+			t.Errorf("generations have no floor: %v", err)
+		}
+	})
+}

@@ -82,9 +82,9 @@ type Config struct {
 // Errors of Open.
 var (
 	// ErrMissing: the database has keys and the folder has no master key.
-	ErrMissing = errors.New("the master key is missing, and the database is sealed under it: put the file back, or restore it from a backup that was made with --with-key")
+	ErrMissing = errors.New("the master key is missing, and the database is sealed under it: put the file back, copy it from another server of this database, or restore it from a backup that was made with --with-key")
 	// ErrForeign: the master key does not fit the database.
-	ErrForeign = errors.New("the master key does not fit the database: every server of one database needs the same file")
+	ErrForeign = errors.New("the master key does not fit the database: every server of one database needs the same file; put back the master.key that this database was made with")
 )
 
 // The names of the sealed settings. The one named first decides who made them.
@@ -166,6 +166,37 @@ func stored(ctx context.Context, s *store.Store) (map[string][]byte, error) {
 		return nil, fmt.Errorf("the database holds %d of the server's %d keys: restore it from a backup", len(found), len(names))
 	}
 	return found, nil
+}
+
+// Fits tells whether the master key opens what a database holds of the server's keys,
+// ErrForeign or what is wrong with them if not. A database that holds none fits every key.
+func Fits(master secret.Bytes, setting func(name string) ([]byte, error)) error {
+	sealed := map[string][]byte{}
+	for _, name := range names {
+		v, err := setting(name)
+		if err != nil {
+			return err
+		}
+		if v != nil {
+			sealed[name] = v
+		}
+	}
+	switch len(sealed) {
+	case 0:
+		return nil
+	case len(names):
+	default:
+		return fmt.Errorf("it holds %d of the server's %d keys", len(sealed), len(names))
+	}
+	box, err := seal.NewBox(master)
+	if err != nil {
+		return fmt.Errorf("the master key: %w", err)
+	}
+	k, err := open(box, sealed)
+	if err == nil {
+		k.Pepper.Wipe()
+	}
+	return err
 }
 
 // create makes all keys in one transaction. made is false if another replica was

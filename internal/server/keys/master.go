@@ -66,7 +66,7 @@ func ReadMaster(dir string) (secret.Bytes, error) {
 	}
 	key, err := DecodeMaster(raw)
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("the master key %s: %w", path, err)
+		return secret.Bytes{}, fmt.Errorf("the master key %s %w", path, err)
 	}
 	return key, nil
 }
@@ -116,14 +116,14 @@ func EncodeMaster(key secret.Bytes) []byte {
 // DecodeMaster reads what EncodeMaster made.
 func DecodeMaster(raw []byte) (secret.Bytes, error) {
 	if len(raw) < masterHead || string(raw[:len(masterMagic)]) != masterMagic {
-		return secret.Bytes{}, errors.New("is damaged, or no master key")
+		return secret.Bytes{}, errors.New("is damaged, or no master key: put back a copy, or restore from a backup made with --with-key")
 	}
 	if v := binary.BigEndian.Uint16(raw[len(masterMagic):]); v != masterVersion {
-		return secret.Bytes{}, fmt.Errorf("%w: the file has version %d, this program reads %d", seal.ErrNewer, v, masterVersion)
+		return secret.Bytes{}, fmt.Errorf("can not be used: %w (the file has version %d, this program reads %d)", seal.ErrNewer, v, masterVersion)
 	}
 	n := binary.BigEndian.Uint32(raw[len(masterMagic)+2:])
 	if n != seal.KeySize || len(raw) != masterSize {
-		return secret.Bytes{}, errors.New("is damaged: its length is wrong")
+		return secret.Bytes{}, errors.New("is damaged (its length is wrong): put back a copy, or restore from a backup made with --with-key")
 	}
 	return secret.New(append([]byte(nil), raw[masterHead:]...)), nil
 }

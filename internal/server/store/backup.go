@@ -250,9 +250,29 @@ func typeOf(declared string) (string, error) {
 	return "", fmt.Errorf("a column of type %q, which the backup does not know", declared)
 }
 
+// Filling is a database that a backup was read into and that nobody else sees yet.
+type Filling struct{ tx *sql.Tx }
+
+// Setting reads a setting as the backup has it; nil if it has none.
+func (f Filling) Setting(ctx context.Context, key string) (value []byte, err error) {
+	err = f.tx.QueryRowContext(ctx, "SELECT value FROM settings WHERE key = $1", key).Scan(&value)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return value, err
+}
+
+// PutSetting writes a setting beside what the backup has.
+func (f Filling) PutSetting(ctx context.Context, key string, value []byte, at int64) error {
+	_, err := f.tx.ExecContext(ctx, "INSERT INTO settings (key, value, updated_at) VALUES ($1, $2, $3) "+
+		"ON CONFLICT (key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at", key, value, at)
+	return err
+}
+
 // Restore fills a new database from a backup, whole or not at all, and brings its
-// schema forward. A database that holds anything is refused.
-func Restore(ctx context.Context, conf Config, r io.Reader) (BackupInfo, error) {
+// schema forward. A database that holds anything is refused. judge, if not nil, sees
+// what was filled in before it is kept: its error leaves the database empty.
+func Restore(ctx context.Context, conf Config, r io.Reader, judge func(context.Context, Filling) error) (BackupInfo, error) {
 	conf, err := conf.complete()
 	if err != nil {
 		return BackupInfo{}, err
@@ -266,13 +286,13 @@ func Restore(ctx context.Context, conf Config, r io.Reader) (BackupInfo, error) 
 	if err != nil {
 		return info, err
 	}
-	if info, err = s.restore(ctx, d, info); err != nil {
+	if info, err = s.restore(ctx, d, info, judge); err != nil {
 		err = fmt.Errorf("restore into %s: %w", s.engine.describe(), err)
 	}
 	return info, errors.Join(err, s.disconnect())
 }
 
-func (s *Store) restore(ctx context.Context, d *backupReader, info BackupInfo) (BackupInfo, error) {
+func (s *Store) restore(ctx context.Context, d *backupReader, info BackupInfo, judge func(context.Context, Filling) error) (BackupInfo, error) {
 	// The schema is brought to where the backup was, so that its rows fit; the
 	// later migrations then treat them as they would have treated the original's.
 	if err := s.migrate(ctx, shipped(), info.Schema); err != nil {
@@ -348,6 +368,11 @@ func (s *Store) restore(ctx context.Context, d *backupReader, info BackupInfo) (
 		return info, err
 	}
 	info.Rows = rows
+	if judge != nil {
+		if err := judge(ctx, Filling{tx}); err != nil {
+			return info, err
+		}
+	}
 	if err := tx.Commit(); err != nil {
 		return info, err
 	}

@@ -69,7 +69,7 @@ func TestABackupIsRestoredIntoTheOtherEngine(t *testing.T) {
 				}
 				defer f.Close()
 				conf := store.Config{Database: target(t), Clock: clock.Real}
-				got, err := store.Restore(t.Context(), conf, f)
+				got, err := store.Restore(t.Context(), conf, f, nil)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -88,7 +88,7 @@ func TestABackupIsRestoredIntoTheOtherEngine(t *testing.T) {
 				}
 				// The copy goes on where the original was.
 				add(t, r, event.Event{Type: event.ServerStarted})
-				if _, err := store.Restore(t.Context(), conf, strings.NewReader(whole(t, path))); !errors.Is(err, store.ErrNotEmpty) {
+				if _, err := store.Restore(t.Context(), conf, strings.NewReader(whole(t, path)), nil); !errors.Is(err, store.ErrNotEmpty) {
 					t.Errorf("restored over a full database: %v", err)
 				}
 			})
@@ -138,12 +138,12 @@ func TestADamagedBackupRestoresNothing(t *testing.T) {
 	storetest.Databases(t, func(t *testing.T, database string) {
 		conf := store.Config{Database: database, Clock: clock.Real}
 		for _, c := range cases {
-			if _, err := store.Restore(t.Context(), conf, strings.NewReader(c.text)); !errors.Is(err, c.want) {
+			if _, err := store.Restore(t.Context(), conf, strings.NewReader(c.text), nil); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v", c.name, err)
 			}
 		}
 		// After all that the database is still empty, and takes the good one.
-		if _, err := store.Restore(t.Context(), conf, strings.NewReader(good)); err != nil {
+		if _, err := store.Restore(t.Context(), conf, strings.NewReader(good), nil); err != nil {
 			t.Error(err)
 		}
 	})
@@ -166,7 +166,7 @@ func TestABackupIsTakenWhileTheServerWrites(t *testing.T) {
 				break
 			}
 			conf := store.Config{Database: storetest.SQLite(t), Clock: clock.Real}
-			if _, err := store.Restore(t.Context(), conf, &b); err != nil {
+			if _, err := store.Restore(t.Context(), conf, &b, nil); err != nil {
 				t.Error(err)
 				break
 			}
