@@ -450,6 +450,18 @@ func TestACrowdIsTurnedAwayBeforeAnythingIsDone(t *testing.T) {
 	}
 }
 
+func TestAUsedBackupCodeIsNotToldAsACodeOfAnApp(t *testing.T) {
+	r := newStageRig(t)
+	r.v.results = []any{vault.Result{Reason: vault.BackupUsed}, vault.Result{Reason: vault.CodeUsed}, vault.Result{OK: true, Reason: vault.OK}}
+	p := &typist{answers: []string{"pw", "aaaa-aaaa", "123456", "654321"}}
+	if v := r.c.Sign(t.Context(), full("alice"), p); v.Outcome != policy.Allow {
+		t.Fatalf("%+v", v)
+	}
+	if want := []string{text.OfflineNow, text.BackupUsed, text.CodeUsed}; !slices.Equal(p.shown, want) {
+		t.Errorf("shown %q", p.shown)
+	}
+}
+
 func TestThreeWrongCodesEndAnOfflineSignin(t *testing.T) {
 	r := newStageRig(t)
 	v := r.c.Sign(t.Context(), full("alice"), &typist{answers: slices.Repeat([]string{"1"}, 20)})

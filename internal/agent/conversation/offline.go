@@ -259,13 +259,15 @@ func (s judged) next(_ context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Allow, Reason: r.Reason}}
 	}
 	switch r.Reason {
-	case vault.WrongCode, vault.CodeUsed, vault.ClockBehind:
+	case vault.WrongCode, vault.CodeUsed, vault.BackupUsed, vault.ClockBehind:
 		// Only behind a right password: the first factor is accepted.
 		words := text.WrongCode
 		switch r.Reason {
 		case vault.CodeUsed:
 			words = text.CodeUsed
 		case vault.ClockBehind:
+		case vault.BackupUsed:
+			words = text.BackupUsed
 			words = text.ClockBehind
 		}
 		t.say(wire.MessageWarn, words)

@@ -35,6 +35,7 @@ const (
 	WrongPassword    = "wrong-password"
 	WrongCode        = "wrong-code"
 	CodeUsed         = "code-used"
+	BackupUsed       = "backup-used"
 	ClockBehind      = "clock-behind"
 	TriesUsedUp      = string(policy.ReasonVaultTries)
 	RemoteUsedUp     = string(policy.ReasonVaultRemote)
@@ -163,7 +164,7 @@ func (v *Vault) opened(userID string) (*userState, *opener, error) {
 func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, derived secret.Bytes) (Result, []wire.Spent, error) {
 	var spent []wire.Spent
 	var kinds []policy.Factor
-	used, learnt := false, map[int]int64{}
+	used, learnt := policy.Factor(""), map[int]int64{} // used: of which kind a code was right, but used before
 	for _, typed := range a.Codes {
 		s, kind, wasUsed, err := v.check(ctx, a, us, o, derived, typed, learnt)
 		switch {
@@ -176,7 +177,9 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 		case err != nil:
 			return Result{}, nil, err
 		}
-		used = used || wasUsed
+		if wasUsed && (used == "" || kind == policy.TOTP) {
+			used = kind
+		}
 		if s != nil && !slices.Contains(kinds, kind) && slices.Contains(a.Decision.Factors, kind) {
 			spent, kinds = append(spent, *s), append(kinds, kind)
 		}
@@ -185,7 +188,9 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 	case len(kinds) >= a.Decision.Count:
 		maps.Copy(us.Drift, learnt)
 		return Result{OK: true, Reason: OK, Factor: kinds[0]}, spent, nil
-	case used:
+	case used == policy.Backup:
+		return Result{Reason: BackupUsed}, nil, nil // waiting for the next one is of no use
+	case used != "":
 		return Result{Reason: CodeUsed}, nil, nil
 	}
 	if v.clockBehind() && slices.ContainsFunc(a.Codes, ofApp) {
@@ -210,7 +215,7 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 		for _, c := range newest.Backup {
 			if hmac.Equal(c.Tag, mac[:wire.BackupTagSize]) {
 				if us.backupUsed(c.ID) {
-					return nil, "", true, nil
+					return nil, policy.Backup, true, nil
 				}
 				return v.proved(wire.Spent{Backup: c.ID}, backup.Reveal()), policy.Backup, false, nil
 			}
@@ -246,7 +251,7 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 			}
 		}
 	}
-	return nil, "", used, nil
+	return nil, policy.TOTP, used, nil
 }
 
 // proved is what the journal says of a code that was typed here.

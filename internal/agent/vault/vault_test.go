@@ -46,12 +46,12 @@ func TestM5BackupCodeOfflineOnce(t *testing.T) {
 		r.enrol()
 		c := secret.FromString(formatted(r.srv.backup[0]))
 		r.want(true, OK, policy.Logon, password, c)
-		r.want(false, CodeUsed, policy.Logon, password, c)
+		r.want(false, BackupUsed, policy.Logon, password, c)
 		r.restart()
-		r.want(false, CodeUsed, policy.Logon, password, c)
+		r.want(false, BackupUsed, policy.Logon, password, c)
 		// Spent online: spent here too.
 		ok(t, r.v.NoteOnline(context.Background(), userID, []wire.Spent{{Backup: "backup1"}}))
-		r.want(false, CodeUsed, policy.Logon, password, secret.FromString(formatted(r.srv.backup[1])))
+		r.want(false, BackupUsed, policy.Logon, password, secret.FromString(formatted(r.srv.backup[1])))
 	})
 }
 
