@@ -105,8 +105,32 @@ func (a *agent) identify(c net.Conn) (caller, error) {
 	return caller{uid: uid, peer: p}, nil
 }
 
+// The lengths of what a shim says of a sign-in. Part of it goes into the journal and to
+// the server, so that a frame full of it would make either too large.
+const (
+	maxService = 64
+	maxTTY     = 64
+	maxLabel   = 256 // user names, hosts
+)
+
+// fits tells whether names are short and plain enough to be taken as they are. They are
+// never cut: what is left could be the name of somebody or something else.
+func fits(m shim.Start) bool {
+	for _, name := range []string{m.User, m.RUser, m.PWName} {
+		if len(name) > maxLabel {
+			return false
+		}
+	}
+	return len(m.RHost) <= maxLabel && len(m.Service) <= maxService && text.CleanN(m.Service, maxService) == m.Service
+}
+
 // start begins a phase.
 func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shim.Start) {
+	if !fits(m) {
+		a.complain("a request with names that nobody has", "uid", who.uid, "pid", who.peer.PID, "exe", text.CleanN(who.peer.Exe, 256), "service", text.CleanN(m.Service, maxService))
+		_ = ac.Send(shim.Deny{Text: textOdd}, sendTime)
+		return
+	}
 	s, known := serviceOf(m.Service)
 	s.remote = s.remote || m.RHost != "" || m.Scope == shim.ScopeRemote
 	if !known {
@@ -174,7 +198,11 @@ func (a *agent) admit(r conversation.Request) bool {
 	case policy.Remote:
 		return a.limits.judge(neighbourhood(r.RHost), true)
 	case policy.Elevation:
-		return a.limits.judge("user "+r.User, false)
+		// Not by whose account it is: others may name any.
+		if r.Caller != "" {
+			return a.limits.judge("by "+r.Caller, false)
+		}
+		return a.limits.judge("root for "+r.User, false)
 	}
 	return true
 }
@@ -212,6 +240,9 @@ func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s serv
 	}
 	if v.Outcome == policy.Allow || v.Outcome == policy.Ignore {
 		parent, _ := a.procs.Get(who.peer.PPID)
+		if r.Scope == policy.Remote && v.Outcome == policy.Allow {
+			a.limits.cameIn(neighbourhood(r.RHost))
+		}
 		a.seen.finish(finished{peer: who.peer, parent: parent, service: m.Service, user: m.User, outcome: v.Outcome})
 	}
 	a.say(ac, v, m.User)
@@ -258,8 +289,8 @@ func (a *agent) say(ac *shim.AgentConn, v conversation.Verdict, user string) {
 // the caller may not begin it.
 func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start) (r conversation.Request, why string) {
 	r = conversation.Request{
-		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: m.TTY, RHost: m.RHost, Mode: string(m.Mode),
-		Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
+		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: text.CleanN(m.TTY, maxTTY), RHost: text.CleanN(m.RHost, maxLabel), Mode: string(m.Mode),
+		Caller: behind(who, m), Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
 	}
 	if !who.privileged() {
 		names := a.names.Names(ctx, who.uid)

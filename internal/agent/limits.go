@@ -23,8 +23,10 @@ type limits struct {
 	unlocks map[uint32]*bucket
 	running map[uint32]int // unlocks under way by uid
 	sources map[string]*bucket
-	network bucket // of all sources together
-	lines   bucket // of the log about all of these
+	network bucket               // of all sources together
+	friends bucket               // of those who have come in from there lately, on top
+	welcome map[string]time.Time // addresses from which somebody came in, and when last
+	lines   bucket               // of the log about all of these
 	unsaid  int
 }
 
@@ -43,10 +45,15 @@ const (
 // How many sign-ins from over the network, and of programs that a user has started, are carried to the server, or judged
 // offline, in the long run (per second) and at once. The server takes twenty requests
 // a second of a machine and the machine hashes one password per core at a time:
-// whoever sits at it must find room in both, whatever knocks at its sshd.
+// whoever sits at it must find room in both, whatever knocks at its sshd. Half of what
+// the network has is for addresses from which somebody has come in within a week: two
+// strangers' addresses could otherwise keep out everybody.
 const (
-	afarRate, afarBurst     = 4, 20 // of all sources
-	sourceRate, sourceBurst = 2, 15 // of one address, one /64, or one user of the machine
+	afarRate, afarBurst         = 2, 10 // of all sources
+	friendRate, friendBurst     = 2, 10 // of known ones, on top
+	sourceRate, sourceBurst     = 2, 15 // of one known address, one /64, or one user of the machine
+	strangerRate, strangerBurst = 1, 8  // of an address that is not known
+	welcomeFor                  = 7 * 24 * time.Hour
 )
 
 // How many lines of the log strangers may cause in the long run (per second) and at
@@ -70,7 +77,8 @@ func (b *bucket) fill(now time.Time, perSecond, burst float64) {
 func newLimits(clk clock.Clock) *limits {
 	return &limits{
 		clk: clk, open: map[uint32]int{}, unlocks: map[uint32]*bucket{}, running: map[uint32]int{}, callers: map[string]int{},
-		sources: map[string]*bucket{}, network: bucket{left: afarBurst, at: clk.Now()}, lines: bucket{left: linesBurst, at: clk.Now()},
+		sources: map[string]*bucket{}, welcome: map[string]time.Time{},
+		network: bucket{left: afarBurst, at: clk.Now()}, friends: bucket{left: friendBurst, at: clk.Now()}, lines: bucket{left: linesBurst, at: clk.Now()},
 	}
 }
 
@@ -157,16 +165,52 @@ func (l *limits) judge(key string, network bool) bool {
 			l.sources[key] = b
 		}
 	}
-	b.fill(now, sourceRate, sourceBurst)
 	l.network.fill(now, afarRate, afarBurst)
-	if b.left < 1 || network && l.network.left < 1 {
+	l.friends.fill(now, friendRate, friendBurst)
+	at, known := l.welcome[key]
+	known = known && now.Sub(at) < welcomeFor
+	purse := &bucket{left: 1} // of what is not from the network
+	switch {
+	case !network:
+		b.fill(now, sourceRate, sourceBurst)
+	case known:
+		b.fill(now, sourceRate, sourceBurst)
+		if purse = &l.friends; purse.left < 1 {
+			purse = &l.network
+		}
+	default:
+		b.fill(now, strangerRate, strangerBurst)
+		b.left = min(b.left, strangerBurst)
+		purse = &l.network
+	}
+	if b.left < 1 || purse.left < 1 {
+		// Whoever goes on regardless waits the longer: it is a program that does.
+		b.left = max(-sourceBurst, b.left-1)
 		return false
 	}
 	b.left--
-	if network {
-		l.network.left--
-	}
+	purse.left--
 	return true
+}
+
+// cameIn remembers that somebody has come in from an address.
+func (l *limits) cameIn(key string) {
+	if key == "" {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.clk.Now()
+	if _, ok := l.welcome[key]; !ok && len(l.welcome) >= maxSources {
+		oldest := key
+		for k, at := range l.welcome {
+			if oldest == key || at.Before(l.welcome[oldest]) {
+				oldest = k
+			}
+		}
+		delete(l.welcome, oldest)
+	}
+	l.welcome[key] = now
 }
 
 // neighbourhood is whom an address stands for: of IPv6 the /64 that one connection to

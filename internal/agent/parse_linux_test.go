@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/internal/agent/conversation"
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
 )
@@ -377,7 +378,7 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 			all++
 		}
 	}
-	if one != sourceBurst || one+all != afarBurst {
+	if one != strangerBurst || one+all != afarBurst {
 		t.Errorf("one address had %d, all had %d", one, one+all)
 	}
 	// Who starts su in a loop uses up his own, and nobody else's.
@@ -400,14 +401,21 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 			one++
 		}
 	}
-	if one != sourceBurst {
+	if one != strangerBurst {
 		t.Errorf("one network had %d", one)
 	}
 	clk.Advance(time.Second)
+	if judge("2001:db8::1") {
+		t.Error("who goes on regardless is let through as soon as who waits")
+	}
+	clk.Advance(time.Minute)
 	for one = 0; judge("2001:db8::1"); one++ {
 	}
-	if one != sourceRate {
-		t.Errorf("one network had %d in a second", one)
+	clk.Advance(3 * time.Second) // one of it for the refusal
+	for one = 0; judge("2001:db8::1"); one++ {
+	}
+	if one != 2*strangerRate {
+		t.Errorf("one network had %d in two seconds", one)
 	}
 	said, left := 0, 0
 	for range 1000 {
@@ -425,6 +433,66 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 	}
 	if len(l.sources) > maxSources {
 		t.Errorf("%d sources are remembered", len(l.sources))
+	}
+}
+
+// Strangers' addresses keep nobody out who has come in from where he is before, however
+// many they are; and one user's su and sudo keep out only himself.
+func TestStrangersLeaveRoomForThoseWhoHaveComeInBefore(t *testing.T) {
+	clk := clock.NewManual(time.Unix(1_800_000_000, 0))
+	l := newLimits(clk)
+	const office = "192.0.2.7"
+	judge := func(host string) bool { return l.judge(neighbourhood(host), true) }
+	if !judge(office) {
+		t.Fatal("the first one of all is refused")
+	}
+	l.cameIn(neighbourhood(office))
+	in, strangers := 0, 0
+	for range 60 {
+		clk.Advance(time.Second)
+		for i := range 20 {
+			for range 4 {
+				if judge(fmt.Sprintf("198.51.100.%d", i)) {
+					strangers++
+				}
+			}
+		}
+		if judge(office) {
+			in++
+		}
+	}
+	if in != 60 {
+		t.Errorf("who was here before was let through %d times of 60", in)
+	}
+	if strangers > afarBurst+60*afarRate {
+		t.Errorf("strangers were let through %d times in a minute", strangers)
+	}
+	clk.Advance(welcomeFor)
+	for range 200 {
+		judge("198.51.100.1")
+		for i := range 30 {
+			judge(fmt.Sprintf("203.0.113.%d", i))
+		}
+	}
+	if judge(office) {
+		t.Error("who was here long ago is known for ever")
+	}
+	for i := range 3 * maxSources {
+		l.cameIn(fmt.Sprint("a", i))
+	}
+	if len(l.welcome) > maxSources {
+		t.Errorf("%d addresses are remembered", len(l.welcome))
+	}
+
+	a := &agent{limits: l, clk: clk}
+	as := func(caller, user string) bool {
+		return a.admit(conversation.Request{Scope: policy.Elevation, Caller: caller, User: user})
+	}
+	for range 100 {
+		as("uid 1001", "alice") // polkit's helper in alice's name
+	}
+	if as("uid 1001", "alice") || !as("uid 1000", "alice") || !as("", "alice") {
+		t.Error("one user uses up what another has of su and sudo")
 	}
 }
 

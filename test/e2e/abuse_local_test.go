@@ -63,6 +63,15 @@ func guest(socket string, args []string) int {
 		}
 		r, err := shim.NewShimConn(c).Converse(shim.Start{Phase: shim.Phase(args[1]), Request: shim.Request{Service: args[2], User: args[3], Mode: shim.ModeFull, First: shim.FirstNone}}, nobody{})
 		fmt.Printf("%T %+v authtok=%v err=%v\n", r.Verdict, r.Verdict, r.HasAuthtok, err)
+	case "answer": // n user: unlocks a session of his own, of a program whose name has n octets, and answers everything
+		c, err := dial()
+		if err != nil {
+			fmt.Println(err)
+			return 1
+		}
+		n, _ := strconv.Atoi(args[1])
+		r, err := shim.NewShimConn(c).Converse(shim.Start{Phase: shim.PhaseAuth, Request: shim.Request{Service: strings.Repeat("\x01", n), User: args[2], Mode: shim.ModeFull, First: shim.FirstNone}}, typist{})
+		fmt.Printf("%T %+v err=%v\n", r.Verdict, r.Verdict, err)
 	case "flood": // n: holds as many connections as it gets, until its input ends
 		n, _ := strconv.Atoi(args[1])
 		var conns []net.Conn
@@ -95,6 +104,12 @@ func (nobody) Ask(string) (s secret.Bytes, err error)    { return s, shim.ErrGav
 func (nobody) Secret(string) (s secret.Bytes, err error) { return s, shim.ErrGaveUp }
 func (nobody) Tell(string)                               {}
 func (nobody) Warn(string)                               {}
+
+// typist answers everything.
+type typist struct{ nobody }
+
+func (typist) Ask(string) (secret.Bytes, error)    { return secret.FromString("123456"), nil }
+func (typist) Secret(string) (secret.Bytes, error) { return secret.FromString("123456"), nil }
 
 // guest puts the test program into the machine, where everybody may run it.
 func (m *Machine) guest() string {

@@ -78,6 +78,7 @@ type Request struct {
 	Purpose      string // wire.PurposeSignin or PurposePassword
 	User         string // as typed; for su the caller
 	Target       string
+	Caller       string // who has started root's program that asks; empty: root
 	UID          *uint32
 	Aliases      []string
 	Scope        policy.Scope
