@@ -75,6 +75,8 @@ var Reasons = map[string]string{
 	"password-not-chosen":    "No new password was chosen that the rules allow.",
 	"server-busy":            "Too many passwords waited to be judged; nothing was judged or counted.",
 	"state-damaged":          "The conversation was in a state that does not exist; denied.",
+	"journal-full":           "The machine's journal of what happened without the server is full; it is delivered at the next contact.",
+	"only-counted":           "So many sign-ins were refused without the server that these were only counted; data says how many.",
 	"state-not-writable":     "The machine could not write the sign-in down: its disk is full, read-only or faulty.",
 	"superseded":             "A newer window took the place of this one.",
 	"too-long":               "The sign-in took longer than it may.",

@@ -332,6 +332,7 @@ const (
 	ReasonVaultForeign    Reason = "offline-state-foreign"
 	ReasonVaultUnread     Reason = "offline-state-unreadable"
 	ReasonStateWrite      Reason = "state-not-writable"
+	ReasonJournalFull     Reason = "journal-full"
 	ReasonTPMCleared      Reason = "tpm-cleared"
 	ReasonTPMLocked       Reason = "tpm-locked"
 	ReasonTPMGone         Reason = "tpm-gone"

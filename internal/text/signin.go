@@ -181,6 +181,7 @@ var denied = map[policy.Reason]string{
 	policy.ReasonVaultForeign:    "A file of Latchkey's on this machine belongs to somebody else or is not a plain file, so it is not used. The agent's log says which, and what to do.",
 	policy.ReasonVaultUnread:     "The offline data on this machine can not be read; its disk may be faulty.",
 	policy.ReasonStateWrite:      DeniedJournal,
+	policy.ReasonJournalFull:     "So much has happened on this machine without the server that no more sign-ins can be written down. " + connect,
 	policy.ReasonTPMCleared:      "The security chip (TPM) of this machine was cleared or exchanged, so the offline data can not be used. " + connect + " If it does not reach the server any more, an administrator must join it again.",
 	policy.ReasonTPMLocked:       "The security chip (TPM) of this machine is locked after wrong tries. Wait, or connect this machine to the network and sign in online.",
 	policy.ReasonTPMGone:         "The security chip (TPM) of this machine does not answer, so the offline data can not be used. " + connect,

@@ -138,6 +138,7 @@ func (t *talk) tellable(r policy.Reason) bool {
 	case policy.ReasonOfflineDeny, policy.ReasonNoVault, policy.ReasonVaultStale, policy.ReasonVaultSoftware, policy.ReasonVaultDays,
 		policy.ReasonVaultSignins, policy.ReasonVaultTries, policy.ReasonVaultFactor, policy.ReasonVaultRolledBack, policy.ReasonVaultDamaged,
 		policy.ReasonVaultNewer, policy.ReasonVaultForeign, policy.ReasonVaultUnread, policy.ReasonStateWrite,
+		policy.ReasonJournalFull,
 		policy.ReasonTPMCleared, policy.ReasonTPMLocked, policy.ReasonTPMGone, policy.ReasonTPMReplaced, policy.ReasonTPMBusy,
 		policy.ReasonTPMBoot, policy.ReasonTPMNoRoom, policy.ReasonVaultUnfinished:
 		return !t.r.remote()
@@ -265,9 +266,9 @@ func (s judged) next(_ context.Context, t *talk) stage {
 		switch r.Reason {
 		case vault.CodeUsed:
 			words = text.CodeUsed
-		case vault.ClockBehind:
 		case vault.BackupUsed:
 			words = text.BackupUsed
+		case vault.ClockBehind:
 			words = text.ClockBehind
 		}
 		t.say(wire.MessageWarn, words)

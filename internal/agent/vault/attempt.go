@@ -113,6 +113,11 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (result Result, err erro
 		return v.end(ctx, a, us, Result{Reason: DaysUsedUp})
 	}
 
+	if err := v.full(len(a.Codes) + 1); err != nil {
+		// What could not be written down behind the check is not checked.
+		return v.refuseLocked(a, err)
+	}
+
 	// Written down before it is judged (O10).
 	us.Tries++
 	if a.Remote {

@@ -19,7 +19,7 @@ func FuzzJournalFile(f *testing.F) {
 	fsys := RealFS(f.TempDir())
 	j := loadJournal(fsys, "m")
 	for range 3 {
-		if err := j.append(event.Event{Type: event.SigninDenied}, 1, &wire.Spent{Backup: "b"}); err != nil {
+		if err := j.append(event.Event{Type: event.SigninDenied}, 1, &wire.Spent{Backup: "b"}, maxJournal); err != nil {
 			f.Fatal(err)
 		}
 	}

@@ -47,9 +47,15 @@ type journal struct {
 
 const (
 	journalMagic = "LKJN"
-	// maxJournal bounds the file; a sign-in that can not be journalled is denied.
+	// maxJournal bounds the file; a sign-in that can not be journalled is denied. quota.go
+	// says what may use how much of it.
 	maxJournal = 32 << 20
 	maxEntry   = 64 << 10
+	// maxData is what an entry keeps of an event's data; no trace comes near it.
+	maxData = 32 << 10
+	// maxPart bounds what is delivered at a time in octets, well below what a request
+	// may have.
+	maxPart = wire.MaxRequest - 128<<10
 )
 
 func loadJournal(f FS, machine string) *journal {
@@ -153,13 +159,16 @@ func (j *journal) hashAt(seq uint64) ([]byte, bool) {
 	return nil, false
 }
 
+// errNever says that an entry can not be written whatever becomes of the disk.
+var errNever = errors.New("the entry can not be journalled")
+
 func record(e wire.JournalEntry) ([]byte, error) {
 	raw, err := json.Marshal(e)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: %w", errNever, err)
 	}
 	if len(raw) > maxEntry {
-		return nil, fmt.Errorf("entry of %d octets; at most %d", len(raw), maxEntry)
+		return nil, fmt.Errorf("%w: it has %d octets; at most %d", errNever, len(raw), maxEntry)
 	}
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(raw))), raw...), nil
 }
@@ -193,9 +202,17 @@ func (j *journal) close() {
 	}
 }
 
-func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error {
+// errFull says that an entry has no room.
+var errFull = errors.New("the journal of offline events is full: connect, so that it can be delivered")
+
+// append puts an event behind the others, if the file stays below room by it.
+func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent, room int) error {
 	if j.reason != "" {
 		return because(j.reason, "%s", j.broken)
+	}
+	if n := len(e.Data); n > maxData {
+		// What is too much to be kept must not keep the rest from being told.
+		e.Data = fmt.Appendf(nil, `{"dropped_octets":%d}`, n)
 	}
 	head := j.head()
 	entry := wire.JournalEntry{Seq: head.Seq + 1, Counter: counter, Event: e, Spent: spent}
@@ -205,8 +222,8 @@ func (j *journal) append(e event.Event, counter uint64, spent *wire.Spent) error
 	if err != nil {
 		return err
 	}
-	if j.size+len(r) > maxJournal {
-		return fmt.Errorf("the journal of offline events is full (%d octets): connect, so that it can be delivered", j.size)
+	if j.size+len(r) > room {
+		return fmt.Errorf("%w (%d octets)", errFull, j.size)
 	}
 	if j.file == nil {
 		if j.size == 0 || j.torn {
@@ -258,7 +275,8 @@ func (j *journal) drop(seq uint64) error {
 type quieter struct {
 	tokens     int
 	at         time.Time
-	suppressed int
+	suppressed int       // refusals that were not written
+	said       time.Time // when their number was written last
 }
 
 const (
@@ -283,7 +301,8 @@ func (q *quieter) take(now time.Time) bool {
 
 // Record journals an offline outcome that needed no check of the vault: a
 // bypass, an exemption, a denial. Whatever opens the machine is also counted in
-// the ledger. An error means that the caller must deny.
+// the ledger, several together where there are many. An error means that the caller
+// must deny.
 func (v *Vault) Record(ctx context.Context, e event.Event) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -299,7 +318,7 @@ func (v *Vault) Record(ctx context.Context, e event.Event) error {
 		return v.noted(e, v.journalOnly(e))
 	}
 	if !opens {
-		if !v.quiet.take(v.now()) {
+		if v.summarise(summaryEvery); !v.quiet.take(v.now()) {
 			return nil
 		}
 		return v.noted(e, v.append(e, nil))
@@ -309,7 +328,7 @@ func (v *Vault) Record(ctx context.Context, e event.Event) error {
 		return v.noted(e, err)
 	}
 	if err == nil {
-		err = v.save(ctx)
+		err = v.settleLater(ctx)
 	}
 	if err != nil {
 		// Nobody is let in: that is what is told, behind what was written already.
@@ -351,7 +370,12 @@ func (v *Vault) catchUp() {
 		if v.led != nil && v.problem == "" {
 			counter = v.next()
 		}
-		if v.jour.append(v.later[0], counter, nil) != nil {
+		switch err := v.enter(v.later[0], counter, nil); {
+		case errors.Is(err, errNever):
+			// It would keep what waits behind it waiting for ever.
+			v.log.Error("an event is left out of the journal", "type", string(v.later[0].Type), "subject", v.later[0].Subject, "err", err)
+			v.quiet.suppressed++
+		case err != nil:
 			return
 		}
 		v.later = v.later[1:]
@@ -377,7 +401,7 @@ func (v *Vault) put(e event.Event, spent *wire.Spent) error {
 	}
 	v.catchUp()
 	// The value that the counter has after the ledger's next write.
-	if err := v.jour.append(e, v.next(), spent); err != nil {
+	if err := v.enter(e, v.next(), spent); err != nil {
 		return fmt.Errorf("%w: %w", ErrState, err)
 	}
 	failpoint.Hit("vault.journal.written")
@@ -390,7 +414,7 @@ func (v *Vault) journalOnly(e event.Event) error {
 		return err
 	}
 	v.catchUp()
-	v.stuck = v.jour.append(e, 0, nil)
+	v.stuck = v.enter(e, 0, nil)
 	if v.stuck != nil {
 		return fmt.Errorf("%w: %w", ErrState, v.stuck)
 	}
@@ -409,10 +433,6 @@ func (v *Vault) complete(e event.Event) (event.Event, error) {
 		e.At = clock.Micros(v.now())
 	}
 	e.MachineID = v.cfg.MachineID
-	if v.quiet.suppressed > 0 && len(e.Data) == 0 {
-		e.Data = fmt.Appendf(nil, `{"suppressed":%d}`, v.quiet.suppressed)
-		v.quiet.suppressed = 0
-	}
 	return e, nil
 }
 
@@ -448,14 +468,25 @@ func (v *Vault) settleJournal() {
 	v.tell(event.JournalGap, policy.ReasonVaultDamaged, fmt.Sprintf("journal ended at %d, ledger at %d", head.Seq, want.Seq))
 }
 
-// Pending gives up to n entries to be delivered, oldest first, with the TPM's
-// word on the counter over the last one's hash, where there is a TPM.
+// Pending gives up to n entries to be delivered, fewer where they are large, oldest
+// first, with the TPM's word on the counter over the last one's hash, where there is a TPM.
 func (v *Vault) Pending(ctx context.Context, n int) (wire.Journal, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.catchUp()
+	v.summarise(0)
 	var j wire.Journal
-	j.Entries = append(j.Entries, v.jour.entries[:min(n, len(v.jour.entries))]...)
+	size := 0
+	for _, e := range v.jour.entries[:min(n, len(v.jour.entries))] {
+		r, err := record(e)
+		if err != nil {
+			return j, err
+		}
+		if size += len(r); size > maxPart && len(j.Entries) > 0 {
+			break
+		}
+		j.Entries = append(j.Entries, e)
+	}
 	if len(j.Entries) == 0 || v.st == nil || v.st.Class != ClassTPM || v.problem != "" {
 		return j, nil
 	}

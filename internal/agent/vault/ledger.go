@@ -249,6 +249,69 @@ func (v *Vault) save(ctx context.Context) error {
 	return nil
 }
 
+// How often openings that spend nothing write the ledger, each with one: anybody with an
+// account can cause them in a loop, and each write is two of the TPM's memory, which bears
+// some hundred thousand.
+const (
+	ownSaves  = 20              // at once
+	saveEvery = 5 * time.Minute // gives one more
+	maxBehind = 1000            // entries that the ledger's head may be behind the journal's
+)
+
+// thrift is what is left of them.
+type thrift struct {
+	left int
+	at   time.Time
+}
+
+// settleLater writes the ledger behind an opening that has spent nothing, or leaves that
+// to the next write. The entry is on the disk and chained to those before; a start takes
+// over what is behind the ledger's head. What the ledger adds is that the end of the
+// journal can not be cut off unnoticed.
+func (v *Vault) settleLater(ctx context.Context) error {
+	t, now := &v.thrift, v.now()
+	if t.at.IsZero() || now.Before(t.at) {
+		if t.at.IsZero() {
+			t.left = ownSaves
+		}
+		t.at = now
+	}
+	if n := int(now.Sub(t.at) / saveEvery); n > 0 {
+		t.left, t.at = min(ownSaves, t.left+n), now
+	}
+	if t.left > 0 {
+		t.left--
+		return v.save(ctx)
+	}
+	if v.jour.head().Seq-v.led.Journal.Seq > maxBehind {
+		return v.save(ctx)
+	}
+	if !v.awaited {
+		v.awaited = true
+		go v.catchUpLedger(t.at.Add(saveEvery).Sub(now))
+	}
+	return nil
+}
+
+// catchUpLedger writes what settleLater has left.
+func (v *Vault) catchUpLedger(wait time.Duration) {
+	if v.cfg.Clock.Sleep(v.bg, wait) != nil {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.awaited = false
+	if v.bg.Err() != nil || v.led == nil || v.problem != "" || v.led.Journal.Seq >= v.jour.head().Seq {
+		return
+	}
+	if v.thrift.left > 0 {
+		v.thrift.left--
+	}
+	if err := v.save(v.bg); err != nil {
+		v.log.Error("the ledger can not be written", "err", err)
+	}
+}
+
 // lost notes an error of the TPM that does not pass.
 func (v *Vault) lost(err error) error {
 	if r := reasonOf(err); !passing(r) && !errors.Is(err, ErrState) {

@@ -31,6 +31,9 @@ func (v *Vault) Status(ctx context.Context, only string) Status {
 	if s.Problem == "" && v.stuck != nil {
 		s.Problem, s.Detail = policy.ReasonStateWrite, v.stuck.Error()
 	}
+	if err := v.full(2); s.Problem == "" && err != nil {
+		s.Problem, s.Detail = reasonOf(err), err.Error()
+	}
 	if v.st != nil {
 		s.Class = v.st.Class
 	}

@@ -89,6 +89,9 @@ type Vault struct {
 	fs  FS
 	log *slog.Logger
 
+	bg   context.Context // ends with the vault
+	stop context.CancelFunc
+
 	turn   chan struct{} // at most one password derivation per core at a time
 	giving atomic.Bool   // their memory is about to be given back
 
@@ -112,6 +115,8 @@ type Vault struct {
 	refusal *wire.RefusalNote
 	told    map[string]bool // problems that were journalled already
 	quiet   quieter
+	thrift  thrift
+	awaited bool          // a write of the ledger is due later
 	later   []event.Event // that could not be written yet
 	stuck   error         // why the last write failed, nil if it did not
 	lock    *os.File
@@ -134,6 +139,7 @@ func Open(ctx context.Context, cfg Config) (*Vault, error) {
 		cfg: cfg, fs: cfg.FS, log: cfg.Log, bundles: map[string]*userBundle{}, told: map[string]bool{},
 		turn: make(chan struct{}, runtime.NumCPU()),
 	}
+	v.bg, v.stop = context.WithCancel(context.Background())
 	for _, dir := range []string{"", "vaults", "bundles"} {
 		if err := v.fs.MkdirAll(dir); err != nil {
 			return nil, fmt.Errorf("the agent's state folder can not be made: %w", err)
@@ -428,6 +434,7 @@ func (v *Vault) Refusal() *wire.RefusalNote {
 func (v *Vault) Close() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.stop()
 	v.key.Wipe()
 	v.jour.close()
 	if v.lock == nil {
