@@ -74,6 +74,8 @@ type agent struct {
 	limits *limits
 	glass  breakGlass
 
+	unbound *health.Item // the state key, from Secure Boot
+
 	mu   sync.Mutex
 	boot string
 
@@ -130,6 +132,11 @@ func compose(cfg Config, id *identity.Identity, key crypto.Signer, v *vault.Vaul
 		procs: systemProcesses(), names: systemAccounts(), limits: newLimits(cfg.Clock), glass: breakGlass{cfg.BreakGlass},
 	}
 	a.seen = newSeen(cfg.Clock)
+	a.unbound = a.reg.Define(health.Problem{
+		Code: "tpm-not-boot-bound", Severity: health.Warning,
+		Text: "Secure Boot is on, and the TPM did not bind this machine's key to it: another system started on this machine could use it.",
+		Next: "Look for what the agent's log says of it, and for newer firmware of the TPM; it is tried again at every contact.",
+	})
 	a.link = link.New(link.Config{
 		Dir: cfg.State, Identity: id, Key: key, Vault: v, Facts: a.facts, Clock: cfg.Clock, Log: cfg.Log.With("part", "link"),
 		Health: a.reg, Built: buildinfo.Time(), Timing: cfg.Timing,

@@ -16,6 +16,11 @@ import (
 func (a *agent) statusJSON(ctx context.Context, who caller) string {
 	st := a.link.State()
 	version, trouble := a.link.Server()
+	if a.vault.Unbound() {
+		a.unbound.Set("")
+	} else {
+		a.unbound.Clear()
+	}
 	s := shim.MachineStatus{
 		Link: string(st.Link), Since: st.Since.UTC(), LastAnswer: st.LastAnswer.UTC(), Machine: a.id.Name, MachineID: a.id.MachineID,
 		Number: a.id.Number, Server: a.id.Server, Version: buildinfo.Version(), ServerIs: version,

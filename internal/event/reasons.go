@@ -41,6 +41,7 @@ var Reasons = map[string]string{
 	"offline-tries-used-up":        "Ten wrong answers without the server: shut until the server is back.",
 	"scope-not-covered":            "The policy does not cover sign-ins of this kind.",
 	"tpm-boot-changed":             "The machine was started with other Secure Boot settings or keys than before.",
+	"tpm-not-boot-bound":           "Secure Boot is on, and the TPM did not bind the machine's state key to it: another system on the machine could use it.",
 	"tpm-no-room":                  "The TPM has no room for another index.",
 	"clock-behind":                 "The machine's clock is behind: codes of an authenticator app can not match.",
 	"clock-ahead":                  "The machine's clock is ahead.",

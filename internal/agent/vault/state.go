@@ -205,13 +205,25 @@ func (v *Vault) sealKey(ctx context.Context, key secret.Bytes) ([]byte, error) {
 	return v.cfg.Device.SealState(ctx, key, tpm.Seal{})
 }
 
+// notBound is the reason that a state key is not bound to Secure Boot though that is on.
+const notBound policy.Reason = "tpm-not-boot-bound"
+
+// unbound tells whether that is so.
+func (v *Vault) unbound() bool {
+	return v.st != nil && v.st.Class == ClassTPM && v.secureBoot() && !tpm.BootBound(v.st.Key)
+}
+
 // rebind binds a state key to Secure Boot that was made before it was on.
 func (v *Vault) rebind(ctx context.Context) error {
-	if v.st.Class != ClassTPM || !v.secureBoot() || tpm.BootBound(v.st.Key) {
+	if !v.unbound() {
 		return nil
 	}
 	record, err := v.sealKey(ctx, v.key)
-	if err != nil || !tpm.BootBound(record) {
+	if err == nil && !tpm.BootBound(record) {
+		v.tell(event.TPMProblem, notBound, "")
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	next := *v.st

@@ -71,6 +71,14 @@ func (v *Vault) Status(ctx context.Context, only string) Status {
 	return s
 }
 
+// Unbound tells whether Secure Boot is on and the state key is not bound to it: another
+// system on this machine could have it unsealed.
+func (v *Vault) Unbound() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.problem == "" && v.unbound()
+}
+
 // Boot names the present boot: that of the operating system, and the TPM's count
 // of starts, so that neither alone can be turned back.
 func (v *Vault) Boot(ctx context.Context) string {

@@ -102,6 +102,37 @@ func TestO8TheStateKeyIsBoundToSecureBoot(t *testing.T) {
 	r.want(false, string(policy.ReasonTPMBoot), policy.Logon, password, r.code())
 }
 
+// A TPM that does not bind to Secure Boot leaves the key unbound: that is told, and tried
+// again at every contact.
+func TestO8AKeyThatIsNotBoundToSecureBootIsTold(t *testing.T) {
+	const policyPCR, rcValue = 0x17F, 0x1C4
+	r := newRig(t, true)
+	ok(t, r.v.Close())
+	r.proxy = tpmtest.NewProxy(t, r.emu)
+	r.boot = true
+	r.open()
+	r.sync()
+	r.proxy.Hook(func(c []byte) []byte {
+		if tpmtest.Command(c) == policyPCR {
+			return tpmtest.Answer(rcValue)
+		}
+		return nil
+	})
+	for range 2 {
+		r.renew(0, nil)
+	}
+	if got := r.told(event.TPMProblem); !slices.Equal(got, []string{string(notBound)}) || !r.v.Unbound() {
+		t.Errorf("told as %q, unbound %v", got, r.v.Unbound())
+	}
+	r.enrol()
+	r.want(true, OK, policy.Logon, password, r.code())
+	r.proxy.Hook(nil)
+	r.renew(0, nil)
+	if r.v.Unbound() || !tpm.BootBound(r.v.st.Key) {
+		t.Error("not bound where the TPM can")
+	}
+}
+
 func TestO17ATPMWithoutRoom(t *testing.T) {
 	const others = 0x01000000
 	t.Run("for a user, and the policy allows software", func(t *testing.T) {
