@@ -110,10 +110,13 @@ type API struct {
 	joins    *limiter
 	notices  *limiter // of refused strangers, per address or machine
 	crowds   *limiter // of networks that are too many
+	entries  *limiter // of journals, per machine
+	journals queues   // one journal at a time of each machine
 	places   *turnstile.Turnstile
 
 	polls     atomic.Int64
 	gate      chan struct{} // polls that look
+	herd      herd
 	sightings sightings
 	stop      chan struct{}
 	stopped   sync.Once
@@ -135,6 +138,7 @@ func New(c Config) *API {
 		joins:    newLimiter(c.PerAddress.or(Rate{PerSecond: 5, Burst: 50}), c.Clock),
 		notices:  newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
 		crowds:   newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
+		entries:  newLimiter(Rate{PerSecond: 200, Burst: 2000}, c.Clock),
 	}
 	set := func(n *int, v int) {
 		if *n <= 0 {
@@ -456,11 +460,6 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 		}
 		return do(ctx, r)
 	}
-	if who == waiting {
-		if err := a.arrive(ctx, r); err != nil {
-			return nil, err
-		}
-	}
 	if err := a.identify(ctx, r, who); err != nil {
 		return nil, err
 	}
@@ -496,7 +495,10 @@ func (a *API) identify(ctx context.Context, r *request, who may) error {
 	if err != nil {
 		return fault.New(fault.MachineUnknown, err)
 	}
-	if r.poll != nil {
+	if who == waiting {
+		if err := a.arrive(ctx, r, id); err != nil {
+			return err
+		}
 		a.hear(r, id)
 	}
 	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert), r.poll); err != nil {
@@ -833,9 +835,19 @@ func (a *API) wiped(ctx context.Context, r *request) (any, error) {
 	return wire.Empty{}, a.c.Offline.Wiped(ctx, r.m, in)
 }
 
+// journal takes a machine's journals one after the other, and its entries at a pace: a
+// long absence is delivered quickly, and nobody keeps the database busy for the others.
 func (a *API) journal(ctx context.Context, r *request) (any, error) {
+	leave, err := a.journals.enter(ctx, r.m.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	var in wire.Journal
 	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	if err := a.entries.wait(ctx, r.m.ID, len(in.Entries)); err != nil {
 		return nil, err
 	}
 	return a.c.Offline.Journal(ctx, r.m, in)

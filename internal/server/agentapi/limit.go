@@ -1,10 +1,12 @@
 package agentapi
 
 import (
+	"context"
 	"sync"
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/fault"
 )
 
 // Rate is a bucket's size and how fast it fills.
@@ -43,7 +45,10 @@ func newLimiter(r Rate, c clock.Clock) *limiter {
 }
 
 // take tells whether the key may go on, and counts it.
-func (l *limiter) take(key string) bool {
+func (l *limiter) take(key string) bool { return l.takeN(key, 1) }
+
+// takeN is take for n at once.
+func (l *limiter) takeN(key string, n float64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now := l.clock.Now()
@@ -57,13 +62,26 @@ func (l *limiter) take(key string) bool {
 		b = bucket{left: l.rate.Burst, at: now}
 	}
 	b = l.fill(b, now)
-	if b.left < 1 {
+	if b.left < n {
 		l.buckets[key] = b
 		return false
 	}
-	b.left--
+	b.left -= n
 	l.buckets[key] = b
 	return true
+}
+
+// wait is takeN that waits until it may go on.
+func (l *limiter) wait(ctx context.Context, key string, n int) error {
+	for !l.takeN(key, min(float64(n), l.rate.Burst)) {
+		pause, done := context.WithTimeout(ctx, 50*time.Millisecond)
+		<-pause.Done()
+		done()
+		if ctx.Err() != nil {
+			return fault.New(fault.TooMany, ctx.Err())
+		}
+	}
+	return nil
 }
 
 func (l *limiter) fill(b bucket, now time.Time) bucket {
@@ -84,5 +102,52 @@ func (l *limiter) sweep(now time.Time) {
 		if l.fill(b, now).left >= l.rate.Burst {
 			delete(l.buckets, k)
 		}
+	}
+}
+
+// queues let one at a time of each key go on, and a few of it wait.
+type queues struct {
+	mu sync.Mutex
+	of map[string]*queue
+}
+
+type queue struct {
+	turn chan struct{}
+	n    int
+}
+
+// maxQueue is how many of one key go on or wait.
+const maxQueue = 4
+
+// enter waits for the turn; leave ends it.
+func (q *queues) enter(ctx context.Context, key string) (leave func(), err error) {
+	q.mu.Lock()
+	if q.of == nil {
+		q.of = map[string]*queue{}
+	}
+	one := q.of[key]
+	if one == nil {
+		one = &queue{turn: make(chan struct{}, 1)}
+		q.of[key] = one
+	}
+	if one.n >= maxQueue {
+		q.mu.Unlock()
+		return nil, fault.New(fault.TooMany, nil)
+	}
+	one.n++
+	q.mu.Unlock()
+	out := func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		if one.n--; one.n == 0 {
+			delete(q.of, key)
+		}
+	}
+	select {
+	case one.turn <- struct{}{}:
+		return func() { <-one.turn; out() }, nil
+	case <-ctx.Done():
+		out()
+		return nil, fault.New(fault.TooMany, ctx.Err())
 	}
 }

@@ -27,6 +27,8 @@ type poll struct {
 	woken  <-chan struct{} // a change that concerns the machine is on the disk
 	unhear func()
 	inside bool             // it holds a place in the gate
+	id     string           // the machine's
+	ended  chan struct{}    // closed when the machine has begun two newer ones
 	file   *wire.PolicyFile // what the last look has found newer than since
 }
 
@@ -39,9 +41,57 @@ func (a *API) enter(ctx context.Context, p *poll) error {
 	case a.gate <- struct{}{}:
 		p.inside = true
 		return nil
+	case <-p.ended:
+		return fault.New(fault.TooMany, nil)
 	case <-ctx.Done():
 		return fault.New(fault.Unavailable, ctx.Err())
 	}
+}
+
+// herd are the polls of each machine, the older one first. A machine has one; another
+// stands for a connection that was cut without telling the server. Whoever begins more
+// ends his own, and takes nobody else's place in the gate.
+type herd struct {
+	mu sync.Mutex
+	of map[string][2]*poll
+}
+
+func (h *herd) add(p *poll) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.of == nil {
+		h.of = map[string][2]*poll{}
+	}
+	two := h.of[p.id]
+	if two[0] != nil && two[1] != nil {
+		close(two[0].ended)
+		two[0] = nil
+	}
+	if two[0] == nil {
+		two[0], two[1] = two[1], nil
+	}
+	if two[0] == nil {
+		two[0] = p
+	} else {
+		two[1] = p
+	}
+	h.of[p.id] = two
+}
+
+func (h *herd) remove(p *poll) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	two := h.of[p.id]
+	for i := range two {
+		if two[i] == p {
+			two[i] = nil
+		}
+	}
+	if two == [2]*poll{} {
+		delete(h.of, p.id)
+		return
+	}
+	h.of[p.id] = two
 }
 
 // leave gives the place back, if there is one.
@@ -52,13 +102,14 @@ func (a *API) leave(p *poll) {
 	}
 }
 
-// arrive begins a poll: before the machine is looked up.
-func (a *API) arrive(ctx context.Context, r *request) error {
+// arrive begins a poll of the machine of the certificate: before it is looked up.
+func (a *API) arrive(ctx context.Context, r *request, id string) error {
 	since, err := strconv.ParseInt(r.URL.Query().Get("since"), 10, 64)
 	if err != nil || since < 0 {
 		return fault.New(fault.Invalid, err).With("since", "allowed is the serial of the policy that the machine has, or 0")
 	}
-	r.poll = &poll{since: since, unhear: func() {}}
+	r.poll = &poll{since: since, unhear: func() {}, id: id, ended: make(chan struct{})}
+	a.herd.add(r.poll)
 	return a.enter(ctx, r.poll)
 }
 
@@ -66,6 +117,7 @@ func (a *API) arrive(ctx context.Context, r *request) error {
 func (a *API) depart(r *request) {
 	if r.poll != nil {
 		a.leave(r.poll)
+		a.herd.remove(r.poll)
 		r.poll.unhear()
 	}
 }
@@ -101,7 +153,7 @@ func (a *API) changes(ctx context.Context, r *request) (any, error) {
 		if c != nil || err != nil {
 			return c, err
 		}
-		if !a.wait(ctx, r.poll.woken) || a.enter(ctx, r.poll) != nil {
+		if !a.wait(ctx, r.poll) || a.enter(ctx, r.poll) != nil {
 			return a.unchanged(r)
 		}
 		if err := a.lookAgain(ctx, r); err != nil {
@@ -166,10 +218,12 @@ func (a *API) catchUp(ctx context.Context, m db.Machine, since int64) error {
 
 // wait waits for a change; false: the patience ends, or the server stops. Every poll
 // begins with a look, so one that hears nothing needs no other.
-func (a *API) wait(ctx context.Context, woken <-chan struct{}) bool {
+func (a *API) wait(ctx context.Context, p *poll) bool {
 	select {
-	case _, ok := <-woken:
+	case _, ok := <-p.woken:
 		return ok // else the store was closed
+	case <-p.ended:
+		return false
 	case <-a.stop:
 		return false
 	case <-ctx.Done():

@@ -24,7 +24,7 @@ const maxHave = 64
 // Bundle computes the tags that a machine lacks, up to the end of the offline
 // days, and signs them.
 func (s *Service) Bundle(ctx context.Context, m db.Machine, in wire.BundleRequest) (reply wire.BundleReply, err error) {
-	if in.UserID == "" || len(in.UserID) > 64 || in.Generation == 0 || in.Generation > 1<<40 {
+	if !isID(in.UserID) || in.Generation == 0 || in.Generation > 1<<40 {
 		return reply, fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
 	if len(in.Have) > maxHave {

@@ -3,7 +3,6 @@ package offline
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -24,15 +23,23 @@ import (
 )
 
 const (
-	maxEntries   = 200
-	maxEventData = 64 << 10
-	// ahead is how far in the future an entry's time or step may lie: the clocks of
-	// machine and server differ a little.
+	maxEntries = 200
+	// perUpdate is how many entries one transaction takes: whoever signs in waits for
+	// no more of them.
+	perUpdate = 25
+	// journalsAtOnce bounds how many machines' entries are written at a time.
+	journalsAtOnce = 2
+	// ahead is how far in the future an entry's time may lie: the clocks of machine and
+	// server differ a little.
 	ahead = 10 * time.Minute
-	// stepAhead is the same for a code's step, which is the time of the person's
-	// phone: a machine learns a drift of at most ten steps, and whoever reports steps
-	// further ahead wants that person locked out.
-	stepAhead = 5 * time.Minute
+	// drift is how many steps a machine follows a person's phone. No code of a step
+	// further ahead of the delivery can have been accepted there. An entry's own time
+	// does not bound it: whoever makes entries up chooses that too, and an honest
+	// machine's clock may have been dead.
+	drift = 10
+	// lately is how long after the end of offline data a machine may still report what
+	// it was used for.
+	lately = 7 * 24 * time.Hour
 )
 
 // fromMachines are the events that a machine may report, and nothing else: a
@@ -54,34 +61,85 @@ const (
 	reasonStep     = "step-in-the-future"
 	reasonSpent    = "not-this-users-authenticator"
 	reasonProof    = "code-was-not-typed-here"
+	reasonEnded    = "after-the-offline-data-ended"
+	reasonGuesses  = "too-many-wrong-proofs"
 )
 
 // Journal takes over a machine's offline events: each once, in order, as events
 // of the server's own log (O11). Whatever of it can not be true of this machine
 // becomes an event of its own instead.
 func (s *Service) Journal(ctx context.Context, m db.Machine, in wire.Journal) (reply wire.JournalReply, err error) {
+	if err := checked(in); err != nil {
+		return reply, err
+	}
+	parts := slices.Collect(slices.Chunk(in.Entries, perUpdate))
+	if len(parts) == 0 {
+		parts = append(parts, nil)
+	}
+	attested := false
+	for i, part := range parts {
+		got, moved, err := s.part(ctx, m, in, part, !attested)
+		if err != nil && i > 0 {
+			// What was taken is said, so that it does not come again.
+			s.Log.Warn("a part of a machine's journal was not taken", "machine", m.ID, "from", part[0].Seq, "error", err)
+			return reply, nil
+		}
+		if err != nil {
+			return reply, err
+		}
+		reply, attested = got, attested || moved
+	}
+	failpoint.Hit("offline.journal.kept")
+	return reply, nil
+}
+
+// checked looks at the form of a delivery, before anything is judged: nothing that is
+// found later may undo a judgement.
+func checked(in wire.Journal) error {
 	if len(in.Entries) > maxEntries {
-		return reply, fault.New(fault.Invalid, nil).With("entries", "%d; allowed are %d", len(in.Entries), maxEntries)
+		return fault.New(fault.Invalid, nil).With("entries", "%d; allowed are %d", len(in.Entries), maxEntries)
 	}
 	for i, e := range in.Entries {
 		switch {
 		case e.Seq == 0 || e.Seq > 1<<53 || i > 0 && e.Seq <= in.Entries[i-1].Seq:
-			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d is not in order", e.Seq)
+			return fault.New(fault.Invalid, nil).With("entries", "number %d is not in order", e.Seq)
 		case len(e.Hash) != len(event.Hash{}):
-			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has no hash", e.Seq)
-		case len(e.Event.Data) > maxEventData || len(e.Event.Data) > 0 && !json.Valid(e.Event.Data):
-			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d has data that are too long or no JSON", e.Seq)
-		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || len(e.Spent.Authenticator) > 64 || len(e.Spent.Backup) > 64 || len(e.Spent.Proof) > 64):
-			return reply, fault.New(fault.Invalid, nil).With("entries", "number %d is out of bounds", e.Seq)
+			return fault.New(fault.Invalid, nil).With("entries", "number %d has no hash", e.Seq)
+		case len(e.Event.Data) > 0 && !json.Valid(e.Event.Data):
+			return fault.New(fault.Invalid, nil).With("entries", "number %d has data that are no JSON", e.Seq)
+		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || e.Spent.Step > 1<<40 || len(e.Spent.Proof) > 64):
+			return fault.New(fault.Invalid, nil).With("entries", "number %d is out of bounds", e.Seq)
+		case e.Spent != nil && isID(e.Spent.Authenticator) == isID(e.Spent.Backup), e.Spent != nil && e.Spent.Authenticator != "" && e.Spent.Backup != "":
+			return fault.New(fault.Invalid, nil).With("entries", "number %d names not exactly one authenticator or backup code", e.Seq)
 		}
 	}
+	return nil
+}
+
+// isID tells whether s can be an id: the engines differ in what else they take.
+func isID(s string) bool {
+	for _, c := range []byte(s) {
+		if c <= ' ' || c > '~' {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 64
+}
+
+// part takes over some entries of a delivery in one transaction.
+func (s *Service) part(ctx context.Context, m db.Machine, in wire.Journal, part []wire.JournalEntry, attest bool) (reply wire.JournalReply, moved bool, err error) {
+	select {
+	case s.journals <- struct{}{}:
+		defer func() { <-s.journals }()
+	case <-ctx.Done():
+		return reply, false, fault.New(fault.TooMany, ctx.Err())
+	}
 	err = s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		reply, err = s.take(ctx, tx, m, in)
+		reply, moved, err = s.take(ctx, tx, m, in, part, attest)
 		failpoint.Hit("offline.journal.read")
 		return err
 	})
-	failpoint.Hit("offline.journal.kept")
-	return reply, err
+	return reply, moved, err
 }
 
 // reader is one delivery being read.
@@ -98,51 +156,47 @@ type reader struct {
 	changed bool
 }
 
-func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.Journal) (reply wire.JournalReply, err error) {
+func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.Journal, part []wire.JournalEntry, attest bool) (reply wire.JournalReply, moved bool, err error) {
 	r := &reader{Service: s, tx: tx, m: m, now: s.Clock.Now(), used: map[string]int{}, users: map[string]*db.User{}}
 	zero := make([]byte, len(event.Hash{}))
 	if _, err := tx.StartJournal(ctx, db.StartJournalParams{MachineID: m.ID, Hash: zero}); err != nil {
-		return reply, err
+		return reply, false, err
 	}
 	if r.head, err = tx.GetJournalHead(ctx, m.ID); err != nil {
-		return reply, err
+		return reply, false, err
 	}
 	was := r.head
 	if err := r.begin(); err != nil {
-		return reply, err
+		return reply, false, err
 	}
-	for _, e := range in.Entries {
-		if wait, err := r.full(e); err != nil {
-			return reply, err
-		} else if wait {
-			break // the machine keeps it and what is behind it
-		}
+	for _, e := range part {
 		if err := r.entry(ctx, e); err != nil {
-			return reply, fmt.Errorf("journal entry %d of machine %s: %w", e.Seq, m.ID, err)
+			return reply, false, fmt.Errorf("journal entry %d of machine %s: %w", e.Seq, m.ID, err)
 		}
 	}
-	moved := r.head.Seq != was.Seq
-	if moved {
+	if moved = r.head.Seq != was.Seq; moved {
 		r.head.EntriesAt = clock.Micros(r.now)
-		if err := r.attested(ctx, in); err != nil {
-			return reply, err
+		if attest {
+			if err := r.attested(ctx, in); err != nil {
+				return reply, false, err
+			}
 		}
 	}
 	if moved || r.changed {
 		n, err := r.keep(ctx, was)
 		if err != nil {
-			return reply, err
+			return reply, false, err
 		}
 		if n != 1 {
-			return reply, fault.New(fault.Conflict, nil) // the same entries came twice at once
+			return reply, false, fault.New(fault.Conflict, nil) // the same entries came twice at once
 		}
 	}
 	if moved {
 		if err := r.count(ctx); err != nil {
-			return reply, err
+			return reply, false, err
 		}
 	}
-	return wire.JournalReply{Seq: uint64(r.head.Seq), Hash: r.head.Hash}, nil
+	return wire.JournalReply{Seq: uint64(r.head.Seq), Hash: r.head.Hash}, moved, nil
 }
 
 // entry takes over one entry.
@@ -151,12 +205,17 @@ func (r *reader) entry(ctx context.Context, e wire.JournalEntry) error {
 	if seq <= r.head.Seq {
 		// It was delivered before, or it is another one under an old number: an old
 		// state of the machine was put back.
-		old, err := r.tx.GetEvent(ctx, e.Event.ID)
-		if err == nil && old.MachineID == r.m.ID || seq == r.head.Seq && bytes.Equal(e.Hash, r.head.Hash) {
+		if seq == r.head.Seq && bytes.Equal(e.Hash, r.head.Hash) {
 			return nil
 		}
-		if err != nil && !store.IsNotFound(err) {
-			return err
+		if isID(e.Event.ID) {
+			old, err := r.tx.GetEvent(ctx, e.Event.ID)
+			if err == nil && old.MachineID == r.m.ID {
+				return nil
+			}
+			if err != nil && !store.IsNotFound(err) {
+				return err
+			}
 		}
 		if err := r.note(event.JournalForged, reasonRestored, map[string]any{"seq": seq, "expected": r.head.Seq + 1}); err != nil {
 			return err
@@ -224,8 +283,10 @@ func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
 		}
 		ev.Subject = u.Name
 	}
+	var spend spending
 	if e.Spent != nil {
-		if ok, err := r.spend(ctx, e, u); err != nil || !ok {
+		var err error
+		if spend, err = r.judge(ctx, e, u); err != nil || spend == nil {
 			return err
 		}
 	}
@@ -257,7 +318,18 @@ func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
 	if e.Spent != nil {
 		ev.Data = spentData(ev.Data, *e.Spent)
 	}
-	if err := r.emit(ev, opening(e)); err != nil {
+	own := false
+	if spend != nil {
+		var err error
+		if own, err = spend(); err != nil {
+			return err
+		}
+	}
+	if !own && opening(e) {
+		if err := r.open(ev); err != nil {
+			return err
+		}
+	} else if err := r.emit(ev, own); err != nil {
 		return err
 	}
 	if ev.Type == event.SigninAllowed && u != nil && ev.Link != string(policy.LinkUp) {
@@ -281,7 +353,7 @@ func link(e event.Event) string {
 
 // freshID keeps the machine's id of the event, if it is one and nobody else's.
 func (r *reader) freshID(ctx context.Context, id string) (string, error) {
-	if len(id) != 36 || text.Clean(id) != id {
+	if len(id) != 36 || !isID(id) {
 		return store.NewID(), nil
 	}
 	_, err := r.tx.GetEvent(ctx, id)
@@ -298,7 +370,7 @@ func (r *reader) mayKnow(ctx context.Context, id string) (*db.User, error) {
 		return u, nil
 	}
 	var found *db.User
-	if len(id) <= 64 {
+	if isID(id) {
 		n, err := r.tx.MachineKnowsUser(ctx, db.MachineKnowsUserParams{MachineID: r.m.ID, UserID: id})
 		if err != nil {
 			return nil, err
@@ -315,99 +387,126 @@ func (r *reader) mayKnow(ctx context.Context, id string) (*db.User, error) {
 	return found, nil
 }
 
-// spend spends here what was accepted there (S10). ok is false if the machine can
-// not have accepted it: then the entry is not believed.
-func (r *reader) spend(ctx context.Context, e wire.JournalEntry, u *db.User) (ok bool, err error) {
+// spending spends here what was accepted there (S10), and tells whether it was good
+// until now.
+type spending func() (fresh bool, err error)
+
+func nothing() (bool, error) { return false, nil }
+
+// judge tells whether the machine can have accepted what the entry says, and how it is
+// spent. No spending: it can not, and the entry is not believed. Nothing of the rest of
+// the entry, and nothing that the machine hears, depends on whether the proof was right.
+func (r *reader) judge(ctx context.Context, e wire.JournalEntry, u *db.User) (spending, error) {
 	sp := *e.Spent
-	if sp.Authenticator == "" && sp.Backup == "" {
-		return true, nil
-	}
 	if u == nil {
-		return false, r.forged(e, reasonSpent)
+		return nil, r.forged(e, reasonSpent)
 	}
-	vaults, err := r.tx.ListVaultsOfPair(ctx, db.ListVaultsOfPairParams{UserID: u.ID, MachineID: r.m.ID})
+	until, err := r.heldUntil(ctx, u)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
-	if len(vaults) == 0 {
-		return false, r.forged(e, reasonSpent)
+	if until == 0 {
+		return nil, r.forged(e, reasonSpent)
 	}
-	about := func(t event.Type, what map[string]any) error {
-		return r.emit(event.Event{
-			Type: t, Subject: u.Name, UserID: u.ID, MachineID: r.m.ID, Machine: r.m.Name, Link: string(policy.LinkDown), Outcome: "noticed", Data: object(what),
-		}, true)
+	if sp.Backup != "" {
+		return r.judgeBackup(ctx, e, u)
 	}
-	at := clock.Micros(r.now)
-	if sp.Authenticator != "" {
-		a, err := r.tx.GetAuthenticator(ctx, sp.Authenticator)
-		switch {
-		case store.IsNotFound(err):
-			return true, nil // it was removed since: there is nothing to spend
-		case err != nil:
-			return false, err
-		case a.UserID != u.ID || a.Kind != string(policy.TOTP):
-			return false, r.forged(e, reasonSpent)
+	a, err := r.tx.GetAuthenticator(ctx, sp.Authenticator)
+	switch {
+	case store.IsNotFound(err):
+		return nothing, nil // it was removed since: there is nothing to spend
+	case err != nil:
+		return nil, err
+	case a.UserID != u.ID || a.Kind != string(policy.TOTP):
+		return nil, r.forged(e, reasonSpent)
+	}
+	p, seed, err := r.Keeper.OpenTOTP(a)
+	if err != nil {
+		return nil, err
+	}
+	code := []byte(p.Code(seed, sp.Step))
+	seed.Wipe()
+	defer clear(code)
+	switch {
+	case sp.Step > p.Step(r.now)+drift+otp.Skew:
+		return nil, r.forged(e, reasonStep)
+	case sp.Step > p.Step(clock.FromMicros(until))+drift+otp.Skew:
+		return nil, r.forged(e, reasonEnded)
+	}
+	if reason := r.proved(u, sp, wire.SpentProof(r.m.ID, sp, code)); reason != "" {
+		return nil, r.forged(e, reason)
+	}
+	return func() (bool, error) {
+		n, err := r.tx.SpendStep(ctx, db.SpendStepParams{ID: a.ID, Step: sp.Step, Drift: a.Drift, At: clock.Micros(r.now)})
+		if err != nil || n > 0 {
+			return true, err
 		}
-		p, seed, err := r.Keeper.OpenTOTP(a)
-		if err != nil {
-			return false, err
-		}
-		code := p.Code(seed, sp.Step)
-		seed.Wipe()
-		switch {
-		case sp.Step > p.Step(r.now.Add(stepAhead))+otp.Skew+max(a.Drift, 0):
-			return false, r.forged(e, reasonStep)
-		case !hmac.Equal(sp.Proof, wire.SpentProof(r.m.ID, sp, []byte(code))):
-			return false, r.forged(e, reasonProof)
-		}
-		n, err := r.tx.SpendStep(ctx, db.SpendStepParams{ID: a.ID, Step: sp.Step, Drift: a.Drift, At: at})
-		if err != nil {
-			return false, err
-		}
-		met := n == 0 && a.Step == sp.Step
-		if n == 0 && a.Step > sp.Step { // another one may have been used there since
+		met := a.Step == sp.Step
+		if a.Step > sp.Step { // another one may have been used there since
 			if met, err = r.acceptedElsewhere(ctx, u, a.ID, p, sp.Step); err != nil {
 				return false, err
 			}
 		}
 		if met {
-			if err := about(event.CodeCollision, map[string]any{"authenticator": a.ID, "step": sp.Step, "event": e.Event.ID}); err != nil {
-				return false, err
-			}
+			err = r.collision(event.CodeCollision, u, map[string]any{"authenticator": a.ID, "step": sp.Step, "event": e.Event.ID})
 		}
+		return false, err
+	}, nil
+}
+
+func (r *reader) judgeBackup(ctx context.Context, e wire.JournalEntry, u *db.User) (spending, error) {
+	sp := *e.Spent
+	c, err := r.tx.GetBackupCode(ctx, sp.Backup)
+	switch {
+	case store.IsNotFound(err):
+		return nothing, nil // the set was replaced since
+	case err != nil:
+		return nil, err
+	case c.UserID != u.ID || c.UsedAt == 0 && len(c.Sealed) == 0: // that one is in no bundle
+		return nil, r.forged(e, reasonSpent)
 	}
-	if sp.Backup != "" {
-		c, err := r.tx.GetBackupCode(ctx, sp.Backup)
-		switch {
-		case store.IsNotFound(err):
-			return true, nil // the set was replaced since
-		case err != nil:
-			return false, err
-		case c.UserID != u.ID || c.UsedAt == 0 && len(c.Sealed) == 0: // that one is in no bundle
-			return false, r.forged(e, reasonSpent)
-		}
-		if c.UsedAt == 0 { // of one that was used nothing is kept by which to tell
-			code, err := r.Keeper.OpenBackup(c)
-			if err != nil {
-				return false, err
-			}
-			want := wire.SpentProof(r.m.ID, sp, code.Reveal())
-			code.Wipe()
-			if !hmac.Equal(sp.Proof, want) {
-				return false, r.forged(e, reasonProof)
-			}
-		}
-		n, err := r.tx.SpendBackupCode(ctx, db.SpendBackupCodeParams{ID: c.ID, UserID: u.ID, MachineID: r.m.ID, At: at})
+	if c.UsedAt == 0 { // of one that was used nothing is kept by which to tell
+		code, err := r.Keeper.OpenBackup(c)
 		if err != nil {
-			return false, err
+			return nil, err
 		}
-		if n == 0 && c.UsedMachine != r.m.ID {
-			if err := about(event.BackupCollision, map[string]any{"code": c.ID, "other_machine": c.UsedMachine, "event": e.Event.ID}); err != nil {
-				return false, err
-			}
+		want := wire.SpentProof(r.m.ID, sp, code.Reveal())
+		code.Wipe()
+		if reason := r.proved(u, sp, want); reason != "" {
+			return nil, r.forged(e, reason)
 		}
 	}
-	return true, nil
+	return func() (bool, error) {
+		n, err := r.tx.SpendBackupCode(ctx, db.SpendBackupCodeParams{ID: c.ID, UserID: u.ID, MachineID: r.m.ID, At: clock.Micros(r.now)})
+		if err != nil || n > 0 {
+			return true, err
+		}
+		if c.UsedMachine != r.m.ID {
+			err = r.collision(event.BackupCollision, u, map[string]any{"code": c.ID, "other_machine": c.UsedMachine, "event": e.Event.ID})
+		}
+		return false, err
+	}, nil
+}
+
+func (r *reader) collision(t event.Type, u *db.User, what map[string]any) error {
+	return r.open(event.Event{
+		Type: t, Subject: u.Name, UserID: u.ID, MachineID: r.m.ID, Machine: r.m.Name, Link: string(policy.LinkDown), Outcome: "noticed", Data: object(what),
+	})
+}
+
+// heldUntil is how long the machine has or had offline data of the user, in
+// microseconds; 0: not lately.
+func (r *reader) heldUntil(ctx context.Context, u *db.User) (until int64, err error) {
+	vaults, err := r.tx.ListVaultsOfPair(ctx, db.ListVaultsOfPairParams{UserID: u.ID, MachineID: r.m.ID})
+	for _, v := range vaults {
+		switch {
+		case v.State == Active || v.State == Activating:
+			until = max(until, v.ExpiresAt)
+		case clock.Micros(r.now)-v.UpdatedAt <= lately.Microseconds():
+			until = max(until, min(v.ExpiresAt, v.UpdatedAt))
+		}
+	}
+	return until, err
 }
 
 // count counts the sign-ins of this delivery for the report (O14), and ends the

@@ -101,11 +101,14 @@ type Config struct {
 // Service is the server's half of offline sign-in. It is safe for concurrent use.
 type Service struct {
 	Config
-	bundles chan struct{}
+	bundles, journals chan struct{}
+	guesses           guesses
 }
 
 // New makes a Service.
-func New(c Config) *Service { return &Service{Config: c, bundles: make(chan struct{}, bundlesAtOnce)} }
+func New(c Config) *Service {
+	return &Service{Config: c, bundles: make(chan struct{}, bundlesAtOnce), journals: make(chan struct{}, journalsAtOnce)}
+}
 
 // PolicyFile makes the machine's signed policy of this moment, and tells its
 // serial.
@@ -290,7 +293,7 @@ func errNotEntitled(why string) error {
 
 // entitled finds the person of a conversation that entitles the machine now.
 func (s *Service) entitled(ctx context.Context, tx *store.Tx, m db.Machine, conversation string) (b subject, err error) {
-	if conversation == "" || len(conversation) > 64 {
+	if !isID(conversation) {
 		return b, errNotEntitled("no conversation")
 	}
 	b.conv, err = tx.GetConversation(ctx, conversation)
@@ -541,7 +544,7 @@ func (s *Service) Permit(ctx context.Context, m db.Machine, in wire.PermitReques
 	if len(in.Nonce) != 32 {
 		return reply, fault.New(fault.Invalid, nil).With("nonce", "%d octets; it has 32", len(in.Nonce))
 	}
-	if in.UserID == "" || len(in.UserID) > 64 || in.Generation == 0 || in.Generation > 1<<40 {
+	if !isID(in.UserID) || in.Generation == 0 || in.Generation > 1<<40 {
 		return reply, fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
 	var v db.Vault
@@ -689,7 +692,7 @@ func cause2reason(cause string) string {
 // Ready notes that the machine can use the generation: older ones end (O5).
 // Repeated, and for a generation that was extended, it changes nothing.
 func (s *Service) Ready(ctx context.Context, m db.Machine, in wire.Ready) error {
-	if in.UserID == "" || len(in.UserID) > 64 || in.Generation == 0 || in.Generation > 1<<40 {
+	if !isID(in.UserID) || in.Generation == 0 || in.Generation > 1<<40 {
 		return fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
 	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -740,7 +743,7 @@ func (s *Service) Ready(ctx context.Context, m db.Machine, in wire.Ready) error 
 
 // Wiped notes that a generation is gone from the machine; its key is forgotten.
 func (s *Service) Wiped(ctx context.Context, m db.Machine, in wire.Wiped) error {
-	if in.UserID == "" || len(in.UserID) > 64 || in.Generation > 1<<40 {
+	if !isID(in.UserID) || in.Generation > 1<<40 {
 		return fault.New(fault.Invalid, nil).With("user_id, generation", "they name no generation")
 	}
 	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
