@@ -355,7 +355,7 @@ func TestAReplicasNameIsItsOwn(t *testing.T) {
 	a := storetest.Open(t, store.Config{Database: database, Replica: "r", Claim: true})
 	storetest.Open(t, store.Config{Database: database, Replica: "other", Claim: true})
 	storetest.Open(t, store.Config{Database: database, Replica: "r"}) // a command beside it
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
 	defer cancel()
 	_, err := store.Open(ctx, store.Config{Database: database, Replica: "r", Claim: true, Clock: clock.Real})
 	if !errors.Is(err, store.ErrNameTaken) {
@@ -376,6 +376,46 @@ func TestAReplicasNameIsItsOwn(t *testing.T) {
 	if err := <-later; err != nil {
 		t.Errorf("the name is free: %v", err)
 	}
+}
+
+// A server that lost its name to another with the connection that held it changes
+// nothing until the name is its own again: two must not write one chain.
+func TestAServerThatLostItsNameIsSilent(t *testing.T) {
+	database := storetest.PostgreSQL(t)
+	s := storetest.Open(t, store.Config{Database: database, Replica: "r", Claim: true})
+	d, err := raw(t, database).Conn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	exec := func(query string, args ...any) {
+		t.Helper()
+		if _, err := d.ExecContext(t.Context(), query, args...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()")
+	exec("SELECT pg_advisory_lock($1, hashtext($2))", 0x6c61746b, "r")
+	try := func() error {
+		return s.Update(t.Context(), func(_ context.Context, tx *store.Tx) error {
+			_, err := tx.Event(event.Event{Type: event.SigninAllowed})
+			return err
+		})
+	}
+	until := func(what string, reached func(error) bool) {
+		t.Helper()
+		var err error
+		for range 300 {
+			if err = try(); reached(err) {
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		t.Fatalf("not %s: %v", what, err)
+	}
+	until("silent", func(err error) bool { return errors.Is(err, store.ErrUnavailable) && errors.Is(err, store.ErrNameTaken) })
+	exec("SELECT pg_advisory_unlock_all()")
+	until("back", func(err error) bool { return err == nil })
 }
 
 // Connections that PostgreSQL has ended meanwhile cost nobody an answer.

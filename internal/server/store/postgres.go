@@ -47,7 +47,10 @@ const (
 // settings are made on every connection, and not asked for when connecting, which a
 // pooler would refuse. A server whose host lost its power, or that was frozen in the
 // middle of a transaction, must keep neither rows nor its name from the others.
-const settings = "SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 2; SET idle_in_transaction_session_timeout = '10s'"
+var settings = []string{
+	"SET idle_in_transaction_session_timeout = '10s'",
+	"SET tcp_keepalives_idle = 5", "SET tcp_keepalives_interval = 5", "SET tcp_keepalives_count = 2",
+}
 
 // nameSpace is the first half of the advisory lock on a replica's name: "latk".
 const nameSpace = 0x6c61746b
@@ -128,12 +131,16 @@ func (e *elephant) forget(s *Store) {
 // prepareSession makes the settings. Wire-compatible engines that do not know one
 // of them go without.
 func prepareSession(ctx context.Context, c *pgx.Conn) error {
-	_, err := c.PgConn().Exec(ctx, settings).ReadAll()
-	var refused *pgconn.PgError
-	if errors.As(err, &refused) && !strings.HasPrefix(refused.Code, "57") {
-		return nil
+	for _, set := range settings {
+		_, err := c.PgConn().Exec(ctx, set).ReadAll() // each by itself: one that is refused takes none with it
+		var refused *pgconn.PgError
+		if errors.As(err, &refused) && !strings.HasPrefix(refused.Code, "57") {
+			slog.Warn("the database refuses a setting of our connections", "setting", set, "error", err)
+		} else if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (e *elephant) snapshot() sql.IsolationLevel { return sql.LevelRepeatableRead }
@@ -306,12 +313,18 @@ func (e *elephant) hear(s *Store) {
 		if e.ear == nil {
 			err = e.openEar(s.life, s)
 		}
+		if err == nil && s.conf.Claim && !e.named {
+			// The name went with the connection, and another has taken it: two must not
+			// write one chain. Nothing is changed until it is ours again.
+			e.closeEar()
+			err = ErrNameTaken
+			if failed == 0 {
+				s.log.Error("another server uses this replica's name", "replica", s.conf.Replica)
+			}
+		}
 		if err == nil {
 			failed = 0
 			s.answers()
-			if s.conf.Claim && !e.named {
-				s.log.Error("another server uses this replica's name", "replica", s.conf.Replica)
-			}
 			// What was said while nobody listened is lost: everybody looks.
 			s.hub.wake([]string{everyone})
 			s.hub.noteEvents()
@@ -370,12 +383,7 @@ func (e *elephant) listenUntilLost(s *Store) error {
 func (e *elephant) beat(s *Store) error {
 	ctx, cancel := context.WithTimeout(s.life, beatTime)
 	defer cancel()
-	var err error
-	if s.conf.Claim && !e.named {
-		err = e.takeName(ctx, s)
-	} else {
-		err = e.ear.Ping(ctx)
-	}
+	err := e.ear.Ping(ctx)
 	if err != nil && ctx.Err() != nil && s.life.Err() == nil {
 		s.silent(err)
 	}
