@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"latchkey/internal/agent/conversation"
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
+	"latchkey/internal/shim"
 )
 
 func TestProcessesAreRead(t *testing.T) {
@@ -493,6 +495,36 @@ func TestStrangersLeaveRoomForThoseWhoHaveComeInBefore(t *testing.T) {
 	}
 	if as("uid 1001", "alice") || !as("uid 1000", "alice") || !as("", "alice") {
 		t.Error("one user uses up what another has of su and sudo")
+	}
+	a.procs, a.names, a.seen = table{}, systemAccounts(), newSeen(clk)
+	s, _ := serviceOf("polkit-1")
+	r, why := a.request(context.Background(), caller{}, s, shim.Start{Phase: shim.PhaseAuth, Request: shim.Request{Service: "polkit-1", User: "alice", RUID: 1001}})
+	if why != "" || r.Scope != policy.Elevation || r.Caller != "uid 1001" {
+		t.Errorf("polkit's helper of another counts for %q (%s, %s)", r.Caller, r.Scope, why)
+	}
+}
+
+// What is too long or odd to be a name is refused and never cut: what is left of it could
+// be somebody else's.
+func TestNamesThatNobodyHasAreRefused(t *testing.T) {
+	long := strings.Repeat("a", maxLabel)
+	for name, c := range map[string]struct {
+		m  shim.Request
+		ok bool
+	}{
+		"as they are":                     {shim.Request{Service: "sshd", User: "alice", RUser: "root", RHost: "192.0.2.1"}, true},
+		"as long as they may be":          {shim.Request{Service: long[:maxService], User: long, RUser: long, PWName: long, RHost: long}, true},
+		"a service that is longer":        {shim.Request{Service: long[:maxService+1], User: "alice"}, false},
+		"a service of control characters": {shim.Request{Service: "ss\x01hd", User: "alice"}, false},
+		"a service that is no UTF-8":      {shim.Request{Service: "sshd\xff", User: "alice"}, false},
+		"a user whose name is longer":     {shim.Request{Service: "sshd", User: long + "a"}, false},
+		"a caller whose name is longer":   {shim.Request{Service: "su", User: "alice", RUser: long + "a"}, false},
+		"an account whose name is longer": {shim.Request{Service: "su", User: "alice", PWName: long + "a"}, false},
+		"a host whose name is longer":     {shim.Request{Service: "sshd", User: "alice", RHost: long + "a"}, false},
+	} {
+		if fits(shim.Start{Request: c.m}) != c.ok {
+			t.Errorf("%s: fits is %v", name, !c.ok)
+		}
 	}
 }
 
