@@ -40,7 +40,7 @@ var importRules = []rule{
 		because: "shared ground knows neither side",
 	},
 	{
-		from: []string{"latchkey/internal/..."}, mustNot: []string{"latchkey/cmd/...", "latchkey/scripts/...", "latchkey/test/e2e/...", "latchkey/test/demo/..."}, tests: true,
+		from: []string{"latchkey/internal/..."}, mustNot: []string{"latchkey/cmd/...", "latchkey/scripts/...", "latchkey/test/e2e/...", "latchkey/test/demo/...", "latchkey/test/kill/...", "latchkey/bench/..."}, tests: true,
 		because: "programs stand on the packages, not the other way round",
 	},
 	{

@@ -596,7 +596,7 @@ func endToEnd(r *runner) {
 		!r.command("test programs", []string{"scripts/build", "--test"}) {
 		return
 	}
-	r.tests("go test", []string{"-tags", tagged, "-count=1", "-timeout", "25m", "./test/e2e/..."})
+	r.tests("go test", []string{"-tags", tagged, "-count=1", "-timeout", "45m", "./test/e2e/..."})
 	r.tests("killed at every point", []string{"-tags", tagged, "-count=1", "-timeout", "15m", "./test/kill/..."})
 }
 

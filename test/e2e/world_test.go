@@ -95,6 +95,12 @@ const (
 func newWorld(t *testing.T, database string) *world {
 	t.Helper()
 	t.Parallel()
+	return newWorldAlone(t, database)
+}
+
+// newWorldAlone is for a test beside which no other runs.
+func newWorldAlone(t *testing.T, database string) *world {
+	t.Helper()
 	w := &world{&realm{root: t, database: database, dir: t.TempDir(), people: map[string]*person{}}, t}
 	w.srv = NewMachine(t)
 	w.turn()

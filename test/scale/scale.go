@@ -1,6 +1,6 @@
 // Package scale says how long a test's long form is. The tests of attacks and faults have a short
 // form, which every `make test` runs, and a long one for `make test-abuse`, which sets
-// LATCHKEY_TEST_LONG=1. Both forms assert the same; only the number of tries differs.
+// LATCHKEY_TEST_LONG=1. The long form tries more often, and some things are tried only there.
 package scale
 
 import "os"
