@@ -106,7 +106,7 @@ func Run(ctx context.Context, cfg Config) error {
 	dropOldVaults(ctx, cfg, id)
 
 	v, err := vault.Open(ctx, vault.Config{
-		Dir: id.VaultDir(cfg.State), MachineID: id.MachineID, Device: cfg.Device, GrantKey: id.Grant(), PermitKey: id.Permit(),
+		Dir: id.VaultDir(cfg.State), MachineID: id.MachineID, Machine: id.Name, Device: cfg.Device, GrantKey: id.Grant(), PermitKey: id.Permit(),
 		Clock: cfg.Clock, Log: cfg.Log.With("part", "vault"), BootID: bootID(), SecureBoot: secureBoot, Cost: cfg.Cost,
 	})
 	if err != nil {

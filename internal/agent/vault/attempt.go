@@ -367,7 +367,7 @@ func (v *Vault) refuseLocked(a Attempt, err error) (Result, error) {
 		// Not only a sign-in that was denied: a machine that wants looking after.
 		switch r := ReasonOf(err); r {
 		case policy.ReasonTPMGone, policy.ReasonTPMLocked, policy.ReasonTPMReplaced:
-			v.tell(event.TPMProblem, r, "")
+			v.tell(event.TPMProblem, r, "", err.Error())
 		}
 	} else if err := v.journalOnly(e); err != nil {
 		v.postpone(e, err)

@@ -141,7 +141,7 @@ func (v *Vault) noRoom(ctx context.Context, o Offer, cause error) {
 	if us := v.user(o.UserID); us.Generation == 0 {
 		us.Name, us.Problem = o.UserName, policy.ReasonTPMNoRoom
 	}
-	v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, o.UserName)
+	v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, o.UserName, cause.Error())
 	if err := v.save(ctx); err != nil {
 		v.log.Error("that the TPM has no room can not be written down", "err", err)
 	}

@@ -389,7 +389,7 @@ func (v *Vault) append(e event.Event, spent *wire.Spent) error {
 		if err := v.jour.restart(v.jour.head().Seq, v.jour.head().Hash); err != nil {
 			return fmt.Errorf("%w: %w", ErrState, err)
 		}
-		v.tell(event.JournalGap, policy.ReasonVaultDamaged, was)
+		v.tell(event.JournalGap, policy.ReasonVaultDamaged, "", was)
 	}
 	return v.put(e, spent)
 }
@@ -465,7 +465,7 @@ func (v *Vault) settleJournal() {
 		v.log.Error("journal can not be written", "err", err)
 		return
 	}
-	v.tell(event.JournalGap, policy.ReasonVaultDamaged, fmt.Sprintf("journal ended at %d, ledger at %d", head.Seq, want.Seq))
+	v.tell(event.JournalGap, policy.ReasonVaultDamaged, "", fmt.Sprintf("journal ended at %d, ledger at %d", head.Seq, want.Seq))
 }
 
 // Pending gives up to n entries to be delivered, fewer where they are large, oldest

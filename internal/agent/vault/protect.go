@@ -246,7 +246,7 @@ func (v *Vault) loadBundles() {
 		if err != nil {
 			v.log.Error("bundle can not be used", "user", f.user, "err", err)
 			v.unread[f.user] = reasonOf(err)
-			v.tell(event.VaultDamaged, policy.ReasonVaultDamaged, us.Name)
+			v.tell(event.VaultDamaged, policy.ReasonVaultDamaged, us.Name, err.Error())
 		}
 	}
 }

@@ -220,7 +220,7 @@ func (v *Vault) rebind(ctx context.Context) error {
 	}
 	record, err := v.sealKey(ctx, v.key)
 	if err == nil && !tpm.BootBound(record) {
-		v.tell(event.TPMProblem, notBound, "")
+		v.tell(event.TPMProblem, notBound, "", "")
 		return nil
 	}
 	if err != nil {
@@ -358,7 +358,7 @@ func (v *Vault) Renew(ctx context.Context, seq uint64, hash []byte) (renewed boo
 	}
 	v.problem, v.detail = "", ""
 	v.told = map[string]bool{}
-	v.tell(problemEvent(was), was, detail)
+	v.tell(problemEvent(was), was, "", detail)
 	v.tellRoom()
 	return true, nil
 }
@@ -423,6 +423,6 @@ func (v *Vault) moveIn(ctx context.Context) (moved bool, err error) {
 // tellRoom journals that the TPM has no room, if so.
 func (v *Vault) tellRoom() {
 	if v.st.NoRoom {
-		v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, "")
+		v.tell(event.TPMProblem, policy.ReasonTPMNoRoom, "", "")
 	}
 }

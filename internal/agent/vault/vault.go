@@ -23,9 +23,11 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -42,6 +44,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
+	"latchkey/internal/text"
 	"latchkey/internal/tpm"
 	"latchkey/internal/wire"
 )
@@ -56,6 +59,7 @@ const (
 type Config struct {
 	Dir       string
 	MachineID string
+	Machine   string            // its name, for events
 	Device    *tpm.Device       // nil: software class
 	GrantKey  ed25519.PublicKey // signs policies, bundles, refusals
 	PermitKey crypto.PublicKey  // P-256: the server's TPM-policy key
@@ -267,9 +271,9 @@ func (v *Vault) Contacted(server time.Time) {
 	}
 	switch off := v.now().Sub(server); {
 	case off < -clockWrong:
-		v.tell(event.ClockJump, ClockBehind, off.Round(time.Second).String())
+		v.tell(event.ClockJump, ClockBehind, "", off.Round(time.Second).String())
 	case off > clockWrong:
-		v.tell(event.ClockJump, "clock-ahead", "+"+off.Round(time.Second).String())
+		v.tell(event.ClockJump, "clock-ahead", "", "+"+off.Round(time.Second).String())
 	default:
 		delete(v.told, told(event.ClockJump, ClockBehind, ""))
 		delete(v.told, told(event.ClockJump, "clock-ahead", ""))
@@ -445,21 +449,27 @@ func (v *Vault) Close() error {
 
 // told is under what a problem is remembered that was told.
 func told(t event.Type, reason policy.Reason, subject string) string {
-	if t == event.ClockJump {
-		subject = "" // by how much
-	}
 	return string(t) + " " + string(reason) + " " + subject
 }
 
-// tell journals a problem once per kind and start, so that the server learns
-// what was noticed while it was away.
-func (v *Vault) tell(t event.Type, reason policy.Reason, subject string) {
-	key := told(t, reason, subject)
+// tell journals a problem once per kind and start, so that the server learns what was
+// noticed while it was away. It is about a user, or with an empty name about the
+// machine; detail says what was seen.
+func (v *Vault) tell(t event.Type, reason policy.Reason, user, detail string) {
+	key := told(t, reason, user)
+	if t == event.JournalGap {
+		key += " " + detail // each is one
+	}
 	if v.told[key] || v.led == nil {
 		return
 	}
 	v.told[key] = true
-	e := event.Event{Type: t, Actor: "agent", Subject: subject, Outcome: "noticed", Reason: string(reason)}
+	e := event.Event{Type: t, Actor: "agent", Subject: cmp.Or(user, v.cfg.Machine), Outcome: "noticed", Reason: string(reason)}
+	if detail = text.CleanN(detail, 512); detail != "" {
+		if b, err := json.Marshal(map[string]string{"detail": detail}); err == nil {
+			e.Data = b
+		}
+	}
 	if err := v.append(e, nil); err != nil {
 		v.postpone(e, err)
 	}
