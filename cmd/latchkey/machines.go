@@ -274,7 +274,7 @@ func (a *app) machineLost() *cobra.Command {
 					t.Row(r.User, r.Kind, r.Name, by, urgent, r.ID)
 				}
 				p.table(t, "")
-				p.line("Add a new one (latchkey factor add totp USER), then remove the old (latchkey factor remove USER ID).")
+				p.line("Add a new one (latchkey factor add totp|backup USER); an old authenticator app is then removed with latchkey factor remove USER ID (new backup codes end the old ones by themselves).")
 			})
 		},
 	}
@@ -353,11 +353,16 @@ func (a *app) offlineCommand() *cobra.Command {
 				return err
 			}
 			return a.emit(rows, func(p *printer) {
-				t := text.NewTable("USER", "MACHINE", "STATE", "KEPT BY", "DAYS LEFT", "SIGN-INS LEFT", "LAST MFA", "SYNCED", "MACHINE SEEN")
+				t := text.NewTable("USER", "MACHINE", "STATE", "KEPT BY", "DAYS LEFT", "SIGN-INS LEFT", "TRIES LEFT", "LAST MFA", "SYNCED", "MACHINE SEEN")
+				shut := false
 				for _, r := range rows {
-					t.Row(r.User, r.Machine, r.State, r.Class, fmt.Sprintf("%.1f", r.DaysLeft), fmt.Sprint(r.SigninsLeft), p.ago(r.LastMFAAt), p.ago(r.SyncedAt), p.ago(r.SeenAt))
+					shut = shut || strings.HasPrefix(r.State, "shut") || r.State == "used up"
+					t.Row(r.User, r.Machine, r.State, r.Class, fmt.Sprint(int(r.DaysLeft)), fmt.Sprint(r.SigninsLeft), fmt.Sprint(r.TriesLeft), p.ago(r.LastMFAAt), p.ago(r.SyncedAt), p.ago(r.SeenAt))
 				}
 				p.table(t, "No machine is enrolled for offline sign-in. That happens at the next sign-in with a second factor.")
+				if shut {
+					p.line("What is shut or used up opens at the next sign-in there while the server is in reach, or with: latchkey offline lift --user USER --machine MACHINE")
+				}
 			})
 		},
 	}
@@ -396,9 +401,17 @@ func (a *app) offlineStuck() *cobra.Command {
 			return a.emit(rows, func(p *printer) {
 				t := text.NewTable("USER", "MACHINE", "WHY", "REASON", "MACHINE SEEN")
 				for _, r := range rows {
+					if r.Machine == "" {
+						p.line("%s", r.Why)
+						return
+					}
 					t.Row(r.User, r.Machine, r.Why, r.Reason, p.ago(r.SeenAt))
 				}
-				p.table(t, "Everybody could sign in on the machines that they know.")
+				if what.User != "" {
+					p.table(t, text.CleanN(what.User, 128)+" could sign in on every machine that knows them.")
+					return
+				}
+				p.table(t, "No machine reports anybody stuck. People who have never signed in on a machine are not in this list (latchkey offline list).")
 			})
 		},
 	}

@@ -169,13 +169,14 @@ type OfflineEntry struct {
 	MachineID   string    `json:"machine_id"`
 	Generation  int64     `json:"generation"`
 	Class       string    `json:"class" doc:"tpm or software"`
-	State       string    `json:"state" doc:"activating, active, outdated, expired, used up, disenrolling or retired"`
+	State       string    `json:"state" doc:"activating, active, outdated, expired, used up, shut, shut remotely, disenrolling or retired"`
 	EnrolledAt  time.Time `json:"enrolled_at,omitzero"`
 	SyncedAt    time.Time `json:"synced_at,omitzero"`
 	LastMFAAt   time.Time `json:"last_mfa_at,omitzero"`
 	Until       time.Time `json:"until,omitzero"`
 	DaysLeft    float64   `json:"days_left"`
 	SigninsLeft int64     `json:"signins_left" doc:"As far as the machine has told"`
+	TriesLeft   int64     `json:"tries_left" doc:"Wrong answers that are left, as far as the machine has told"`
 	SeenAt      time.Time `json:"machine_seen_at,omitzero"`
 	LiftWanted  bool      `json:"lift_wanted,omitempty"`
 }
@@ -185,7 +186,7 @@ type OfflineEntry struct {
 type Stuck struct {
 	User      string    `json:"user"`
 	UserID    string    `json:"user_id"`
-	Machine   string    `json:"machine"`
+	Machine   string    `json:"machine" doc:"Empty where no active machine knows the user"`
 	MachineID string    `json:"machine_id"`
 	Reason    string    `json:"reason" doc:"Code of the deciding rule"`
 	Why       string    `json:"why" doc:"The deciding rule in words"`

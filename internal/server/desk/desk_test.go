@@ -873,8 +873,12 @@ func TestStuck(t *testing.T) {
 		laptop := r.Machine(t, "laptop", rest.MachineActive)
 		r.Machine(t, "tablet", rest.MachineActive)
 		until := clock.Micros(c.Now().Add(60 * time.Hour))
+		var fine rest.User
 		for _, name := range []string{"fine", "empty", "changed", "disabled", "unknown-there"} {
 			u := addUser(t, r, name, "")
+			if name == "fine" {
+				fine = u
+			}
 			ok(r.AddTOTP(ctx, root, name, rest.NewTOTP{}))(t)
 			if name != "unknown-there" {
 				uses := int64(5)
@@ -910,8 +914,56 @@ func TestStuck(t *testing.T) {
 		if d := cmp.Diff(map[string]string{"fine on tablet": "offline-not-enrolled"}, stuck("fine", "")); d != "" {
 			t.Error(d)
 		}
+		// Whom no active machine knows is stuck everywhere, and stands in no machine's list.
+		nowhere := map[string]string{"unknown-there on ": "known-on-no-machine"}
+		if d := cmp.Diff(nowhere, stuck("unknown-there", "")); d != "" {
+			t.Error(d)
+		}
+		if d := cmp.Diff(map[string]string{"fine on ": "known-on-no-machine"}, stuck("fine", r.Machine(t, "new", rest.MachineActive).Name)); d != "" {
+			t.Error(d)
+		}
 		if got := stuck("", "laptop"); len(got) != 3 {
 			t.Errorf("%v", got)
+		}
+		// What the machine has told of wrong tries is known here, too.
+		for _, x := range []struct {
+			tries  int64
+			shut   string
+			reason string
+			state  string
+			left   int64
+			notes  int
+		}{
+			{3, "", "", "active", 7, 1},
+			{3, "offline-remote-tries-used-up", "", "shut remotely", 7, 2},
+			{10, "", "offline-tries-used-up", "shut", 0, 2},
+			{0, "offline-checks-used-up", "offline-checks-used-up", "shut", 10, 2},
+			{0, "", "", "active", 10, 1},
+		} {
+			must(t, r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+				v, err := tx.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: id(fine.ID), MachineID: laptop.ID})
+				if err != nil {
+					return err
+				}
+				n, err := tx.CountVault(ctx, db.CountVaultParams{
+					UserID: v.UserID, MachineID: v.MachineID, Generation: v.Generation, CountedFrom: v.CountedFrom, Used: v.Used, Tries: x.tries, Shut: x.shut,
+				})
+				if n != 1 {
+					t.Errorf("%d rows", n)
+				}
+				return err
+			}))
+			if got := stuck("fine", "laptop")["fine on laptop"]; got != x.reason {
+				t.Errorf("%+v: stuck for %q", x, got)
+			}
+			row := ok(r.ListOffline(ctx, root, "fine", "laptop", "", 0))(t).Items[0]
+			if row.State != x.state || row.TriesLeft != x.left {
+				t.Errorf("%+v: %+v", x, row)
+			}
+			e := ok(r.Explain(ctx, root, rest.Explain{User: "fine", Machine: "laptop", Scope: "logon", Offline: true}))(t)
+			if len(e.Notes) != x.notes || x.notes > 1 && !strings.Contains(e.Notes[1], "latchkey offline lift --user fine --machine laptop") {
+				t.Errorf("%+v: %q", x, e.Notes)
+			}
 		}
 		c.Advance(61 * time.Hour)
 		if got := stuck("fine", "laptop"); got["fine on laptop"] != "offline-days-used-up" {

@@ -126,6 +126,11 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 		if err != nil {
 			return err
 		}
+		if userID != "" && from[0] == "" {
+			if out.Items, err = stuckEverywhere(ctx, q, userID, machineID); err != nil {
+				return err
+			}
+		}
 		machines, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{After: from[0], Status: rest.MachineActive, OnlyID: machineID, N: ask})
 		if err != nil {
 			return err
@@ -167,12 +172,42 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 	return out, err
 }
 
+// nowhere is the reason of a row without a machine: no active one knows the user.
+const nowhere = "known-on-no-machine"
+
+// stuckEverywhere is a row without a machine for somebody whom no active machine knows,
+// who would stand in none otherwise.
+func stuckEverywhere(ctx context.Context, q *db.Queries, userID, machineID string) ([]rest.Stuck, error) {
+	none := []rest.Stuck{}
+	n, err := q.CountMachinesKnowing(ctx, db.CountMachinesKnowingParams{UserID: userID, MachineID: machineID})
+	if err != nil || n > 0 {
+		return none, err
+	}
+	u, err := q.GetUser(ctx, userID)
+	if err != nil {
+		return none, err
+	}
+	why := u.Name + " has not signed in on any active machine, so no machine lets them in without the server."
+	if machineID != "" {
+		m, err := q.GetMachine(ctx, machineID)
+		if err != nil {
+			return none, err
+		}
+		why = u.Name + " has not signed in on " + m.Name + ", or it is not active, so it lets nobody of this name in without the server."
+	}
+	return append(none, rest.Stuck{User: u.Name, UserID: rest.UserPrefix + u.ID, Reason: nowhere, Why: why}), nil
+}
+
 // offlineNotes brings the server's facts down to what the machine itself would know,
 // and says what only the machine knows.
 func offlineNotes(ctx context.Context, q *db.Queries, m db.Machine, u *db.User, f *policy.Facts) ([]string, error) {
-	notes := []string{"As of the machine's last contact: what it has counted since then (sign-ins, wrong tries) only the machine knows (latchkey status)."}
+	notes := []string{"As of what the machine has reported: what it has counted since then (sign-ins, wrong tries) only the machine knows (latchkey status)."}
 	if u == nil {
 		return notes, nil
+	}
+	if f.VaultProblem == facts.ReasonChecks || f.Vault != nil && (f.Vault.TriesLeft <= 0 || f.Vault.SigninsLeft <= 0 || f.Vault.RemoteTries <= 0) {
+		notes = append(notes, "The machine has reported that its offline data for the user is shut. A sign-in there while the server is in reach opens it again, or an administrator: latchkey offline lift --user "+
+			text.CleanN(u.Name, 128)+" --machine "+text.CleanN(m.Name, 128))
 	}
 	known, err := q.ListUsersForMachine(ctx, m.ID)
 	if err != nil {

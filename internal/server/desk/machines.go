@@ -383,6 +383,10 @@ func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string
 		if err != nil {
 			return err
 		}
+		if status == rest.MachineLost && m.Status == rest.MachineLost {
+			name := text.CleanN(m.Name, 128)
+			return fault.Newf(fault.Conflict, "The machine is lost already. Which authenticators to renew stands in its event: latchkey events --machine %s --type machine.lost, then latchkey events show ID", name)
+		}
 		reseed, err := reseed(ctx, tx.Queries, m)
 		if err != nil {
 			return err

@@ -12,7 +12,9 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
@@ -22,10 +24,12 @@ import (
 // active, retired) are refined by what makes the data useless although it is there.
 const (
 	offlineActive       = "active"
-	offlineExpired      = "expired"      // the days are used up
-	offlineUsedUp       = "used up"      // the sign-ins are used up, as far as the machine has told
-	offlineOutdated     = "outdated"     // password or authenticators have changed since
-	offlineDisenrolling = "disenrolling" // the machine wipes it at its next contact
+	offlineExpired      = "expired"       // the days are used up
+	offlineUsedUp       = "used up"       // the sign-ins are used up, as far as the machine has told
+	offlineShut         = "shut"          // so are the tries, or the TPM's checks
+	offlineShutRemote   = "shut remotely" // tries from afar are used up, and at the machine itself some are left
+	offlineOutdated     = "outdated"      // password or authenticators have changed since
+	offlineDisenrolling = "disenrolling"  // the machine wipes it at its next contact
 )
 
 // ListOffline is the offline enrolment report (O14, O16): whose data lies on which
@@ -63,24 +67,33 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, userRef, machineRef, af
 			last := rows[show-1].Vault
 			out.Next = cursor("offline", last.UserID, last.MachineID, strconv.FormatInt(last.Generation, 10))
 		}
+		policies := map[string]*policy.Policy{}
 		for _, r := range rows {
-			out.Items = append(out.Items, offlineOf(r, now))
+			p, ok := policies[r.Vault.UserID]
+			if !ok {
+				if p, err = facts.PolicyOf(ctx, q, r.Vault.UserID); err != nil {
+					return err
+				}
+				policies[r.Vault.UserID] = p
+			}
+			out.Items = append(out.Items, offlineOf(r, p, now))
 		}
 		return nil
 	})
 	return out, err
 }
 
-func offlineOf(r db.ListVaultsForDeskRow, now time.Time) rest.OfflineEntry {
+func offlineOf(r db.ListVaultsForDeskRow, p *policy.Policy, now time.Time) rest.OfflineEntry {
 	v := r.Vault
+	left := facts.LeftOf(v, p)
 	until := rest.Time(v.ExpiresAt)
 	e := rest.OfflineEntry{
 		User: r.UserName, UserID: rest.UserPrefix + v.UserID, Machine: r.MachineName, MachineID: rest.MachinePrefix + v.MachineID,
 		Generation: v.Generation, Class: v.Class, State: v.State, EnrolledAt: rest.Time(v.EnrolledAt), SyncedAt: rest.Time(v.SyncedAt),
-		LastMFAAt: rest.Time(v.LastMFAAt), Until: until, SigninsLeft: v.UsesLeft, SeenAt: rest.Time(r.MachineSeenAt), LiftWanted: v.LiftWanted,
+		LastMFAAt: rest.Time(v.LastMFAAt), Until: until, SigninsLeft: int64(left.Signins), TriesLeft: int64(left.Tries), SeenAt: rest.Time(r.MachineSeenAt), LiftWanted: v.LiftWanted,
 	}
-	if left := until.Sub(now); v.ExpiresAt > 0 && left > 0 {
-		e.DaysLeft = math.Floor(left.Hours()/24*10) / 10
+	if span := until.Sub(now); v.ExpiresAt > 0 && span > 0 {
+		e.DaysLeft = math.Floor(span.Hours()/24*10) / 10
 	}
 	switch {
 	case v.DisenrolWanted:
@@ -90,8 +103,12 @@ func offlineOf(r db.ListVaultsForDeskRow, now time.Time) rest.OfflineEntry {
 		e.State = offlineOutdated
 	case clock.Micros(now) >= v.ExpiresAt:
 		e.State = offlineExpired
-	case v.UsesLeft <= 0:
+	case left.Signins <= 0:
 		e.State = offlineUsedUp
+	case left.Tries <= 0 || v.Shut == facts.ReasonChecks:
+		e.State = offlineShut
+	case left.Remote <= 0:
+		e.State = offlineShutRemote
 	}
 	return e
 }

@@ -377,7 +377,7 @@ func Gather(ctx context.Context, q *db.Queries, m db.Machine, a Ask) (r policy.R
 		}
 	}
 	if a.Link == policy.LinkDown {
-		if f.Vault, err = Vault(ctx, q, fu, m.ID); err != nil {
+		if f.Vault, f.VaultProblem, err = Vault(ctx, q, fu, f.Policies, m.ID); err != nil {
 			return r, f, u, err
 		}
 		trouble(m, &f)
@@ -399,22 +399,66 @@ func trouble(m db.Machine, f *policy.Facts) {
 	}
 }
 
+// ReasonChecks is why a machine refuses whose TPM has counted enough checks.
+const ReasonChecks = "offline-checks-used-up"
+
 // Vault is what the server believes the machine to hold for the user's offline
-// sign-in; nil is nothing. What is left of tries only the machine knows: all of
-// them are taken to be there.
-func Vault(ctx context.Context, q *db.Queries, u policy.User, machineID string) (*policy.Vault, error) {
+// sign-in, and why it can not be used where it is shut; nil without a reason is
+// nothing. Sign-ins and wrong tries are those of which the machine has told.
+func Vault(ctx context.Context, q *db.Queries, u policy.User, ps []policy.Policy, machineID string) (*policy.Vault, policy.Reason, error) {
 	v, err := q.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: u.ID, MachineID: machineID})
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
-		return nil, nil
+		return nil, "", nil
 	case err != nil:
-		return nil, fmt.Errorf("offline data: %w", err)
+		return nil, "", fmt.Errorf("offline data: %w", err)
 	case v.DisenrolWanted:
-		return nil, nil
+		return nil, "", nil
+	case v.Shut == ReasonChecks:
+		return nil, ReasonChecks, nil
+	}
+	l := LeftOf(v, nil)
+	if p, _ := policy.Choose(&u, ps); p != nil {
+		l = LeftOf(v, p)
 	}
 	return &policy.Vault{
 		Class: v.Class, Factors: slices.DeleteFunc(slices.Clone(u.Factors), func(f policy.Factor) bool { return f == policy.Bypass }),
-		Until: clock.FromMicros(v.ExpiresAt), SigninsLeft: int(v.UsesLeft), TriesLeft: int(v.FailLimit), RemoteTries: int(v.FailLimit / 4),
+		Until: clock.FromMicros(v.ExpiresAt), SigninsLeft: l.Signins, TriesLeft: l.Tries, RemoteTries: l.Remote,
 		Stale: v.PasswordGeneration != u.Generation,
-	}, nil
+	}, "", nil
+}
+
+// Left is what is left of offline data, as far as its machine has told.
+type Left struct{ Signins, Tries, Remote int }
+
+// LeftOf counts as the machine does: what the policy allows now, less what was used.
+// Without a policy it is what was allowed when the data was made.
+func LeftOf(v db.Vault, p *policy.Policy) Left {
+	signins, tries := int(v.UseLimit-v.FailLimit), int(v.FailLimit)
+	if p != nil {
+		signins, tries = p.OfflineSignins, p.OfflineTries
+	}
+	l := Left{Signins: max(0, signins-int(v.Used)), Tries: max(0, tries-int(v.Tries))}
+	if v.Shut != string(policy.ReasonVaultRemote) {
+		l.Remote = min(l.Tries, max(1, tries/4))
+	}
+	return l
+}
+
+// PolicyOf is the policy that applies to the user; nil if none does.
+func PolicyOf(ctx context.Context, q *db.Queries, userID string) (*policy.Policy, error) {
+	u, err := q.GetUser(ctx, userID)
+	if err != nil {
+		return nil, fmt.Errorf("find the user: %w", err)
+	}
+	f, err := User(ctx, q, u, At{})
+	if err != nil {
+		return nil, err
+	}
+	ps, err := Policies(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	p, _ := policy.Choose(&f, ps)
+	return p, nil
 }

@@ -149,7 +149,8 @@ type reader struct {
 	m     db.Machine
 	now   time.Time
 	head  db.JournalHead
-	used  map[string]int // sign-ins per user
+	used  map[string]bool // who has signed in
+	heard map[string]*heard
 	users map[string]*db.User
 	tally tally
 	// changed: something of it has to be kept, also where the head did not move.
@@ -157,7 +158,7 @@ type reader struct {
 }
 
 func (s *Service) take(ctx context.Context, tx *store.Tx, m db.Machine, in wire.Journal, part []wire.JournalEntry, attest bool) (reply wire.JournalReply, moved bool, err error) {
-	r := &reader{Service: s, tx: tx, m: m, now: s.Clock.Now(), used: map[string]int{}, users: map[string]*db.User{}}
+	r := &reader{Service: s, tx: tx, m: m, now: s.Clock.Now(), used: map[string]bool{}, users: map[string]*db.User{}}
 	zero := make([]byte, len(event.Hash{}))
 	if _, err := tx.StartJournal(ctx, db.StartJournalParams{MachineID: m.ID, Hash: zero}); err != nil {
 		return reply, false, err
@@ -332,10 +333,13 @@ func (r *reader) believe(ctx context.Context, e wire.JournalEntry) error {
 	} else if err := r.emit(ev, own); err != nil {
 		return err
 	}
-	if ev.Type == event.SigninAllowed && u != nil && ev.Link != string(policy.LinkUp) {
-		r.used[u.ID]++
+	if u == nil {
+		return nil
 	}
-	return nil
+	if ev.Type == event.SigninAllowed && ev.Link != string(policy.LinkUp) {
+		r.used[u.ID] = true
+	}
+	return r.hear(ctx, u.ID, ev)
 }
 
 // link is the state of the link in which it happened. What a machine reports later
@@ -512,23 +516,15 @@ func (r *reader) heldUntil(ctx context.Context, u *db.User) (until int64, err er
 // count counts the sign-ins of this delivery for the report (O14), and ends the
 // windows that an offline sign-in ends (W6).
 func (r *reader) count(ctx context.Context) error {
+	if err := r.remember(ctx); err != nil {
+		return err
+	}
 	ids := make([]string, 0, len(r.used))
 	for id := range r.used {
 		ids = append(ids, id)
 	}
 	slices.Sort(ids)
 	for _, id := range ids {
-		v, err := r.tx.GetActiveVault(ctx, db.GetActiveVaultParams{UserID: id, MachineID: r.m.ID})
-		switch {
-		case err == nil:
-			for range r.used[id] {
-				if _, err := r.tx.CountVaultUse(ctx, db.CountVaultUseParams{UserID: id, MachineID: r.m.ID, Generation: v.Generation, At: clock.Micros(r.now)}); err != nil {
-					return err
-				}
-			}
-		case !store.IsNotFound(err):
-			return err
-		}
 		if _, err := occasion.Report(ctx, r.tx, r.m, occasion.What{Kind: policy.EndOffline, UserID: id}, r.now); err != nil {
 			return err
 		}

@@ -48,6 +48,8 @@ func runDesk(c *script) {
 	for _, m := range []string{"dm1", "dm2"} {
 		c.do("InsertVault", db.InsertVaultParams{UserID: "du1", MachineID: m, Generation: 1, State: "active", Class: "software", ExpiresAt: 900, UsesLeft: 5, CreatedAt: 6, UpdatedAt: 7})
 	}
+	c.do("CountMachinesKnowing", db.CountMachinesKnowingParams{UserID: "du1"})
+	c.do("CountMachinesKnowing", db.CountMachinesKnowingParams{UserID: "du1", MachineID: "dm1"})
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{UserID: "du1", N: 10})
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{AfterUser: "du1", AfterMachine: "dm1", AfterGeneration: 1, UserID: "du1", N: 10})
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{MachineID: "dm1", N: 10})

@@ -57,9 +57,11 @@ func runOffline(c *script) {
 	}
 	c.want("1", "SetVaultSteps", db.SetVaultStepsParams{FirstStep: 1, LastStep: 9, Period: 30, At: 9, UserID: "ou3", MachineID: "om2", Generation: 1})
 	c.want("1", "SetVaultLimits", db.SetVaultLimitsParams{FailLimit: 5, UseLimit: 6, UserID: "ou3", MachineID: "om2", Generation: 1})
-	use := db.CountVaultUseParams{At: 9, UserID: "ou3", MachineID: "om2", Generation: 1}
-	c.want("1", "CountVaultUse", use)
-	c.want("1", "CountVaultUse", use) // never below nought
+	use := db.CountVaultParams{Used: 2, Tries: 3, Shut: "x", Signins: 2, At: 9, UserID: "ou3", MachineID: "om2", Generation: 1, CountedFrom: 6}
+	c.want("1", "CountVault", use)
+	c.want("1", "CountVault", use) // never below nought
+	use.CountedFrom = 5
+	c.want("0", "CountVault", use) // the counters are fresh since
 	c.do("GetVault", db.GetVaultParams{UserID: "ou3", MachineID: "om2", Generation: 1})
 
 	c.do("InsertJoinToken", db.InsertJoinTokenParams{ID: "oj1", SecretHash: []byte("oj1"), Kind: "single", CreatedBy: "a", CreatedAt: 1, ExpiresAt: 2})

@@ -121,7 +121,7 @@ func (r *Rig) Vault(t testing.TB, userID, machineID, class string, until int64, 
 		}
 		return tx.InsertVault(ctx, db.InsertVaultParams{
 			UserID: userID, MachineID: machineID, Generation: g, State: "active", Class: class, Key: []byte("k"), FailLimit: 10, UseLimit: 60,
-			Period: 30, EnrolledAt: now, SyncedAt: now, LastMFAAt: now, ExpiresAt: until, UsesLeft: uses, PasswordGeneration: u.PasswordGeneration,
+			Period: 30, EnrolledAt: now, SyncedAt: now, LastMFAAt: now, ExpiresAt: until, UsesLeft: uses, Used: max(0, int64(policy.NewPolicy().OfflineSignins)-uses), PasswordGeneration: u.PasswordGeneration,
 			CreatedAt: now, UpdatedAt: now,
 		})
 	})

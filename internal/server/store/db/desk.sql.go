@@ -31,6 +31,26 @@ func (q *Queries) CountLocked(ctx context.Context, at int64) (int64, error) {
 	return count, err
 }
 
+const countMachinesKnowing = `-- name: CountMachinesKnowing :one
+SELECT COUNT(*) FROM machines m WHERE m.status = 'active'
+  AND (CAST($1 AS TEXT) = '' OR m.id = CAST($1 AS TEXT))
+  AND (EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = m.id AND a.user_id = $2)
+    OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = m.id AND k.user_id = $2))
+`
+
+type CountMachinesKnowingParams struct {
+	MachineID string
+	UserID    string
+}
+
+// Active machines whose signed policy file names the user; machine empty = any.
+func (q *Queries) CountMachinesKnowing(ctx context.Context, arg CountMachinesKnowingParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countMachinesKnowing, arg.MachineID, arg.UserID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const deleteBypassCode = `-- name: DeleteBypassCode :execrows
 DELETE FROM bypass_codes WHERE id = $1
 `
@@ -577,7 +597,7 @@ func (q *Queries) ListUsersForDesk(ctx context.Context, arg ListUsersForDeskPara
 }
 
 const listVaultsForDesk = `-- name: ListVaultsForDesk :many
-SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, u.name AS user_name, u.password_generation AS user_generation, m.name AS machine_name, m.status AS machine_status, m.last_seen_at AS machine_seen_at
+SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, v.used, v.tries, v.shut, v.counted_from, u.name AS user_name, u.password_generation AS user_generation, m.name AS machine_name, m.status AS machine_status, m.last_seen_at AS machine_seen_at
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
 WHERE v.state <> 'wiped'
   AND (v.user_id > $1
@@ -654,6 +674,10 @@ func (q *Queries) ListVaultsForDesk(ctx context.Context, arg ListVaultsForDeskPa
 			&i.Vault.FailLifted,
 			&i.Vault.PassLifted,
 			&i.Vault.ParentDigest,
+			&i.Vault.Used,
+			&i.Vault.Tries,
+			&i.Vault.Shut,
+			&i.Vault.CountedFrom,
 			&i.UserName,
 			&i.UserGeneration,
 			&i.MachineName,

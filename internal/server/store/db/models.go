@@ -313,6 +313,10 @@ type Vault struct {
 	FailLifted         string
 	PassLifted         string
 	ParentDigest       string
+	Used               int64
+	Tries              int64
+	Shut               string
+	CountedFrom        int64
 }
 
 type Window struct {

@@ -105,25 +105,37 @@ func (q *Queries) CountSeenMachines(ctx context.Context, since int64) (int64, er
 	return count, err
 }
 
-const countVaultUse = `-- name: CountVaultUse :execrows
-UPDATE vaults SET uses_left = CASE WHEN uses_left > 0 THEN uses_left - 1 ELSE 0 END, updated_at = $1
-WHERE user_id = $2 AND machine_id = $3 AND generation = $4 AND state = 'active'
+const countVault = `-- name: CountVault :execrows
+UPDATE vaults SET used = $1, tries = $2, shut = $3,
+    uses_left = CASE WHEN uses_left > $4 THEN uses_left - $4 ELSE 0 END, updated_at = $5
+WHERE user_id = $6 AND machine_id = $7 AND generation = $8 AND state = 'active'
+  AND counted_from = $9
 `
 
-type CountVaultUseParams struct {
-	At         int64
-	UserID     string
-	MachineID  string
-	Generation int64
+type CountVaultParams struct {
+	Used        int64
+	Tries       int64
+	Shut        string
+	Signins     int64
+	At          int64
+	UserID      string
+	MachineID   string
+	Generation  int64
+	CountedFrom int64
 }
 
-// An offline sign-in was reported.
-func (q *Queries) CountVaultUse(ctx context.Context, arg CountVaultUseParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, countVaultUse,
+// What a journal has told of the generation; 0 rows: its counters became fresh in the meantime.
+func (q *Queries) CountVault(ctx context.Context, arg CountVaultParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, countVault,
+		arg.Used,
+		arg.Tries,
+		arg.Shut,
+		arg.Signins,
 		arg.At,
 		arg.UserID,
 		arg.MachineID,
 		arg.Generation,
+		arg.CountedFrom,
 	)
 	if err != nil {
 		return 0, err

@@ -10,7 +10,7 @@ import (
 )
 
 const activateVault = `-- name: ActivateVault :execrows
-UPDATE vaults SET state = 'active', enrolled_at = $1, synced_at = $1, updated_at = $1
+UPDATE vaults SET state = 'active', counted_from = $1, enrolled_at = $1, synced_at = $1, updated_at = $1
 WHERE user_id = $2 AND machine_id = $3 AND generation = $4 AND state = 'activating'
 `
 
@@ -36,7 +36,7 @@ func (q *Queries) ActivateVault(ctx context.Context, arg ActivateVaultParams) (i
 
 const extendVault = `-- name: ExtendVault :execrows
 UPDATE vaults SET first_step = $1, last_step = $2, last_mfa_at = $3, expires_at = $4,
-    uses_left = $5, synced_at = $6, updated_at = $6
+    uses_left = $5, used = 0, tries = 0, shut = '', counted_from = $6, synced_at = $6, updated_at = $6
 WHERE user_id = $7 AND machine_id = $8 AND generation = $9 AND state = 'active'
 `
 
@@ -72,7 +72,7 @@ func (q *Queries) ExtendVault(ctx context.Context, arg ExtendVaultParams) (int64
 }
 
 const getActiveVault = `-- name: GetActiveVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 AND state = 'active' ORDER BY generation DESC LIMIT 1
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 AND state = 'active' ORDER BY generation DESC LIMIT 1
 `
 
 type GetActiveVaultParams struct {
@@ -114,6 +114,10 @@ func (q *Queries) GetActiveVault(ctx context.Context, arg GetActiveVaultParams) 
 		&i.FailLifted,
 		&i.PassLifted,
 		&i.ParentDigest,
+		&i.Used,
+		&i.Tries,
+		&i.Shut,
+		&i.CountedFrom,
 	)
 	return i, err
 }
@@ -140,7 +144,7 @@ func (q *Queries) GetJournalHead(ctx context.Context, machineID string) (Journal
 }
 
 const getLatestVault = `-- name: GetLatestVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1
 `
 
 type GetLatestVaultParams struct {
@@ -182,12 +186,16 @@ func (q *Queries) GetLatestVault(ctx context.Context, arg GetLatestVaultParams) 
 		&i.FailLifted,
 		&i.PassLifted,
 		&i.ParentDigest,
+		&i.Used,
+		&i.Tries,
+		&i.Shut,
+		&i.CountedFrom,
 	)
 	return i, err
 }
 
 const getVault = `-- name: GetVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3
 `
 
 type GetVaultParams struct {
@@ -230,6 +238,10 @@ func (q *Queries) GetVault(ctx context.Context, arg GetVaultParams) (Vault, erro
 		&i.FailLifted,
 		&i.PassLifted,
 		&i.ParentDigest,
+		&i.Used,
+		&i.Tries,
+		&i.Shut,
+		&i.CountedFrom,
 	)
 	return i, err
 }
@@ -237,8 +249,8 @@ func (q *Queries) GetVault(ctx context.Context, arg GetVaultParams) (Vault, erro
 const insertVault = `-- name: InsertVault :exec
 
 INSERT INTO vaults (user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_limit, use_limit,
-    first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)
+    first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, used, password_generation, factors_digest, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)
 `
 
 type InsertVaultParams struct {
@@ -260,6 +272,7 @@ type InsertVaultParams struct {
 	LastMFAAt          int64
 	ExpiresAt          int64
 	UsesLeft           int64
+	Used               int64
 	PasswordGeneration int64
 	FactorsDigest      string
 	CreatedAt          int64
@@ -287,6 +300,7 @@ func (q *Queries) InsertVault(ctx context.Context, arg InsertVaultParams) error 
 		arg.LastMFAAt,
 		arg.ExpiresAt,
 		arg.UsesLeft,
+		arg.Used,
 		arg.PasswordGeneration,
 		arg.FactorsDigest,
 		arg.CreatedAt,
@@ -339,7 +353,7 @@ func (q *Queries) ListFoldedJournals(ctx context.Context, arg ListFoldedJournals
 }
 
 const listVaultReport = `-- name: ListVaultReport :many
-SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
+SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, v.used, v.tries, v.shut, v.counted_from, u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
 WHERE v.state <> 'wiped'
   AND (v.user_id > $1 OR (v.user_id = $1 AND v.machine_id > $2))
@@ -410,6 +424,10 @@ func (q *Queries) ListVaultReport(ctx context.Context, arg ListVaultReportParams
 			&i.Vault.FailLifted,
 			&i.Vault.PassLifted,
 			&i.Vault.ParentDigest,
+			&i.Vault.Used,
+			&i.Vault.Tries,
+			&i.Vault.Shut,
+			&i.Vault.CountedFrom,
 			&i.UserName,
 			&i.MachineName,
 			&i.MachineSeenAt,
@@ -428,7 +446,7 @@ func (q *Queries) ListVaultReport(ctx context.Context, arg ListVaultReportParams
 }
 
 const listVaultsOfMachine = `-- name: ListVaultsOfMachine :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY user_id, generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY user_id, generation
 `
 
 // What the machine holds or must still wipe.
@@ -472,6 +490,10 @@ func (q *Queries) ListVaultsOfMachine(ctx context.Context, machineID string) ([]
 			&i.FailLifted,
 			&i.PassLifted,
 			&i.ParentDigest,
+			&i.Used,
+			&i.Tries,
+			&i.Shut,
+			&i.CountedFrom,
 		); err != nil {
 			return nil, err
 		}
@@ -487,7 +509,7 @@ func (q *Queries) ListVaultsOfMachine(ctx context.Context, machineID string) ([]
 }
 
 const listVaultsOfPair = `-- name: ListVaultsOfPair :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation
 `
 
 type ListVaultsOfPairParams struct {
@@ -535,6 +557,10 @@ func (q *Queries) ListVaultsOfPair(ctx context.Context, arg ListVaultsOfPairPara
 			&i.FailLifted,
 			&i.PassLifted,
 			&i.ParentDigest,
+			&i.Used,
+			&i.Tries,
+			&i.Shut,
+			&i.CountedFrom,
 		); err != nil {
 			return nil, err
 		}
@@ -550,7 +576,7 @@ func (q *Queries) ListVaultsOfPair(ctx context.Context, arg ListVaultsOfPairPara
 }
 
 const listVaultsOfUser = `-- name: ListVaultsOfUser :many
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest FROM vaults WHERE user_id = $1 AND state <> 'wiped' ORDER BY machine_id, generation
+SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND state <> 'wiped' ORDER BY machine_id, generation
 `
 
 func (q *Queries) ListVaultsOfUser(ctx context.Context, userID string) ([]Vault, error) {
@@ -593,6 +619,10 @@ func (q *Queries) ListVaultsOfUser(ctx context.Context, userID string) ([]Vault,
 			&i.FailLifted,
 			&i.PassLifted,
 			&i.ParentDigest,
+			&i.Used,
+			&i.Tries,
+			&i.Shut,
+			&i.CountedFrom,
 		); err != nil {
 			return nil, err
 		}
@@ -814,7 +844,7 @@ func (q *Queries) StartJournal(ctx context.Context, arg StartJournalParams) (int
 }
 
 const syncVault = `-- name: SyncVault :execrows
-UPDATE vaults SET uses_left = $1, synced_at = $2, updated_at = $2
+UPDATE vaults SET uses_left = $1, used = 0, tries = 0, shut = '', counted_from = $2, synced_at = $2, updated_at = $2
 WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = 'active'
 `
 
@@ -826,7 +856,7 @@ type SyncVaultParams struct {
 	Generation int64
 }
 
-// What the machine reports; never a longer life.
+// The counters are fresh; never a longer life.
 func (q *Queries) SyncVault(ctx context.Context, arg SyncVaultParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, syncVault,
 		arg.UsesLeft,

@@ -112,3 +112,10 @@ ORDER BY u.name, a.machine_id LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
 -- name: CountLocked :one
 SELECT COUNT(DISTINCT user_id) FROM attempts WHERE locked_until > sqlc.arg(at) OR blocked_until > sqlc.arg(at);
+
+-- name: CountMachinesKnowing :one
+-- Active machines whose signed policy file names the user; machine empty = any.
+SELECT COUNT(*) FROM machines m WHERE m.status = 'active'
+  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR m.id = CAST(sqlc.arg(machine_id) AS TEXT))
+  AND (EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = m.id AND a.user_id = sqlc.arg(user_id))
+    OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = m.id AND k.user_id = sqlc.arg(user_id)));

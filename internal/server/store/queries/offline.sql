@@ -68,10 +68,12 @@ WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND gene
 UPDATE vaults SET first_step = sqlc.arg(first_step), last_step = sqlc.arg(last_step), period = sqlc.arg(period), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
 WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
 
--- name: CountVaultUse :execrows
--- An offline sign-in was reported.
-UPDATE vaults SET uses_left = CASE WHEN uses_left > 0 THEN uses_left - 1 ELSE 0 END, updated_at = sqlc.arg(at)
-WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
+-- name: CountVault :execrows
+-- What a journal has told of the generation; 0 rows: its counters became fresh in the meantime.
+UPDATE vaults SET used = sqlc.arg(used), tries = sqlc.arg(tries), shut = sqlc.arg(shut),
+    uses_left = CASE WHEN uses_left > sqlc.arg(signins) THEN uses_left - sqlc.arg(signins) ELSE 0 END, updated_at = sqlc.arg(at)
+WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active'
+  AND counted_from = sqlc.arg(counted_from);
 
 -- name: DeleteOldJoinTokens :execrows
 DELETE FROM join_tokens WHERE expires_at < sqlc.arg(before);

@@ -2,8 +2,8 @@
 
 -- name: InsertVault :exec
 INSERT INTO vaults (user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_limit, use_limit,
-    first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22);
+    first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, used, password_generation, factors_digest, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23);
 
 -- name: NextVaultGeneration :one
 SELECT CAST(COALESCE(MAX(generation), 0) + 1 AS BIGINT) AS generation FROM vaults WHERE user_id = $1 AND machine_id = $2;
@@ -36,7 +36,7 @@ UPDATE vaults SET state = sqlc.arg(state), updated_at = sqlc.arg(at)
 WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = sqlc.arg(from_state);
 
 -- name: ActivateVault :execrows
-UPDATE vaults SET state = 'active', enrolled_at = sqlc.arg(at), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
+UPDATE vaults SET state = 'active', counted_from = sqlc.arg(at), enrolled_at = sqlc.arg(at), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
 WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'activating';
 
 -- name: RetireOtherVaults :execrows
@@ -65,12 +65,12 @@ WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND gene
 -- name: ExtendVault :execrows
 -- After an online MFA: more days, fresh counters (O5).
 UPDATE vaults SET first_step = sqlc.arg(first_step), last_step = sqlc.arg(last_step), last_mfa_at = sqlc.arg(last_mfa_at), expires_at = sqlc.arg(expires_at),
-    uses_left = sqlc.arg(uses_left), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
+    uses_left = sqlc.arg(uses_left), used = 0, tries = 0, shut = '', counted_from = sqlc.arg(at), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
 WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
 
 -- name: SyncVault :execrows
--- What the machine reports; never a longer life.
-UPDATE vaults SET uses_left = sqlc.arg(uses_left), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
+-- The counters are fresh; never a longer life.
+UPDATE vaults SET uses_left = sqlc.arg(uses_left), used = 0, tries = 0, shut = '', counted_from = sqlc.arg(at), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
 WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = 'active';
 
 -- name: WantLift :execrows
