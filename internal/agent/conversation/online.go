@@ -317,6 +317,7 @@ func (t *talk) enrol(d wire.Done) {
 		defer o.Password.Wipe()
 		action, err := t.cfg.Vault.Enrol(ctx, o, t.cfg.Server)
 		if err != nil {
+			t.cfg.Server.Deliver()
 			t.cfg.Log.Warn("offline data could not be made or extended", "user", o.UserName, "action", action, "err", err)
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -306,9 +307,26 @@ func TestO17AFullDiskGivesNothingUp(t *testing.T) {
 				}
 			}
 		}
+		if st := r.v.Status(context.Background(), ""); st.Problem != policy.ReasonStateWrite {
+			t.Errorf("nobody is told: %q", st.Problem)
+		}
 		r.v.fs = whole
 		*full = false
+		if st := r.v.Status(context.Background(), ""); st.Problem != "" {
+			t.Errorf("with room again: %q", st.Problem)
+		}
 		r.want(true, OK, policy.Logon, password, r.code())
+		j, err := r.v.Pending(context.Background(), 100)
+		ok(t, err)
+		refusals := 0
+		for _, e := range j.Entries {
+			if e.Event.Type == event.VaultRefused && e.Event.Reason == string(policy.ReasonStateWrite) && e.Event.Subject == "anna" && strings.Contains(string(e.Event.Data), "detail") {
+				refusals++
+			}
+		}
+		if refusals != 1 {
+			t.Errorf("the server is told %d times", refusals)
+		}
 		// A policy that can not be kept holds, and what it takes away is removed.
 		*full = true
 		r.srv.disenrol = true

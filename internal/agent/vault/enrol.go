@@ -41,6 +41,23 @@ var ErrPassword = errors.New("offline sign-in needs the password once: sign in w
 // Enrol makes or extends offline data. It returns what was done, one of the
 // wire.Action words.
 func (v *Vault) Enrol(ctx context.Context, o Offer, s Server) (string, error) {
+	action, err := v.enrol(ctx, o, s)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case errors.Is(err, ErrState):
+		// The online sign-in is let in all the same: here is where it is noticed that
+		// there will be none without the server.
+		v.cramped = err
+		v.tell(event.VaultRefused, policy.ReasonStateWrite, o.UserName, err.Error())
+	case err == nil && action != wire.ActionNone:
+		v.cramped = nil
+		delete(v.told, told(event.VaultRefused, policy.ReasonStateWrite, o.UserName))
+	}
+	return action, err
+}
+
+func (v *Vault) enrol(ctx context.Context, o Offer, s Server) (string, error) {
 	if !fileID(o.UserID) {
 		return "", fmt.Errorf("user id %q can not be a file name", o.UserID)
 	}

@@ -27,9 +27,15 @@ func (v *Vault) Status(ctx context.Context, only string) Status {
 	if v.stuck != nil {
 		v.stuck = v.room(stateRoom)
 	}
+	if v.cramped != nil && v.room(userRoom) == nil {
+		v.cramped = nil
+	}
 	s := Status{Problem: v.problem, Detail: v.detail, PolicyProblem: v.policyProblem(), Undelivered: len(v.jour.entries), Users: []UserStatus{}}
 	if s.Problem == "" && v.stuck != nil {
 		s.Problem, s.Detail = policy.ReasonStateWrite, v.stuck.Error()
+	}
+	if s.Problem == "" && v.cramped != nil {
+		s.Problem, s.Detail = policy.ReasonStateWrite, v.cramped.Error()
 	}
 	if err := v.full(2); s.Problem == "" && err != nil {
 		s.Problem, s.Detail = reasonOf(err), err.Error()

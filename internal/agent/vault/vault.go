@@ -123,6 +123,7 @@ type Vault struct {
 	awaited bool          // a write of the ledger is due later
 	later   []event.Event // that could not be written yet
 	stuck   error         // why the last write failed, nil if it did not
+	cramped error         // why offline data could not be written, nil if it could
 	lock    *os.File
 }
 
