@@ -67,6 +67,7 @@ type agent struct {
 	vault *vault.Vault
 	talks *conversation.Conversations
 	reg   *health.Register
+	off   offlineHealth
 
 	procs  processes
 	names  accounts
@@ -131,7 +132,7 @@ func compose(cfg Config, id *identity.Identity, key crypto.Signer, v *vault.Vaul
 		cfg: cfg, clk: cfg.Clock, log: cfg.Log, id: id, vault: v, reg: health.New(cfg.Clock.Now),
 		procs: systemProcesses(), names: systemAccounts(), limits: newLimits(cfg.Clock), glass: breakGlass{cfg.BreakGlass},
 	}
-	a.seen = newSeen(cfg.Clock)
+	a.seen, a.off = newSeen(cfg.Clock), newOfflineHealth(a.reg)
 	a.unbound = a.reg.Define(health.Problem{
 		Code: "tpm-not-boot-bound", Severity: health.Warning,
 		Text: "Secure Boot is on, and the TPM did not bind this machine's key to it: another system started on this machine could use it.",

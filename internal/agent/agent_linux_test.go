@@ -254,6 +254,13 @@ func TestTheStatusSaysWhatIsTheMatter(t *testing.T) {
 	if st.Link != "down" || st.Class != "software" || st.Machine != "m1" || st.Text == "" || len(st.Health) == 0 || st.Offline.PolicyProblem != policy.ReasonPolicyAbsent {
 		t.Errorf("%+v", st)
 	}
+	codes := map[string]string{}
+	for _, h := range st.Health {
+		codes[h.Code] = h.Text + h.Next
+	}
+	if codes["link-down"] == "" || codes[string(policy.ReasonPolicyAbsent)] == "" || len(codes) > 3 {
+		t.Errorf("what monitoring reads: %q", codes)
+	}
 }
 
 func TestWithoutServerAndPolicyEverythingIsDeniedWithItsReason(t *testing.T) {

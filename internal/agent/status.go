@@ -14,6 +14,7 @@ import (
 // statusJSON is the state for a caller: everything for root, for others what
 // concerns themselves.
 func (a *agent) statusJSON(ctx context.Context, who caller) string {
+	a.off.judge(a.vault.Status(ctx, "\x00")) // of nobody: the machine's part
 	st := a.link.State()
 	version, trouble := a.link.Server()
 	if a.vault.Unbound() {
