@@ -127,7 +127,7 @@ var Meaning = map[Type]string{
 	TPMProblem:      "A machine's TPM is cleared, replaced, locked, gone or out of room; reason says which.",
 	JournalGap:      "Entries are missing in a machine's offline journal.",
 	JournalForged:   "A machine's offline journal names what the machine could not know, or its chain is broken.",
-	JournalFolded:   "A machine's offline journal had more entries in a day than events are made of: refusals are only counted, and data says how many of which; sign-ins wait for the next day.",
+	JournalFolded:   "A machine's offline journal had more entries in a day than events are made of: what is beyond is only counted, and data says how many of which.",
 	CodeCollision:   "One TOTP code was accepted on two machines that could not meet.",
 	BackupCollision: "One backup code was accepted on two machines that could not meet.",
 	ClockJump:       "A machine's clock went far back or forward.",

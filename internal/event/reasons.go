@@ -99,11 +99,12 @@ var Reasons = map[string]string{
 	"user-unknown-here": "The name belongs to nobody on this machine.",
 
 	// Offline data and journals.
+	"after-the-offline-data-ended": "The journal reports a code of a time in which the machine had no offline data of the user any more.",
 	"administrator":                "An administrator ordered it.",
 	"counter-not-certified":        "The journal comes without the TPM's word for its counter.",
 	"day-count":                    "The day is over; data says what of the journal was only counted.",
 	"day-events-used-up":           "The journal had as many entries today as events are made of; refusals are counted from here on.",
-	"day-openings-used-up":         "The journal reported so many sign-ins today that the rest is taken over tomorrow.",
+	"day-openings-used-up":         "The journal reported so many sign-ins of somebody without a code today that more of them are only counted.",
 	"counter-went-back":            "The TPM's counter in the journal is lower than before.",
 	"code-was-not-typed-here":      "The journal reports a code as spent without the proof that somebody typed it on the machine.",
 	"entries-missing":              "Entries of the journal are missing.",
@@ -116,6 +117,7 @@ var Reasons = map[string]string{
 	"offline-password-needed":      "New offline data needs the password, and nobody typed one.",
 	"offline-tpm-key-differs":      "The machine shows another TPM key than before.",
 	"online-mfa":                   "A completed online sign-in ordered it.",
+	"too-many-wrong-proofs":        "The journal showed so many wrong proofs of this user's codes today that no more of them is looked at.",
 	"step-in-the-future":           "The journal names a code whose time has not come.",
 	"moved-into-tpm":               "The machine has got a TPM; what lay in files is made anew there.",
 	"withdrawn-by-server":          "The server has ended the data: an administrator, a change of factors or password, or newer data.",
