@@ -1,13 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 
 	"github.com/spf13/cobra"
 
+	"latchkey/internal/event"
 	"latchkey/internal/health"
-	"latchkey/internal/policy"
 	"latchkey/internal/shim"
 	"latchkey/internal/text"
 )
@@ -47,7 +48,11 @@ func statusCard(p *printer, s shim.MachineStatus) {
 	case s.Link == "up":
 		link = "up, the server answered " + p.ago(s.LastAnswer)
 	case s.Text != "":
-		link = fmt.Sprintf("%s since %s: %s", s.Link, p.ago(s.Since), s.Text)
+		why := ""
+		if s.Reason != "" {
+			why = " (" + s.Reason + ")"
+		}
+		link = fmt.Sprintf("%s since %s%s: %s", s.Link, p.ago(s.Since), why, s.Text)
 	default:
 		link = fmt.Sprintf("%s since %s", s.Link, p.ago(s.Since))
 	}
@@ -64,29 +69,50 @@ func statusCard(p *printer, s shim.MachineStatus) {
 	if s.Offline.Undelivered > 0 {
 		waiting = fmt.Sprintf("%d wait for the server", s.Offline.Undelivered)
 	}
+	refused := s.Link == "refused"
+	if refused {
+		pol, kept = "wiped", ""
+		link = "refused since " + p.ago(s.Since)
+	}
 	p.card("Machine", s.Machine, "Link", link, "Server", s.Server, "The server says", s.ServerSays, "Policy", pol, "Offline data", kept,
 		"Certificate", cert, "Offline events", waiting, "Versions", versions(s))
+	shown := map[string]bool{}
 	for _, h := range s.Health {
+		if refused && h.Severity != health.Failure {
+			continue
+		}
+		shown[h.Code] = true
 		p.line("")
 		p.line("%s: %s%s", severity(h.Severity), h.Text, behind(" — ", h.Detail))
 		p.line("  %s", h.Next)
 	}
-	if s.Offline.Refused != "" {
-		p.line("")
-		p.line("Refused: %s", s.Offline.Refused)
+	if refused {
+		return // what is wrong beside that mends itself or is gone with it
 	}
-	for _, r := range []policy.Reason{s.Offline.Problem, s.Offline.PolicyProblem} {
-		if r != "" {
-			p.line("")
-			p.line("Problem: %s%s", r, behind(" — ", s.Offline.Detail))
-		}
-	}
+	// An agent of before does not count these among its health.
+	problems := []string{string(s.Offline.Problem), string(s.Offline.PolicyProblem)}
 	if s.Offline.ClockBehind {
+		problems = append(problems, "clock-behind")
+	}
+	for i, code := range problems {
+		if code == "" || shown[code] {
+			continue
+		}
+		shown[code] = true
+		detail := ""
+		if i == 0 {
+			detail = s.Offline.Detail
+		}
 		p.line("")
-		p.line("Problem: the clock is behind the time of an earlier sign-in. Set it right.")
+		p.line("Failure: %s%s", cmp.Or(event.Reasons[code], code), behind(" — ", detail))
+		p.line("  See docs/agent.md, or look into the agent's log.")
 	}
 	p.line("")
 	if len(s.Offline.Users) == 0 {
+		if s.Offline.Problem != "" {
+			p.line("Nobody is enrolled for offline sign-in here, and nobody can be until what is said above is mended.")
+			return
+		}
 		p.line("Nobody is enrolled for offline sign-in here. That happens at the next sign-in with a second factor while the server is there.")
 		return
 	}
