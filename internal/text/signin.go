@@ -69,6 +69,7 @@ const (
 	DeniedServer      = "The server has a problem of its own and could not finish the sign-in. Try again later; if it stays, tell an administrator."
 	DeniedInternal    = "The sign-in failed because of an internal problem. Try again; if it stays, ask an administrator."
 	DeniedBusy        = "The server is busy. Try again in a few seconds."
+	DeniedDelivering  = "What happened on this machine without the server is still being delivered to it. Try again in a few seconds."
 	DeniedCrowd       = "Too many sign-ins at once on this machine. Try again in a few seconds."
 	DeniedReplayed    = "The sign-in was interrupted. Begin again."
 	DeniedOddRequest  = "The request could not be understood. Begin again; if it stays, ask an administrator to update the agent."

@@ -99,7 +99,7 @@ func TestARoughCable(t *testing.T) {
 				offline[name]++
 			case r.Opened:
 				online[name]++
-			case strings.Contains(out, text.DeniedUnreachable), strings.Contains(out, text.DeniedTooLong), strings.Contains(out, text.DeniedBusy):
+			case strings.Contains(out, text.DeniedUnreachable), strings.Contains(out, text.DeniedTooLong), strings.Contains(out, text.DeniedBusy), strings.Contains(out, text.DeniedDelivering):
 				denied[name]++
 			default:
 				unknown[name]++

@@ -463,7 +463,7 @@ func (s *station) knock(name, password, code string) (ds []time.Duration, shown 
 			}
 			answers, begun = answers[1:], time.Now()
 		case shim.Deny:
-			if m.Text == text.DeniedBusy || m.Text == text.DeniedCrowd {
+			if m.Text == text.DeniedBusy || m.Text == text.DeniedDelivering || m.Text == text.DeniedCrowd {
 				return nil, nil, errBusy
 			}
 			return append(ds, time.Since(begun)), append(shown, m.Text), nil

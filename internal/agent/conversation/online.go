@@ -120,6 +120,9 @@ func (t *talk) failed(ctx context.Context, err error) stage {
 			words = text.DeniedReplayed
 		case fault.TooMany:
 			words = text.DeniedBusy
+			if problem.Detail == link.Delivering {
+				words = text.DeniedDelivering
+			}
 		}
 		if words == "" {
 			words = text.DeniedInternal

@@ -81,6 +81,10 @@ func (l *Link) upload(ctx context.Context) error {
 // every one of them its time.
 const stuckFor = 30 * time.Second
 
+// Delivering is the detail of the problem that the journal is on its way to a server
+// that needs more time for it than a sign-in has.
+const Delivering = "Offline events are being delivered."
+
 // settle delivers what waits before a conversation begins online: what was accepted
 // here without the server it must know before it judges a code for this machine (S10).
 // *Down says that there is no server after all, a *wire.Problem that it is at it and
@@ -117,7 +121,7 @@ func (l *Link) settle(ctx context.Context) error {
 	case tctx.Err() == nil || !l.posting.Load():
 		// Not for want of an answer.
 	case l.State().LastAnswer.After(heard):
-		return &wire.Problem{Code: string(fault.TooMany), Detail: "Offline events are being delivered."}
+		return &wire.Problem{Code: string(fault.TooMany), Detail: Delivering}
 	default:
 		down := NewDown(Silence, fmt.Errorf("no answer within %s", l.timing.First))
 		l.enter(Failure{At: l.clk.Now(), Reason: down.Reason, Detail: down.Error()})
