@@ -29,7 +29,7 @@ func listen(path string) (net.Listener, error) {
 	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || sys.Uid != 0 && int(sys.Uid) != os.Geteuid() || st.Mode().Perm()&0o022 != 0 {
-		return nil, fmt.Errorf("socket: folder %s must belong to root, or to whom the agent runs as, and nobody else may write to it", dir)
+		return nil, fmt.Errorf("socket: folder %s must belong to root, or to whom the agent runs as, and nobody else may write to it; run: chown root %[1]s && chmod 755 %[1]s", dir)
 	}
 	if err := removeStale(path); err != nil {
 		return nil, err
