@@ -23,7 +23,11 @@ func (a *app) serverCommand() *cobra.Command {
 				return err
 			}
 			return a.emit(s, func(p *printer) {
-				p.card("Version", s.Version, "Database", s.Engine, "Replica", s.Replica, "Users", fmt.Sprint(s.Users),
+				ready := "yes"
+				if s.NotReady != "" {
+					ready = "no — " + s.NotReady
+				}
+				p.card("Version", s.Version, "Ready", ready, "Database", s.Engine, "Replica", s.Replica, "Users", fmt.Sprint(s.Users),
 					"Machines", fmt.Sprintf("%d active, %d waiting for approval, %d revoked, %d lost", s.Machines[rest.MachineActive], s.Machines[rest.MachinePending], s.Machines[rest.MachineRevoked], s.Machines[rest.MachineLost]),
 					"Locked out", plural(int(s.Locked), "user"), "CA (SHA-256)", s.CAPrint, "You are", s.Actor+", "+s.ActorRole)
 			})

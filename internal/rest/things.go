@@ -315,5 +315,6 @@ type Status struct {
 	CAPrint   string           `json:"ca_sha256,omitempty" doc:"Fingerprint that machines pin"`
 	Actor     string           `json:"actor" doc:"Who you are"`
 	ActorRole string           `json:"actor_role"`
+	NotReady  string           `json:"not_ready,omitempty" doc:"Why the server can not do its work"`
 	Problems  json.RawMessage  `json:"problems,omitempty"`
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
@@ -14,6 +15,7 @@ import (
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 	"latchkey/internal/statefile"
 )
 
@@ -26,6 +28,9 @@ type Backup struct {
 	Clock      clock.Clock
 	Log        *slog.Logger
 }
+
+// settingBackup is when the last backup was made, in seconds since 1970.
+const settingBackup = "backup.last"
 
 // KeyFile is where the master key of a backup lies.
 func KeyFile(backup string) string { return backup + ".key" }
@@ -42,7 +47,7 @@ func (b Backup) conf() store.Config {
 func (b Backup) Write(ctx context.Context) (rows int64, err error) {
 	if b.Database == "" {
 		if _, err := os.Stat(filepath.Join(b.Data, "latchkey.db")); err != nil {
-			return 0, fmt.Errorf("the database can not be read; give the server's folder with --data: %w", err)
+			return 0, fmt.Errorf("the database can not be read; give the server's folder with --data, or name the PostgreSQL with --database: %w", err)
 		}
 	}
 	if _, err := os.Stat(b.File); err == nil {
@@ -62,7 +67,12 @@ func (b Backup) Write(ctx context.Context) (rows int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	err = s.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+	err = s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		now := b.Clock.Now()
+		at := strconv.FormatInt(now.Unix(), 10)
+		if err := tx.PutSetting(ctx, db.PutSettingParams{Key: settingBackup, Value: []byte(at), UpdatedAt: clock.Micros(now)}); err != nil {
+			return err
+		}
 		_, err := tx.Event(event.Event{Type: event.BackupMade, Actor: "root@local", Subject: filepath.Base(b.File), Outcome: "allow"})
 		return err
 	})

@@ -54,21 +54,27 @@ func (r *running) health(mux *http.ServeMux) {
 		fmt.Fprintln(w, "ok")
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
-		ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
-		defer cancel()
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if err := r.store.Ping(ctx); err != nil {
-			r.Log.Error("not ready", "error", err)
+		if why := r.notReady(req.Context()); why != "" {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "the database does not answer")
-			return
-		}
-		if err := r.store.Writable(ctx); err != nil {
-			r.Log.Error("not ready", "error", err)
-			w.WriteHeader(http.StatusServiceUnavailable)
-			fmt.Fprintln(w, "the database can not be written: see that its disk has room, is not read-only and works; the server goes on by itself then")
+			fmt.Fprintln(w, why)
 			return
 		}
 		fmt.Fprintln(w, "ready")
 	})
+}
+
+// notReady says in a sentence why the server can not do its work; empty if it can.
+func (r *running) notReady(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	if err := r.store.Ping(ctx); err != nil {
+		r.Log.Error("not ready", "error", err)
+		return "the database does not answer"
+	}
+	if err := r.store.Writable(ctx); err != nil {
+		r.Log.Error("not ready", "error", err)
+		return "the database can not be written: see that its disk has room, is not read-only and works; the server goes on by itself then"
+	}
+	return ""
 }

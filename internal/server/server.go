@@ -23,6 +23,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -371,7 +372,7 @@ func (r *running) compose() (h handlers, err error) {
 	mux := http.NewServeMux()
 	r.health(mux)
 	mux.Handle("GET /metrics", h.metrics)
-	mux.Handle("/", api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log}))
+	mux.Handle("/", api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log, NotReady: r.notReady}))
 	h.admin = asRoot(mux)
 	return h, nil
 }
@@ -451,12 +452,27 @@ func (r *running) greet(ctx context.Context) {
 			{"their second factor, shown once", cli + " factor add totp NAME"},
 			{"lets one machine join", cli + " machine token"},
 			{"on that machine, as root", "latchkey-agent join TOKEN"},
-			{"a backup; the master key is in no other", "latchkeyd backup --data " + r.Data + " --with-key --passphrase-file FILE BACKUP"},
+			{"a backup; the master key is in no other", "latchkeyd backup " + r.place() + " --with-key --passphrase-file FILE BACKUP"},
 		} {
 			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
 		}
 	}
 	fmt.Fprintf(r.Out, "Listening: people https://%s, machines https://%s, administration %s\n", r.addrs.Listen, r.addrs.ListenAgent, r.addrs.AdminSocket)
+}
+
+// place is how the commands beside the server are told where it is. An address of a
+// database with a password does not belong on a screen.
+func (r *running) place() string {
+	at := "--data " + r.Data
+	if r.Database == "" {
+		return at
+	}
+	if u, err := url.Parse(r.Database); err == nil {
+		if _, secret := u.User.Password(); !secret && !u.Query().Has("password") {
+			return at + " --database '" + r.Database + "'"
+		}
+	}
+	return at + " --config FILE"
 }
 
 // DefaultAdminSocket is where administrators find the server of a host.

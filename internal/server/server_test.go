@@ -447,6 +447,12 @@ func TestBackupAndRestore(t *testing.T) {
 				t.Errorf("%s holds the master key in clear, %v", f, err)
 			}
 		}
+		_, metrics := get(t, s.admin(), "http://x/metrics")
+		for _, line := range []string{"latchkey_ready 1", `latchkey_offline_trouble{state="shut"} 0`, `latchkey_offline_trouble{state="expired"} 0`, "latchkey_backup_timestamp_seconds 1."} {
+			if !strings.Contains(metrics, "\n"+line) {
+				t.Errorf("no %s among the metrics", line)
+			}
+		}
 		if _, list := get(t, s.admin(), "http://x/api/v1/events"); !strings.Contains(list, "server.backup") {
 			t.Error("the backup is no event")
 		}

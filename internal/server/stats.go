@@ -122,12 +122,15 @@ var (
 	descSeen     = prometheus.NewDesc("latchkey_machines_up", "Active machines heard of within two minutes.", nil, nil)
 	descUsers    = prometheus.NewDesc("latchkey_users", "Users.", nil, nil)
 	descLocked   = prometheus.NewDesc("latchkey_users_locked", "Users who are locked out or must wait.", nil, nil)
+	descReady    = prometheus.NewDesc("latchkey_ready", "1 if the server can do its work, as /readyz says; else 0.", nil, nil)
+	descOffline  = prometheus.NewDesc("latchkey_offline_trouble", "Offline data with which nobody can sign in now, as far as machines have told: expired or shut.", []string{"state"}, nil)
+	descBackup   = prometheus.NewDesc("latchkey_backup_timestamp_seconds", "When the last backup was made with latchkeyd backup; 0 is never.", nil, nil)
 	descSeq      = prometheus.NewDesc("latchkey_event_chain_seq", "Number of the last event of each chain.", []string{"chain"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (t *tables) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descMachines, descSeen, descUsers, descLocked, descSeq} {
+	for _, d := range []*prometheus.Desc{descMachines, descSeen, descUsers, descLocked, descReady, descOffline, descBackup, descSeq} {
 		ch <- d
 	}
 }
@@ -140,6 +143,13 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v int64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(v), labels...)
 	}
+	if t.r.notReady(ctx) != "" {
+		gauge(descReady, 0)
+		return // what lies in the tables is not known
+	}
+	gauge(descReady, 1)
+	var trouble db.CountVaultTroubleRow
+	var backup int64
 	var byStatus []db.CountMachinesByStatusRow
 	var seen, users, locked int64
 	var chains []db.Chain
@@ -156,6 +166,16 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 		if locked, err = q.CountLocked(ctx, clock.Micros(now)); err != nil {
 			return err
 		}
+		if trouble, err = q.CountVaultTrouble(ctx, clock.Micros(now)); err != nil {
+			return err
+		}
+		if v, err := q.GetSetting(ctx, settingBackup); err == nil {
+			if backup, err = strconv.ParseInt(string(v), 10, 64); err != nil {
+				return err
+			}
+		} else if !store.IsNotFound(err) {
+			return err
+		}
 		chains, err = q.ListChains(ctx)
 		return err
 	})
@@ -169,6 +189,9 @@ func (t *tables) Collect(ch chan<- prometheus.Metric) {
 	gauge(descSeen, seen)
 	gauge(descUsers, users)
 	gauge(descLocked, locked)
+	gauge(descOffline, trouble.Expired, "expired")
+	gauge(descOffline, trouble.Shut, "shut")
+	gauge(descBackup, backup)
 	for _, c := range chains {
 		gauge(descSeq, c.Seq, c.Chain)
 	}

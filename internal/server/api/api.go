@@ -38,6 +38,9 @@ type Deps struct {
 	Desk    *desk.Desk
 	Version string
 	Logger  *slog.Logger // may be nil
+	// NotReady says why the server can not do its work, empty if it can; may be nil. The
+	// people at this door are the ones who can do something about it.
+	NotReady func(ctx context.Context) string
 }
 
 type actorKey struct{}
@@ -53,6 +56,8 @@ type door struct {
 	desk *desk.Desk
 	log  *slog.Logger
 	api  huma.API
+
+	notReady func(ctx context.Context) string
 }
 
 // New makes the handler of everything under /api/v1. A request without an actor is
@@ -62,7 +67,7 @@ func New(d Deps) http.Handler {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	x := &door{desk: d.Desk, log: d.Logger}
+	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady}
 	x.api = humago.New(mux, config(d.Version))
 	x.people()
 	x.things()
@@ -197,6 +202,11 @@ func (x *door) problem(ctx context.Context, err error, conditional bool) *proble
 	if f.Code == fault.Internal && store.IsUnavailable(err) {
 		f = fault.New(fault.Unavailable, err)
 		x.log.WarnContext(ctx, "a request could not be answered", "error", err)
+	}
+	if f.Code == fault.Unavailable && x.notReady != nil && f.Detail == "" {
+		if why := x.notReady(context.WithoutCancel(ctx)); why != "" {
+			f.Detail = f.Public() + " The cause: " + why + "."
+		}
 	}
 	if f.Code == fault.Internal && !errors.Is(err, context.Canceled) {
 		x.log.ErrorContext(ctx, "a request failed", "error", err)

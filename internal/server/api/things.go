@@ -190,6 +190,10 @@ func (x *door) things() {
 		return reply(d.ChangeSettings(ctx, a, in.Body))
 	})
 	add(x, op("show-status", "GET", "/status", "How the server is", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Status], error) {
-		return reply(d.Status(ctx, a))
+		s, err := d.Status(ctx, a)
+		if err == nil && x.notReady != nil {
+			s.NotReady = x.notReady(ctx)
+		}
+		return reply(s, err)
 	})
 }

@@ -50,6 +50,7 @@ func runDesk(c *script) {
 	}
 	c.do("CountMachinesKnowing", db.CountMachinesKnowingParams{UserID: "du1"})
 	c.do("CountMachinesKnowing", db.CountMachinesKnowingParams{UserID: "du1", MachineID: "dm1"})
+	c.do("CountVaultTrouble", int64(900))
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{UserID: "du1", N: 10})
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{AfterUser: "du1", AfterMachine: "dm1", AfterGeneration: 1, UserID: "du1", N: 10})
 	c.do("ListVaultsForDesk", db.ListVaultsForDeskParams{MachineID: "dm1", N: 10})

@@ -87,7 +87,7 @@ func (s *Store) silent(cause error) {
 	if !s.pulse.silent(cause) {
 		return
 	}
-	s.log.Error("the database does not answer; sign-ins are refused until it does", "database", s.engine.describe(), "error", cause)
+	s.log.Error("the database does not answer; machines sign in offline, as their policies say, until it does", "database", s.engine.describe(), "error", cause)
 	s.engine.forget(s)
 }
 

@@ -51,6 +51,25 @@ func (q *Queries) CountMachinesKnowing(ctx context.Context, arg CountMachinesKno
 	return count, err
 }
 
+const countVaultTrouble = `-- name: CountVaultTrouble :one
+SELECT CAST(COALESCE(SUM(CASE WHEN expires_at <= $1 THEN 1 ELSE 0 END), 0) AS BIGINT) AS expired,
+    CAST(COALESCE(SUM(CASE WHEN expires_at > $1 AND (tries >= fail_limit OR shut = 'offline-checks-used-up') THEN 1 ELSE 0 END), 0) AS BIGINT) AS shut
+FROM vaults WHERE state = 'active' AND disenrol_wanted = FALSE
+`
+
+type CountVaultTroubleRow struct {
+	Expired int64
+	Shut    int64
+}
+
+// Offline data in use of which nobody could sign in now: over its days, or shut, as far as machines have told.
+func (q *Queries) CountVaultTrouble(ctx context.Context, at int64) (CountVaultTroubleRow, error) {
+	row := q.db.QueryRowContext(ctx, countVaultTrouble, at)
+	var i CountVaultTroubleRow
+	err := row.Scan(&i.Expired, &i.Shut)
+	return i, err
+}
+
 const deleteBypassCode = `-- name: DeleteBypassCode :execrows
 DELETE FROM bypass_codes WHERE id = $1
 `

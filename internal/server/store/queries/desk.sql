@@ -119,3 +119,9 @@ SELECT COUNT(*) FROM machines m WHERE m.status = 'active'
   AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR m.id = CAST(sqlc.arg(machine_id) AS TEXT))
   AND (EXISTS (SELECT 1 FROM machine_users a WHERE a.machine_id = m.id AND a.user_id = sqlc.arg(user_id))
     OR EXISTS (SELECT 1 FROM machine_known k WHERE k.machine_id = m.id AND k.user_id = sqlc.arg(user_id)));
+
+-- name: CountVaultTrouble :one
+-- Offline data in use of which nobody could sign in now: over its days, or shut, as far as machines have told.
+SELECT CAST(COALESCE(SUM(CASE WHEN expires_at <= sqlc.arg(at) THEN 1 ELSE 0 END), 0) AS BIGINT) AS expired,
+    CAST(COALESCE(SUM(CASE WHEN expires_at > sqlc.arg(at) AND (tries >= fail_limit OR shut = 'offline-checks-used-up') THEN 1 ELSE 0 END), 0) AS BIGINT) AS shut
+FROM vaults WHERE state = 'active' AND disenrol_wanted = FALSE;
