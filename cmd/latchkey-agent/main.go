@@ -49,7 +49,7 @@ func defaults() settings {
 
 // run is the program without the process around it.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	root := daemon.Command("latchkey-agent", "Signs people in to this machine, with and without the server", joinCommand(stdout, stderr), runCommand(stderr))
+	root := daemon.Command("latchkey-agent", "Signs people in to this machine, with and without the server", joinCommand(stdout, stderr), runCommand(stderr), statusCommand())
 	return daemon.Run(ctx, root, args, stdout, stderr)
 }
 
@@ -169,6 +169,16 @@ func runCommand(stderr io.Writer) *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// statusCommand points those who look for it here to where it is.
+func statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Hidden: true, DisableFlagParsing: true,
+		RunE: func(*cobra.Command, []string) error {
+			return daemon.Usage("latchkey-agent has no status (latchkey status shows how this machine is)")
+		},
+	}
 }
 
 // openTPM reads the setting; no TPM is nil.

@@ -52,7 +52,9 @@ func Command(name, short string, commands ...*cobra.Command) *cobra.Command {
 	})
 	var names []string
 	for _, c := range commands {
-		names = append(names, c.Name())
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
 	}
 	most := strings.Join(names, ", ")
 	root.Args = func(_ *cobra.Command, args []string) error {
