@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"latchkey/internal/event"
+	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/text"
 )
@@ -193,6 +194,14 @@ func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool
 	return errors.New("the server has ended the connection; begin again with latchkey events --follow")
 }
 
+// reasonOf is an event's reason with what it means for how it came out.
+func reasonOf(e rest.Event) string {
+	if e.Outcome == string(policy.Allow) && e.Reason == string(policy.ReasonMFA) {
+		return e.Reason + ": A second factor was asked for, and given."
+	}
+	return reason(e.Reason)
+}
+
 // reason is a code with what it means.
 func reason(code string) string {
 	if m := event.Reasons[code]; m != "" {
@@ -278,7 +287,7 @@ func (a *app) eventsShow() *cobra.Command {
 				p.card("Event", e.Type, "Meaning", event.Meaning[event.Type(e.Type)], "Id", e.ID, "Place", fmt.Sprintf("%s %d", e.Chain, e.Seq),
 					"At", e.At.Local().Format(time.RFC3339), "Received", e.ReceivedAt.Local().Format(time.RFC3339), "Actor", e.Actor, "Subject", e.Subject,
 					"User", e.UserID, "Machine", strings.TrimSpace(e.Machine+" "+e.MachineID), "Address", e.Address, "Scope", e.Scope, "Service", e.Service,
-					"Link", e.Link, "Outcome", e.Outcome, "Reason", reason(e.Reason), "Factor", e.Factor)
+					"Link", e.Link, "Outcome", e.Outcome, "Reason", reasonOf(e), "Factor", e.Factor)
 				var data struct {
 					Trace []step `json:"trace"`
 				}

@@ -9,6 +9,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/health"
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 	"latchkey/internal/shim"
 )
 
@@ -60,5 +61,13 @@ func TestEveryProblemIsToldOnceAndInASentence(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestASecondFactorThatWasGivenDoesNotReadLikeADenial(t *testing.T) {
+	for outcome, want := range map[string]string{"allow": "asked for, and given.", "deny": "is asked for."} {
+		if got := reasonOf(rest.Event{Outcome: outcome, Reason: "mfa-required"}); !strings.HasSuffix(got, want) {
+			t.Errorf("%s: %s", outcome, got)
+		}
 	}
 }
