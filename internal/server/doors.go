@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"latchkey/internal/server/turnstile"
@@ -47,14 +48,14 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	}()
 	machines, err := net.Listen("tcp", r.ListenAgent)
 	if err != nil {
-		return doors, fmt.Errorf("listen for machines: %w", err)
+		return doors, fmt.Errorf("listen for machines: %w", taken(err, "--listen-agent"))
 	}
 	doors = append(doors, &door{"machines", r.api.Listen(machines, r.certificate(r.ListenAgent)), r.api.Server()})
 	r.addrs.ListenAgent = machines.Addr().String()
 
 	people, err := net.Listen("tcp", r.Listen)
 	if err != nil {
-		return doors, fmt.Errorf("listen for people: %w", err)
+		return doors, fmt.Errorf("listen for people: %w", taken(err, "--listen"))
 	}
 	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.certificate(r.Listen), NextProtos: []string{"h2", "http/1.1"}}
 	// Nobody shows who he is at this door before TLS is done: all are strangers.
@@ -79,7 +80,7 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	if r.Metrics != "" {
 		metrics, err := listenLoopback(r.Metrics)
 		if err != nil {
-			return doors, fmt.Errorf("listen for metrics: %w", err)
+			return doors, fmt.Errorf("listen for metrics: %w", taken(err, "--metrics"))
 		}
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", h.metrics)
@@ -92,6 +93,14 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	f := r.ca.Fingerprint()
 	r.addrs.CA = fmt.Sprintf("%x", f[:])
 	return doors, nil
+}
+
+// taken says what to do about a port that another program has.
+func taken(err error, flag string) error {
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return err
+	}
+	return fmt.Errorf("%w; another program has it (ss -ltnp), or choose another with %s", err, flag)
 }
 
 // listenLoopback refuses addresses that somebody else could reach: metrics go in

@@ -218,7 +218,8 @@ func (r *running) stop(doors []*door, end context.CancelFunc) {
 	}
 }
 
-// prepareFolder makes the data folder, or refuses one that others may write to.
+// prepareFolder makes the data folder, or refuses one that belongs to somebody else or
+// that others may look into.
 func prepareFolder(dir string) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("data folder: %w", err)
@@ -230,10 +231,7 @@ func prepareFolder(dir string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("data folder: %s is no folder", dir)
 	}
-	if p := info.Mode().Perm(); p&0o022 != 0 {
-		return fmt.Errorf("data folder: others may write to %s (mode %04o); run: chmod go-w %s", dir, p, dir)
-	}
-	return nil
+	return checkFolder(dir, info)
 }
 
 // open opens keys and CA and makes sure that there is a default policy.

@@ -343,14 +343,28 @@ func TestStartsThatAreRefused(t *testing.T) {
 	}{
 		"a folder that is in use":        {func(c *server.Config) { c.Data = s.conf.Data }, "another latchkeyd works in"},
 		"a socket that is in use":        {func(c *server.Config) { c.AdminSocket = s.addrs.AdminSocket }, "another server listens on"},
-		"a port that is in use":          {func(c *server.Config) { c.Listen = s.addrs.Listen }, "listen for people"},
-		"an agents' port that is in use": {func(c *server.Config) { c.ListenAgent = s.addrs.ListenAgent }, "listen for machines"},
+		"a port that is in use":          {func(c *server.Config) { c.Listen = s.addrs.Listen }, "choose another with --listen"},
+		"an agents' port that is in use": {func(c *server.Config) { c.ListenAgent = s.addrs.ListenAgent }, "another program has it (ss -ltnp), or choose another with --listen-agent"},
 		"a database that is none":        {func(c *server.Config) { c.Database = "mysql://x" }, "neither sqlite:PATH nor postgres://"},
 		"a folder that others may write to": {func(c *server.Config) {
 			if err := errors.Join(os.MkdirAll(c.Data, 0o700), os.Chmod(c.Data, 0o777)); err != nil {
 				t.Fatal(err)
 			}
-		}, "chmod go-w"},
+		}, "its mode is 0777 and must be 0700, nobody else may look in; run: chmod 0700 "},
+		"a folder that others may look into": {func(c *server.Config) {
+			if err := errors.Join(os.MkdirAll(c.Data, 0o700), os.Chmod(c.Data, 0o755)); err != nil {
+				t.Fatal(err)
+			}
+		}, "its mode is 0755 and must be 0700"},
+		"a folder of somebody else": {func(c *server.Config) {
+			if os.Geteuid() != 0 {
+				c.Data = "/"
+				return
+			}
+			if err := errors.Join(os.MkdirAll(c.Data, 0o700), os.Chown(c.Data, 12345, -1)); err != nil {
+				t.Fatal(err)
+			}
+		}, "that runs the server"},
 		"a master key that others may read": {func(c *server.Config) {
 			if err := os.MkdirAll(c.Data, 0o700); err != nil {
 				t.Fatal(err)
