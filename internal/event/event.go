@@ -82,6 +82,7 @@ const (
 	UserAdded       Type = "user.added"
 	UserChanged     Type = "user.changed"
 	UserDisabled    Type = "user.disabled"
+	UserEnabled     Type = "user.enabled"
 	UserRemoved     Type = "user.removed"
 	GroupAdded      Type = "group.added"
 	GroupChanged    Type = "group.changed"
@@ -144,7 +145,8 @@ var Meaning = map[Type]string{
 	TokenWithdrawn:  "A join token was withdrawn.",
 	UserAdded:       "A user was added.",
 	UserChanged:     "A user was changed.",
-	UserDisabled:    "A user was disabled or enabled.",
+	UserDisabled:    "A user was disabled.",
+	UserEnabled:     "A user who was disabled was enabled again.",
 	UserRemoved:     "A user was removed.",
 	GroupAdded:      "A group was added.",
 	GroupChanged:    "A group or its members were changed.",

@@ -393,9 +393,9 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 			return fault.New(fault.Conflict, nil)
 		}
 		if was.Disabled != u.Disabled {
-			e := event.Event{Type: event.UserDisabled, Subject: u.Name, UserID: u.ID, Outcome: "enabled"}
+			e := event.Event{Type: event.UserEnabled, Subject: u.Name, UserID: u.ID, Outcome: "enabled"}
 			if u.Disabled {
-				e.Outcome = "disabled"
+				e.Type, e.Outcome = event.UserDisabled, "disabled"
 				if _, err := d.endWindows(ctx, tx, a, u.ID, "", "user-disabled"); err != nil {
 					return err
 				}
