@@ -455,6 +455,9 @@ func (r *running) greet(ctx context.Context) {
 			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
 		}
 	}
+	if len(r.made) == 0 {
+		fmt.Fprintf(r.Out, "CA: SHA-256 %s\n", r.addrs.CA)
+	}
 	fmt.Fprintf(r.Out, "Listening: people https://%s, machines https://%s, administration %s\n", r.addrs.Listen, r.addrs.ListenAgent, r.addrs.AdminSocket)
 }
 
