@@ -187,7 +187,11 @@ func (r *runner) run(name string, argv []string, read func(io.Reader) outcome, o
 		os.Exit(1)
 	}
 	defer log.Close()
-	fmt.Fprintf(log, "$ %s\n", strings.Join(argv, " "))
+	shown := strings.Join(argv, " ")
+	if len(shown) > 400 {
+		shown = shown[:400] + "…"
+	}
+	fmt.Fprintf(log, "$ %s\n", shown)
 
 	cmd := exec.CommandContext(r.ctx, argv[0], argv[1:]...)
 	cmd.Env = os.Environ()

@@ -413,7 +413,9 @@ func TestAServerThatLostItsNameIsSilent(t *testing.T) {
 		}
 		t.Fatalf("not %s: %v", what, err)
 	}
-	until("silent", func(err error) bool { return errors.Is(err, store.ErrUnavailable) && errors.Is(err, store.ErrNameTaken) })
+	until("silent", func(err error) bool {
+		return errors.Is(err, store.ErrUnavailable) && errors.Is(err, store.ErrNameTaken)
+	})
 	exec("SELECT pg_advisory_unlock_all()")
 	until("back", func(err error) bool { return err == nil })
 }
