@@ -197,14 +197,17 @@ func (a *agent) admit(r conversation.Request) bool {
 	switch r.Scope {
 	case policy.Remote:
 		return a.limits.judge(neighbourhood(r.RHost), true)
+	case policy.Logon:
+		return true
 	case policy.Elevation:
 		// Not by whose account it is: others may name any.
 		if r.Caller != "" {
 			return a.limits.judge("by "+r.Caller, false)
 		}
 		return a.limits.judge("root for "+r.User, false)
+	default:
+		return false
 	}
-	return true
 }
 
 // quiet answers the phases that decide nothing. Success, because a stack in which

@@ -23,6 +23,7 @@ type limits struct {
 	unlocks map[uint32]*bucket
 	running map[uint32]int // unlocks under way by uid
 	sources map[string]*bucket
+	rest    bucket               // of those who are too many to be told apart
 	network bucket               // of all sources together
 	friends bucket               // of those who have come in from there lately, on top
 	welcome map[string]time.Time // addresses from which somebody came in, and when last
@@ -140,8 +141,8 @@ func (l *limits) fromAfar() (leave func(), ok bool) {
 	return func() { l.mu.Lock(); l.afar--; l.mu.Unlock() }, true
 }
 
-// maxSources bounds how many addresses are told apart; behind that many they share
-// what all have together.
+// maxSources bounds how many addresses and users are told apart; behind that many they share
+// one allowance.
 const maxSources = 4096
 
 // judge tells whether one more sign-in of a source may be carried to the server or
@@ -160,8 +161,8 @@ func (l *limits) judge(key string, network bool) bool {
 	}
 	b := l.sources[key]
 	if b == nil {
-		b = &bucket{left: sourceBurst, at: now}
-		if len(l.sources) < maxSources {
+		if b = &l.rest; len(l.sources) < maxSources {
+			b = &bucket{left: sourceBurst, at: now}
 			l.sources[key] = b
 		}
 	}

@@ -436,6 +436,16 @@ func TestTheNetworkLeavesRoomForTheMachine(t *testing.T) {
 	if len(l.sources) > maxSources {
 		t.Errorf("%d sources are remembered", len(l.sources))
 	}
+	// Users whom nobody remembers share what one has.
+	for i := range 3 * maxSources {
+		l.judge(fmt.Sprintf("by %d", i), false)
+	}
+	for i := range 100 {
+		if !l.judge(fmt.Sprintf("by another %d", i), false) {
+			return
+		}
+	}
+	t.Error("who can not be remembered has no limit")
 }
 
 // Strangers' addresses keep nobody out who has come in from where he is before, however
