@@ -108,12 +108,7 @@ func TestJoinThatFails(t *testing.T) {
 	}
 	foreign := newServer(t, other)
 	door(t, foreign, nil)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead := l.Addr().String()
-	_ = l.Close()
+	nobody := dead(t)
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -128,9 +123,9 @@ func TestJoinThatFails(t *testing.T) {
 		"the agent is too old":     {refusing(fault.TooOld).addr, "", []string{"Update the agent"}},
 		"the server fails":         {refusing(fault.Internal).addr, "", []string{"server-error", "listener for machines"}},
 		"another server":           {foreign.addr, "", []string{"foreign-certificate", "ask for a new token"}},
-		"nobody there":             {dead, "", []string{"connection-refused", dead, "firewall"}},
+		"nobody there":             {nobody, "", []string{"connection-refused", nobody, "firewall"}},
 		"no answer":                {silent.Addr().String(), "", []string{"silence"}},
-		"no proxy":                 {foreign.addr, "http://" + dead, []string{"proxy-unreachable", "--proxy"}},
+		"no proxy":                 {foreign.addr, "http://" + nobody, []string{"proxy-unreachable", "--proxy"}},
 		"another CA in the answer": {spoilt(func(r *wire.JoinReply) { r.CA = other.cert.Raw }).addr, "", []string{"another CA", "nothing was written"}},
 		"a certificate for another key": {spoilt(func(r *wire.JoinReply) {
 			r.Certificate = ca.issue(newKey(t).Public(), x509.ExtKeyUsageClientAuth, 0, time.Hour)

