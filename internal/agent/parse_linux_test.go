@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -734,6 +735,15 @@ func FuzzParseSession(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if remote, host, ok := parseSession(b); remote && !ok || len(host) > 256 {
 			t.Fatal(remote, host, ok)
+		}
+	})
+}
+
+func FuzzParseAtSeat(f *testing.F) {
+	f.Add([]byte("UID=1000\nUSER=alice\nACTIVE=1\nSTATE=active\nREMOTE=0\nTYPE=wayland\nCLASS=user\nSEAT=seat0\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if parseAtSeat(b, "1000") && !bytes.Contains(b, []byte("1000")) || parseAtSeat(b, "") {
+			t.Fatal("somebody sits there who is not named")
 		}
 	})
 }
