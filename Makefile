@@ -49,7 +49,7 @@ fmt:
 	@git ls-files -z --cached --others --exclude-standard '*.go' | xargs -0 .cache/tools/gofumpt -w
 
 tools:
-	@scripts/tools gofumpt staticcheck sqlc
+	@scripts/tools gofumpt staticcheck templ sqlc
 
 golden:
 	@scripts/go test ./internal/housetest -run 'Golden|Licence' -update
