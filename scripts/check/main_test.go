@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -49,7 +50,7 @@ func TestReadTests(t *testing.T) {
 			`{"Action":"pass","Package":"p","Test":"A"}
 			 {"Action":"output","Package":"p","Output":"panic: oh\n"}
 			 {"Action":"fail","Package":"p"}`,
-			outcome{tally: tally{passed: 1, failed: 1}, tail: []string{"--- p ", "panic: oh"}},
+			outcome{died: true, tally: tally{passed: 1, failed: 1}, tail: []string{"--- p ", "panic: oh"}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -87,5 +88,45 @@ func TestEveryCaseOfAbuseNamesItsTest(t *testing.T) {
 		if len(c.tests) == 0 {
 			t.Errorf("%s: %s names no test", c.section, c.name)
 		}
+	}
+}
+
+// TestOnceMore: what failed is run again alone, but not what died, nor many.
+func TestOnceMore(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "scripts"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write("scripts/go", "#!/bin/sh\nexec go \"$@\"\n")
+	write("go.mod", "module sample\n\ngo 1.26\n")
+	const head = "package sample\n\nimport (\n\t\"os\"\n\t\"testing\"\n)\n\nfunc TestGood(*testing.T) {}\n\n"
+	const once = "func TestUnsteady(t *testing.T) {\n\tif os.Mkdir(\"seen\", 0o755) == nil {\n\t\tt.Fatal(\"the first time\")\n\t}\n}\n"
+	t.Chdir(dir)
+	for _, c := range []struct {
+		name, source string
+		good         bool
+		unsure       int
+	}{
+		{"unsteady", once, true, 1},
+		{"fails twice", once + "func TestBad(t *testing.T) { _ = os.Args; t.Fail() }\n", false, 0},
+		{"dies", "func TestDies(*testing.T) { _ = os.Args; panic(\"gone\") }\n", false, 0},
+		{"does not build", "func TestNone(*testing.T) { nothing }\n", false, 0},
+		{"many", once + "func TestA(t *testing.T) { t.Fail() }\nfunc TestB(t *testing.T) { t.Fail() }\nfunc TestC(t *testing.T) { t.Fail() }\n", false, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			_ = os.Remove("seen")
+			write("a_test.go", head+c.source)
+			r := &runner{ctx: t.Context(), logs: t.TempDir(), results: []result{{name: "sample"}}}
+			good := r.testsOnReal("go test", []string{"-count=1"}, ".")
+			if h := r.here(); good != c.good || c.good == (h.failed > 0) || len(r.unsteady) != c.unsure || c.good != (len(r.failed) == 0) {
+				t.Errorf("good %v, %d failed, unsteady %q, failed %q", good, h.failed, r.unsteady, r.failed)
+			}
+		})
 	}
 }
