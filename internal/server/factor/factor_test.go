@@ -6,9 +6,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"rsc.io/qr"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/otp"
@@ -237,5 +241,51 @@ func TestQR(t *testing.T) {
 	}
 	if _, err := factor.QR(strings.Repeat("x", 5000)); err == nil {
 		t.Error("a text that no QR code holds")
+	}
+}
+
+// The picture is drawn of the same modules that the encoder gives: every module of
+// the path is black there, and as many are.
+func TestSVGDrawsTheCode(t *testing.T) {
+	const uri = "otpauth://totp/Latchkey:alice?secret=JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"
+	s, err := factor.SVG(uri, `QR "code" <b>`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(s, "<b>") || strings.Contains(s, "style=") || !strings.Contains(s, `aria-label="QR &#34;code&#34; &lt;b&gt;"`) {
+		t.Error("the label is not escaped, or there is a style:", s[:200])
+	}
+	code, err := qr.Encode(uri, qr.M)
+	if err != nil {
+		t.Fatal(err)
+	}
+	drawn := 0
+	for _, m := range regexp.MustCompile(`M(\d+) (\d+)h(\d+)v1h-(\d+)z`).FindAllStringSubmatch(s, -1) {
+		x, _ := strconv.Atoi(m[1])
+		y, _ := strconv.Atoi(m[2])
+		n, _ := strconv.Atoi(m[3])
+		if m[3] != m[4] {
+			t.Error("an open path:", m[0])
+		}
+		for i := range n {
+			if !code.Black(x-4+i, y-4) {
+				t.Fatalf("%d %d is drawn and light", x+i, y)
+			}
+		}
+		drawn += n
+	}
+	want := 0
+	for y := range code.Size {
+		for x := range code.Size {
+			if code.Black(x, y) {
+				want++
+			}
+		}
+	}
+	if drawn != want || want == 0 {
+		t.Errorf("%d modules are drawn, want %d", drawn, want)
+	}
+	if _, err := factor.SVG(strings.Repeat("x", 5000), ""); err == nil {
+		t.Error("what does not fit is drawn")
 	}
 }

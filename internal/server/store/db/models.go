@@ -254,6 +254,23 @@ type PolicyVersion struct {
 	Comment  string
 }
 
+type Report struct {
+	ID        string
+	UserID    string
+	Kind      string
+	EventID   string
+	MachineID string
+	Machine   string
+	Told      string
+	Address   string
+	State     string
+	CreatedAt int64
+	HandledAt int64
+	HandledBy string
+	Answer    string
+	Rev       int64
+}
+
 type Setting struct {
 	Key       string
 	Value     []byte
