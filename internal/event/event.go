@@ -91,6 +91,9 @@ const (
 	FactorAdded     Type = "factor.added"
 	FactorRemoved   Type = "factor.removed"
 	FactorLost      Type = "factor.lost"
+	FactorRenamed   Type = "factor.renamed"
+	ReportOpened    Type = "report.opened"
+	ReportHandled   Type = "report.handled"
 	CodeIssued      Type = "code.issued"
 	CodeSpent       Type = "code.spent"
 	ServerStarted   Type = "server.started"
@@ -155,6 +158,9 @@ var Meaning = map[Type]string{
 	FactorAdded:     "A factor was enrolled.",
 	FactorRemoved:   "A factor was removed.",
 	FactorLost:      "An authenticator was marked as lost and is no longer accepted.",
+	FactorRenamed:   "A factor was given another name.",
+	ReportOpened:    "A person has reported a sign-in that was somebody else's, or a lost machine; data.severity is alert.",
+	ReportHandled:   "Somebody has looked after a report and closed it; data.answer says what was done.",
 	CodeIssued:      "A bypass or enrolment code was issued.",
 	CodeSpent:       "A backup, bypass or enrolment code was spent.",
 	ServerStarted:   "A server process started.",

@@ -17,6 +17,14 @@ type Actor struct {
 	UserID  string // of the account, if it is one
 	Local   bool   // root on the server itself
 	Address string
+	// Session is the id of the session at a browser or of the CLI's login; empty for
+	// the admin socket and for API tokens, which do nothing for people themselves.
+	Session string
+	// Fresh says that the person has given a second factor within the last minutes.
+	Fresh bool
+	// Enrol is the id of the enrolment code that opened the session of somebody who
+	// has no second factor yet (E1): such a session enrols one, and does nothing else.
+	Enrol string
 	// Approver is the second person whose fresh step-up the door has seen (E3); nil
 	// for none. The admin socket can not prove one.
 	Approver *Actor

@@ -74,6 +74,7 @@ func (k *Keeper) Show(p otp.Params, account string, seed secret.Bytes) (Enrolmen
 
 // TOTP is a new authenticator.
 type TOTP struct {
+	ID     string // of the authenticator; empty makes one
 	Name   string // as the user calls it; may be empty
 	Params otp.Params
 	Seed   secret.Bytes
@@ -95,7 +96,10 @@ func (k *Keeper) AddTOTP(ctx context.Context, tx *store.Tx, userID string, a TOT
 	if err != nil {
 		return "", err
 	}
-	id := store.NewID()
+	id := a.ID
+	if id == "" {
+		id = store.NewID()
+	}
 	at := clock.Micros(now)
 	row := db.InsertAuthenticatorParams{
 		ID: id, UserID: userID, Kind: string(policy.TOTP), Name: text.CleanN(a.Name, text.MaxName), Params: string(params),
