@@ -58,24 +58,25 @@ type door struct {
 	api  huma.API
 
 	notReady func(ctx context.Context) string
+	trusting bool // in tests: leaves the rights to the desk
 }
 
 // New makes the handler of everything under /api/v1. A request without an actor is
 // refused, but for the description of the API.
-func New(d Deps) http.Handler {
+func New(d Deps) http.Handler { return open(d, false) }
+
+func open(d Deps, trusting bool) http.Handler {
 	if d.Logger == nil {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady}
+	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady, trusting: trusting}
 	x.api = humago.New(mux, config(d.Version))
 	x.people()
 	x.things()
 	x.events(mux)
-	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeProblem(w, x.problem(r.Context(), fault.Newf(fault.NotFound, "There is nothing at %s %s. The API is described at %s/openapi.json.", r.Method, clip(r.URL.Path), rest.Base), false))
-	})
-	return x.recover(mux)
+	x.describe(mux)
+	return x.recover(x.gate(mux))
 }
 
 func clip(s string) string {
@@ -87,8 +88,7 @@ func clip(s string) string {
 
 func config(version string) huma.Config {
 	c := huma.DefaultConfig("Latchkey", version)
-	c.OpenAPIPath = rest.Base + "/openapi"
-	c.DocsPath, c.SchemasPath = "", ""
+	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
 	c.CreateHooks = nil // they would put $schema into every body
 	c.RejectUnknownQueryParameters = true
 	c.Info.Description = "Administration of Latchkey. Ids carry a prefix; wherever an id is asked for in a path, the exact name will do. Times are RFC 3339 in UTC."

@@ -1,0 +1,164 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+)
+
+// What an operation may need beside the desk's own rights.
+const (
+	public = "public" // nothing: whoever asks
+	person = "person" // somebody, whoever it is
+)
+
+// rights says what each operation needs: the name of a right of the desk, or one of
+// the words above. Whoever adds an operation adds its line here; an operation
+// without one is refused to everybody and fails TestRoles, which also proves that
+// the desk asks for the same right by itself.
+var rights = map[string]string{
+	"list-users":           "read",
+	"add-user":             "change",
+	"show-user":            "read",
+	"change-user":          "change",
+	"remove-user":          "change",
+	"set-password":         "change",
+	"unlock-user":          "helpdesk",
+	"issue-enrolment-code": "helpdesk",
+	"issue-bypass-code":    "helpdesk",
+	"list-locks":           "read",
+	"list-factors":         "read",
+	"add-totp":             "change",
+	"add-backup":           "change",
+	"lose-factor":          "helpdesk",
+	"remove-factor":        "change",
+
+	"list-groups":   "read",
+	"add-group":     "change",
+	"show-group":    "read",
+	"change-group":  "change",
+	"remove-group":  "change",
+	"list-members":  "read",
+	"add-member":    "change",
+	"remove-member": "change",
+
+	"list-policies":        "read",
+	"add-policy":           "change",
+	"show-policy":          "read",
+	"change-policy":        "change",
+	"remove-policy":        "change",
+	"list-policy-versions": "read",
+	"roll-back-policy":     "change",
+
+	"list-machines":  "read",
+	"show-machine":   "read",
+	"change-machine": "change",
+	"remove-machine": "change",
+	"revoke-machine": "change",
+	"lose-machine":   "helpdesk",
+	"list-tokens":    "read",
+	"issue-token":    "change",
+	"withdraw-token": "change",
+
+	"list-offline":      "read",
+	"list-stuck":        "read",
+	"disenroll-offline": "change",
+	"lift-offline":      "change",
+	"list-windows":      "read",
+	"revoke-windows":    "helpdesk",
+	"revoke-window":     "helpdesk",
+
+	"list-events":   "read",
+	"show-event":    "read",
+	"verify-events": "read",
+	"follow-events": "read",
+
+	"explain":         "read",
+	"show-settings":   "read",
+	"change-settings": "own",
+	"show-status":     "read",
+}
+
+// operation is what the gate knows of one.
+type operation struct {
+	*huma.Operation
+	right string
+}
+
+// operations finds each by the pattern of the mux.
+func (x *door) operations() map[string]operation {
+	out := map[string]operation{}
+	for path, item := range x.api.OpenAPI().Paths {
+		for _, o := range []*huma.Operation{item.Get, item.Put, item.Post, item.Delete, item.Patch} {
+			if o != nil {
+				out[strings.ToUpper(o.Method)+" "+path] = operation{o, rights[o.OperationID]}
+			}
+		}
+	}
+	return out
+}
+
+// may refuses before anything of the request is read: whoever is nobody learns
+// nothing at all, and whoever lacks the right learns neither whether what he names is
+// there nor what is wrong with his input.
+func (o operation) may(ctx context.Context) error {
+	if o.right == public {
+		return nil
+	}
+	a, err := actor(ctx)
+	switch {
+	case err != nil:
+		return err
+	case o.right == person || o.right != "" && a.Can(o.right):
+		return nil
+	}
+	return fault.New(fault.Forbidden, nil)
+}
+
+// gate is what every request goes through.
+func (x *door) gate(mux *http.ServeMux) http.Handler {
+	ops := x.operations()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, pattern := mux.Handler(r)
+		o, ok := ops[pattern]
+		switch {
+		case ok:
+		case strings.HasPrefix(pattern, descriptionPattern):
+			mux.ServeHTTP(w, r)
+			return
+		default:
+			x.nowhere(w, r, mux)
+			return
+		}
+		if err := o.may(r.Context()); err != nil && !x.trusting {
+			writeProblem(w, x.problem(r.Context(), err, false))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// nowhere answers where there is no operation.
+func (x *door) nowhere(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := *r
+		other.Method = m
+		if _, pattern := mux.Handler(&other); pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		p := newProblem(fault.Newf(fault.BadRequest, "%s is not possible here; allowed is %s.", clip(r.Method), strings.Join(allowed, ", ")), false)
+		p.Status, p.Title = http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed)
+		writeProblem(w, p)
+		return
+	}
+	writeProblem(w, x.problem(r.Context(), fault.Newf(fault.NotFound, "There is nothing at %s %s. The API is described at %s/openapi.json.", r.Method, clip(r.URL.Path), rest.Base), false))
+}
