@@ -163,6 +163,15 @@ func appliesThrough(u *User, p *Policy) (group string, ok bool) {
 	if p.Default {
 		return "", true
 	}
+	if p.ReportOnly {
+		return "", false
+	}
+	return belongsThrough(u, p)
+}
+
+// belongsThrough tells through which of the user's groups the policy is meant for
+// them, whether or not it is in force.
+func belongsThrough(u *User, p *Policy) (group string, ok bool) {
 	if u == nil {
 		return "", false
 	}

@@ -106,6 +106,10 @@ type Policy struct {
 
 	EnrolAtSignin bool `json:"enrol_at_signin"` // E1
 	EnrolRemote   bool `json:"enrol_remote"`    // E1, also over ssh
+
+	// ReportOnly: the policy decides nothing; what it would have decided is noted with
+	// every sign-in that it would have applied to (P5). Machines never get it.
+	ReportOnly bool `json:"report_only"`
 }
 
 // Duration is a time.Duration that is text ("8h") in JSON.

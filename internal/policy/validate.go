@@ -139,6 +139,9 @@ func Parse(b []byte) (Policy, error) {
 // (P1, P4).
 func (p Policy) Warnings() []string {
 	var w []string
+	if p.ReportOnly {
+		w = append(w, "Report-only: it decides nothing, and only notes with each sign-in what it would have decided.")
+	}
 	if p.Offline == OfflineBypass {
 		w = append(w, "Skips MFA when the server is unreachable: whoever pulls the network cable needs only the password.")
 	}

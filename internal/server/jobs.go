@@ -25,6 +25,7 @@ const (
 	keepTokens      = 30 * 24 * time.Hour
 	keepWindows     = 30 * 24 * time.Hour
 	keepIdempotency = 24 * time.Hour
+	keepReports     = 30 * 24 * time.Hour // of policies that only report
 )
 
 func (r *running) jobs() []job {
@@ -53,6 +54,9 @@ func (r *running) clearAway(ctx context.Context) error {
 			return err
 		}
 		if _, err := tx.DeleteOldWindows(ctx, before(keepWindows)); err != nil {
+			return err
+		}
+		if _, err := tx.DeleteOldPolicyReports(ctx, before(keepReports)); err != nil {
 			return err
 		}
 		_, err := tx.DeleteOldIdempotency(ctx, before(keepIdempotency))

@@ -32,7 +32,7 @@ func (t *talk) knows() bool {
 }
 
 // decide asks the rules.
-func (t *talk) decide(ctx context.Context, l policy.Link) (policy.Decision, vault.Facts) {
+func (t *talk) decide(ctx context.Context, l policy.Link) (policy.Decision, vault.Facts, policy.Past) {
 	f := t.cfg.Vault.Facts(ctx, t.r.User)
 	facts := policy.Facts{
 		User: f.User, NearMiss: f.NearMiss, Assigned: f.User != nil, Machine: f.Machine, Policies: f.Policies,
@@ -41,23 +41,24 @@ func (t *talk) decide(ctx context.Context, l policy.Link) (policy.Decision, vaul
 	if t.knows() {
 		facts.FirstResult = policy.FirstAccepted
 	}
-	return policy.Decide(policy.Request{
+	r := policy.Request{
 		User: t.r.User, UID: t.r.UID, Scope: t.r.Scope, Service: t.r.Service, At: t.cfg.Clock.Now(), Link: l, First: t.r.First,
 		RemoteSeat: t.r.RemoteSeat || t.r.Unprivileged, Boot: t.r.Boot,
-	}, facts), f
+	}
+	return policy.Decide(r, facts), f, policy.Remember(r, facts)
 }
 
 func (s offline) next(ctx context.Context, t *talk) stage {
 	if t.r.Purpose != wire.PurposeSignin {
 		return t.changeOffline(ctx, s)
 	}
-	d, f := t.decide(ctx, s.link)
+	d, f, past := t.decide(ctx, s.link)
 	if !s.told && !t.knows() {
 		// To find somebody takes longer than to find nobody, and what comes next, a
 		// prompt, is not rounded as a denial is.
 		t.roundUp(ctx, t.cfg.Grain/40)
 	}
-	data := map[string]any{"trace": d.Trace, "policy": d.Policy}
+	data := map[string]any{"trace": d.Trace, "policy": d.Policy, "past": past}
 	if s.why != "" {
 		data["link_reason"] = string(s.why)
 	}

@@ -183,7 +183,12 @@ func (s *Service) PolicyOf(ctx context.Context, q *store.Queries, m db.Machine) 
 		}
 	}
 	// The machine learns of no policy that can not apply to anybody here.
+	// One that only reports it must not get: an agent that knows no such policies would
+	// take it for one in force.
 	for _, p := range ps {
+		if p.ReportOnly && !p.Default {
+			continue
+		}
 		if p.Default || slices.ContainsFunc(p.Groups, func(g string) bool { return groups[g] }) {
 			f.Policies = append(f.Policies, p)
 		}

@@ -406,7 +406,8 @@ func (x *turn) consult(ctx context.Context, first policy.First, result policy.Fi
 	}
 	x.remember(u)
 	d := policy.Decide(r, f)
-	x.talk.Policy = d.Applied()
+	x.talk.Policy, x.talk.Past, x.talk.Reports = d.Applied(), policy.Remember(r, f), policy.Reports(r, f, d)
+	x.talk.Past.NoWindow = o.Purpose == wire.PurposePassword
 	return f, d, nil
 }
 
@@ -1128,6 +1129,11 @@ func (x *turn) end(ctx context.Context, st stage, reason, told string) error {
 	}
 	if err := x.note(typ, outcome, reason, strings.Join(given, "+"), x.story()); err != nil {
 		return err
+	}
+	if t.Accepted || d.Outcome != policy.Deny {
+		if err := x.report(ctx); err != nil {
+			return err
+		}
 	}
 	x.reply.Done = d
 	return x.store(ctx, outcome, &x.reply)

@@ -1,6 +1,7 @@
 package signin
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 )
 
 func (x *turn) newID() string { return store.NewID() }
@@ -19,7 +21,7 @@ func (x *turn) note(typ event.Type, outcome, reason, kind string, data any) erro
 	t := x.talk
 	o := t.Opening
 	e := event.Event{
-		Type: typ, Actor: o.User, Subject: o.User, UserID: t.UserID, MachineID: x.m.ID, Machine: x.m.Name, Address: o.RHost,
+		ID: store.NewID(), Type: typ, Actor: o.User, Subject: o.User, UserID: t.UserID, MachineID: x.m.ID, Machine: x.m.Name, Address: o.RHost,
 		Scope: string(o.Scope), Service: o.Service, Link: string(policy.LinkUp), Outcome: outcome, Reason: reason, Factor: kind,
 		At: clock.Micros(x.now), ReceivedAt: clock.Micros(x.now),
 	}
@@ -52,8 +54,24 @@ func (x *turn) note(typ event.Type, outcome, reason, kind string, data any) erro
 		}
 		e.Data = b
 	}
+	x.noted = e.ID
 	_, err := x.tx.Event(e)
 	return err
+}
+
+// report keeps what policies that only report would have decided, with the event that
+// was just written (P5).
+func (x *turn) report(ctx context.Context) error {
+	for _, r := range x.talk.Reports {
+		err := x.tx.InsertPolicyReport(ctx, db.InsertPolicyReportParams{
+			PolicyID: r.Policy, At: clock.Micros(x.now), EventID: x.noted, Version: r.Version, UserID: x.talk.UserID,
+			Outcome: string(r.Outcome), Change: string(r.Change),
+		})
+		if err != nil {
+			return fmt.Errorf("report of a policy: %w", err)
+		}
+	}
+	return nil
 }
 
 // story is the data of the event that ends a conversation.
@@ -78,6 +96,8 @@ type story struct {
 	RemoteSeat   bool            `json:"remote_seat,omitempty"`
 	Unlock       bool            `json:"unlock,omitempty"`
 	MachineAddr  string          `json:"machine_address,omitempty"`
+	Past         *policy.Past    `json:"past,omitempty"`    // to judge it again with other rules (P5)
+	Reports      []policy.Report `json:"reports,omitempty"` // of policies that only report
 }
 
 func (x *turn) story() story {
@@ -98,5 +118,9 @@ func (x *turn) story() story {
 	if o.MachineAddr.IsValid() {
 		s.MachineAddr = o.MachineAddr.String()
 	}
+	if t.Past.Form != 0 {
+		s.Past = &t.Past
+	}
+	s.Reports = t.Reports
 	return s
 }

@@ -455,6 +455,7 @@ type turn struct {
 	tellWait bool
 
 	reply wire.StepReply
+	noted string // id of the last event that was written
 }
 
 // verdict is what the slow part found.

@@ -90,6 +90,8 @@ type talk struct {
 
 	Decision policy.Decision `json:"decision"`
 	Policy   policy.Policy   `json:"policy"` // that applied
+	Past     policy.Past     `json:"past"`   // what the decision stood on
+	Reports  []policy.Report `json:"reports,omitempty"`
 
 	Kinds []policy.Factor `json:"kinds,omitempty"` // that may be given
 	Count int             `json:"count,omitempty"` // how many of them are asked

@@ -4,6 +4,36 @@
 
 package db
 
+type ApiToken struct {
+	ID          string
+	SecretHash  []byte
+	UserID      string
+	Name        string
+	Scopes      string
+	Role        string
+	CreatedAt   int64
+	ExpiresAt   int64
+	LastUsedAt  int64
+	LastAddress string
+}
+
+type Approval struct {
+	ID          string
+	Action      string
+	SubjectID   string
+	Subject     string
+	Reason      string
+	RequesterID string
+	Requester   string
+	ApproverID  string
+	Approver    string
+	State       string
+	AskedAt     int64
+	DecidedAt   int64
+	UsedAt      int64
+	ExpiresAt   int64
+}
+
 type Attempt struct {
 	UserID       string
 	MachineID    string
@@ -127,6 +157,15 @@ type Event struct {
 	Hash       []byte
 }
 
+type EventView struct {
+	ID        string
+	Owner     string
+	Name      string
+	Query     string
+	MadeBy    string
+	CreatedAt int64
+}
+
 type Group struct {
 	ID        string
 	Name      string
@@ -148,6 +187,92 @@ type Idempotency struct {
 	Status   int64
 	Reply    []byte
 	At       int64
+}
+
+type Import struct {
+	ID            string
+	Source        string
+	Label         string
+	Actor         string
+	ActorUser     string
+	ActorRole     string
+	ActorLocal    bool
+	Address       string
+	State         string
+	SkipBad       bool
+	Codes         bool
+	CodesFor      int64
+	MakeGroups    bool
+	IgnoreUnknown bool
+	Columns       string
+	MadeGroups    string
+	BytesRead     int64
+	RowsRead      int64
+	RowsNew       int64
+	RowsChanged   int64
+	RowsSame      int64
+	RowsFaulty    int64
+	RowsDone      int64
+	RowsTold      int64
+	CodesLeft     int64
+	Problem       string
+	CreatedAt     int64
+	UpdatedAt     int64
+	AppliedAt     int64
+	EndedAt       int64
+	LeaseUntil    int64
+	LeaseBy       string
+}
+
+type ImportMember struct {
+	ImportID string
+	UserID   string
+	GroupID  string
+	N        int64
+	Added    bool
+}
+
+type ImportRow struct {
+	ImportID     string
+	N            int64
+	Line         int64
+	State        string
+	Name         string
+	NameFold     string
+	Input        string
+	UserID       string
+	SeenRev      int64
+	Fields       bool
+	DisplayName  string
+	Mail         string
+	Role         string
+	PasswordHash string
+	MustChange   bool
+	Activation   string
+	ActivateAt   int64
+	Disabled     bool
+	MFA          string
+	UID          *int64
+	Disables     bool
+	Changes      string
+	Faults       string
+	Note         string
+	WantCode     bool
+	Code         []byte
+	Done         bool
+	Told         bool
+}
+
+type ImportSource struct {
+	ID        string
+	Name      string
+	Driver    string
+	Place     string
+	Address   []byte
+	Query     string
+	CreatedBy string
+	CreatedAt int64
+	UsedAt    int64
 }
 
 type JoinToken struct {
@@ -242,6 +367,16 @@ type PolicyGroup struct {
 	GroupID  string
 }
 
+type PolicyReport struct {
+	PolicyID string
+	At       int64
+	EventID  string
+	Version  int64
+	UserID   string
+	Outcome  string
+	Change   string
+}
+
 type PolicyVersion struct {
 	PolicyID string
 	Version  int64
@@ -271,10 +406,38 @@ type Report struct {
 	Rev       int64
 }
 
+type Session struct {
+	ID         string
+	SecretHash []byte
+	UserID     string
+	Kind       string
+	Factor     string
+	EnrolCode  string
+	PasswordAt int64
+	BeganAt    int64
+	SeenAt     int64
+	FreshAt    int64
+	EndsAt     int64
+	Address    string
+	Agent      string
+}
+
 type Setting struct {
 	Key       string
 	Value     []byte
 	UpdatedAt int64
+}
+
+type Signin struct {
+	ID         string
+	SecretHash []byte
+	UserID     string
+	Stage      string
+	Data       []byte
+	Wrong      int64
+	Rev        int64
+	CreatedAt  int64
+	ExpiresAt  int64
 }
 
 type User struct {
