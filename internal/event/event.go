@@ -102,6 +102,11 @@ const (
 	ChainCheckpoint Type = "chain.checkpoint"
 	ChainRewound    Type = "chain.rewound"
 	SettingsChanged Type = "settings.changed"
+
+	ImportApplied    Type = "import.applied"
+	ImportCodesTaken Type = "import.codes_taken"
+	SourceAdded      Type = "import.source_added"
+	SourceRemoved    Type = "import.source_removed"
 )
 
 // Meaning explains every type of the vocabulary in one sentence.
@@ -169,6 +174,11 @@ var Meaning = map[Type]string{
 	ChainCheckpoint: "The head of the event chain was recorded.",
 	ChainRewound:    "The database has lost changes that it had committed: a standby took over without them.",
 	SettingsChanged: "Settings of the server as a whole were changed.",
+
+	ImportApplied:    "Users were imported in bulk; data holds how many were added, changed and left out. Every user has an event beside it.",
+	ImportCodesTaken: "The enrolment codes of an import were fetched; they are not shown again.",
+	SourceAdded:      "The address of a database that users are imported from was kept.",
+	SourceRemoved:    "The address of a database that users were imported from was removed.",
 }
 
 // Hash is the hash of an event in its chain.
