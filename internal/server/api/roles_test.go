@@ -25,7 +25,9 @@ type asker struct {
 
 // askers are nobody, every role, and a token of an owner with each scope.
 func askers() []asker {
-	role := func(r string) *desk.Actor { return &desk.Actor{Name: "asker", Role: r, UserID: "01930000-0000-7000-8000-00000000a5ce"} }
+	role := func(r string) *desk.Actor {
+		return &desk.Actor{Name: "asker", Role: r, UserID: "01930000-0000-7000-8000-00000000a5ce"}
+	}
 	out := []asker{
 		{"nobody", nil, nil},
 		{"none", role(rest.RoleNone), []string{api.Person}},
