@@ -103,6 +103,18 @@ const (
 	ChainRewound    Type = "chain.rewound"
 	SettingsChanged Type = "settings.changed"
 
+	SessionOpened    Type = "session.opened"
+	SessionDenied    Type = "session.denied"
+	SessionSteppedUp Type = "session.stepped_up"
+	SessionEnded     Type = "session.ended"
+	APITokenMade     Type = "apitoken.made"
+	APITokenRevoked  Type = "apitoken.revoked"
+	ApprovalAsked    Type = "approval.asked"
+	ApprovalGiven    Type = "approval.given"
+	ApprovalDenied   Type = "approval.denied"
+	ApprovalUsed     Type = "approval.used"
+	OwnerMade        Type = "setup.owner_made"
+
 	ImportApplied    Type = "import.applied"
 	ImportCodesTaken Type = "import.codes_taken"
 	SourceAdded      Type = "import.source_added"
@@ -174,6 +186,18 @@ var Meaning = map[Type]string{
 	ChainCheckpoint: "The head of the event chain was recorded.",
 	ChainRewound:    "The database has lost changes that it had committed: a standby took over without them.",
 	SettingsChanged: "Settings of the server as a whole were changed.",
+
+	SessionOpened:    "Somebody signed in to the console or the portal.",
+	SessionDenied:    "A sign-in to the console or the portal was denied, or a code that was asked for there; reason says why.",
+	SessionSteppedUp: "A second factor was given again before something dangerous.",
+	SessionEnded:     "Sessions at the console or the portal were ended before their time.",
+	APITokenMade:     "An API token was made.",
+	APITokenRevoked:  "An API token was revoked.",
+	ApprovalAsked:    "An owner asked another for an approval.",
+	ApprovalGiven:    "A second owner approved what was asked for.",
+	ApprovalDenied:   "A second owner refused what was asked for, or it was withdrawn.",
+	ApprovalUsed:     "What was approved was done.",
+	OwnerMade:        "The first owner was made with the setup code.",
 
 	ImportApplied:    "Users were imported in bulk; data holds how many were added, changed and left out. Every user has an event beside it.",
 	ImportCodesTaken: "The enrolment codes of an import were fetched; they are not shown again.",

@@ -25,9 +25,18 @@ type Actor struct {
 	// Enrol is the id of the enrolment code that opened the session of somebody who
 	// has no second factor yet (E1): such a session enrols one, and does nothing else.
 	Enrol string
+	// Scopes are the rights that an API token was given, of those that its role has;
+	// nil means all of the role, and an empty list none.
+	Scopes []string
+	// Token says that a program asks, with an API token: it never approves, is never
+	// approved (E3) and does nothing for a person themself.
+	Token bool
 	// Approver is the second person whose fresh step-up the door has seen (E3); nil
 	// for none. The admin socket can not prove one.
 	Approver *Actor
+	// ApprovedFor is the id of the account for which Approver has said yes, and for no
+	// other.
+	ApprovedFor string
 }
 
 // Root is whoever may open the admin socket: root on the server, or the account
@@ -43,6 +52,8 @@ const (
 	helpDesk right = "helpdesk" // unlock, codes, machine lost, sign out everywhere
 	change   right = "change"   // users, groups, policies, machines, offline data
 	own      right = "own"      // settings of the server as a whole
+	events   right = "events"   // the event log alone, for whoever collects it
+	self     right = "self"     // one's own factors, machines and password
 )
 
 var lowest = map[right]string{
@@ -50,7 +61,13 @@ var lowest = map[right]string{
 	helpDesk: rest.RoleHelpDesk,
 	change:   rest.RoleAdministrator,
 	own:      rest.RoleOwner,
+	events:   rest.RoleAuditor,
+	self:     rest.RoleNone,
 }
+
+// Scopes are the words that an API token may be narrowed to, from the least up. Each
+// stands for its right alone, but reading holds the reading of events.
+var Scopes = []string{string(events), string(read), string(helpDesk), string(change), string(own)}
 
 // rank orders the roles; a word that is none has no rank.
 func rank(role string) int { return slices.Index(rest.Roles, role) }
@@ -59,10 +76,22 @@ func rank(role string) int { return slices.Index(rest.Roles, role) }
 // is refused.
 func (a Actor) may(r right) error {
 	need, ok := lowest[r]
-	if !ok || a.Name == "" || rank(a.Role) < rank(need) {
+	if !ok || a.Name == "" || rank(a.Role) < rank(need) || !a.scoped(r) {
 		return fault.New(fault.Forbidden, nil)
 	}
 	return nil
+}
+
+// scoped tells whether the actor's scopes hold the right. A program is nobody: it has
+// no factors of its own.
+func (a Actor) scoped(r right) bool {
+	switch {
+	case r == self:
+		return !a.Token && a.Scopes == nil
+	case a.Scopes == nil:
+		return !a.Token // a token without scopes is a mistake of the door
+	}
+	return slices.Contains(a.Scopes, string(r)) || r == events && slices.Contains(a.Scopes, string(read))
 }
 
 // over is E3: nobody may reset, bypass, recover, exempt, switch 2FA off or change
@@ -77,9 +106,11 @@ func (a Actor) over(name, userID, role string) error {
 	}
 	p := a.Approver
 	switch {
-	case p == nil:
+	case p == nil || a.Token:
 		return fault.Newf(fault.Forbidden, "%s is an owner like you: this needs a second owner's approval, which is given in the console. On the server itself the user can be removed and added anew.", name)
-	case p.Role != rest.RoleOwner || p.Name == a.Name || p.UserID != "" && (p.UserID == a.UserID || p.UserID == userID):
+	case a.ApprovedFor != userID:
+		return fault.Newf(fault.Forbidden, "What was approved is about somebody else than %s. Ask for an approval of this.", name)
+	case p.Role != rest.RoleOwner || p.Token || p.Name == a.Name || p.UserID == "" || p.UserID == a.UserID || p.UserID == userID || a.UserID == userID:
 		return fault.Newf(fault.Forbidden, "Requester, approver and %s must be three people, and the approver an owner.", name)
 	}
 	return nil
@@ -108,3 +139,7 @@ func (a Actor) approver() string {
 	}
 	return a.Approver.Name
 }
+
+// Over is E3 for doors that act beside the desk: it refuses whoever does not stand
+// over the account.
+func (a Actor) Over(name, userID, role string) error { return a.over(name, userID, role) }
