@@ -80,7 +80,12 @@ func (d *Desk) now() int64 { return clock.Micros(d.Clock.Now()) }
 // update runs one action as a transaction. What the database refuses because
 // somebody else was faster becomes a fault for people.
 func (d *Desk) update(ctx context.Context, fn func(ctx context.Context, tx *store.Tx) error) error {
-	err := d.Store.Update(ctx, fn)
+	err := d.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := Claim(ctx, tx); err != nil {
+			return err
+		}
+		return fn(ctx, tx)
+	})
 	var f *fault.Fault
 	switch {
 	case err == nil || errors.As(err, &f):

@@ -141,7 +141,7 @@ func eventOf(r db.Event) rest.Event {
 // ListEvents gives a page of events, the youngest first (V1).
 func (d *Desk) ListEvents(ctx context.Context, a Actor, in EventFilter, after string, limit int) (rest.Page[rest.Event], error) {
 	out := rest.Page[rest.Event]{Items: []rest.Event{}}
-	if err := a.may(read); err != nil {
+	if err := a.may(events); err != nil {
 		return out, err
 	}
 	from, err := resume("events", after, 2)
@@ -179,7 +179,7 @@ func (d *Desk) ListEvents(ctx context.Context, a Actor, in EventFilter, after st
 // ShowEvent gives one event.
 func (d *Desk) ShowEvent(ctx context.Context, a Actor, ref string) (rest.Event, error) {
 	var out rest.Event
-	if err := a.may(read); err != nil {
+	if err := a.may(events); err != nil {
 		return out, err
 	}
 	id, ok := cut(rest.EventPrefix, ref)
@@ -202,7 +202,7 @@ func (d *Desk) ShowEvent(ctx context.Context, a Actor, ref string) (rest.Event, 
 // each once. It returns when the context ends, when the store is closed, or with
 // the error of each. idle is called now and then while nothing happens.
 func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail int, each func(rest.Event) error, idle func() error) error {
-	if err := a.may(read); err != nil {
+	if err := a.may(events); err != nil {
 		return err
 	}
 	c, err := d.resolveFilter(ctx, in)
@@ -277,7 +277,7 @@ const followIdle = 15 * time.Second
 // kept elsewhere (V4).
 func (d *Desk) VerifyEvents(ctx context.Context, a Actor, in rest.Verify) (rest.Verified, error) {
 	out := rest.Verified{Chains: []rest.Chain{}}
-	if err := a.may(read); err != nil {
+	if err := a.may(events); err != nil {
 		return out, err
 	}
 	var v faults
