@@ -34,6 +34,18 @@ const (
 // Activations lists them.
 var Activations = []string{ActivateNow, ActivateFirst, ActivateAt}
 
+// The states by which users are chosen.
+const (
+	UserActive     = "active"     // may sign in
+	UserDisabled   = "disabled"   // may not
+	UserLocked     = "locked"     // locked out, or must wait
+	UserUnenrolled = "unenrolled" // has no authenticator that could be used
+	UserWaiting    = "waiting"    // becomes active later: at a time, or at the first sign-in
+)
+
+// UserStates lists them.
+var UserStates = []string{UserActive, UserDisabled, UserLocked, UserUnenrolled, UserWaiting}
+
 // User is an account.
 type User struct {
 	ID                string    `json:"id"`
@@ -42,6 +54,8 @@ type User struct {
 	Mail              string    `json:"mail,omitempty"`
 	Role              string    `json:"role" doc:"none, auditor, helpdesk, administrator or owner"`
 	MFA               string    `json:"mfa" doc:"inherit, on or off"`
+	MFAEffective      bool      `json:"mfa_effective" doc:"Whether 2FA is on for the user, after the groups' settings"`
+	MFAWhy            string    `json:"mfa_why" doc:"Who says so"`
 	Disabled          bool      `json:"disabled"`
 	Activation        string    `json:"activation" doc:"now, first-login or at"`
 	ActivateAt        time.Time `json:"activate_at,omitzero"`
@@ -61,6 +75,7 @@ type User struct {
 // Lock is a pause or lock-out of a user (S10).
 type Lock struct {
 	User         string    `json:"user"`
+	UserID       string    `json:"user_id"`
 	Machine      string    `json:"machine,omitempty" doc:"Absent: across machines"`
 	MachineID    string    `json:"machine_id,omitempty"`
 	Failures     int64     `json:"failures"`
@@ -130,6 +145,7 @@ type Group struct {
 	Name      string    `json:"name"`
 	MFA       string    `json:"mfa" doc:"inherit, on or off"`
 	Members   int64     `json:"members"`
+	Policies  []string  `json:"policies,omitempty" doc:"Names of the policies that belong to it; only where one group is shown"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 	Rev       int64     `json:"rev" doc:"The ETag"`

@@ -75,6 +75,13 @@ const (
 	MachineLost    = "lost"
 )
 
+// The links of a machine as the server sees them.
+const (
+	LinkUp    = "up"    // heard of within the last two minutes
+	LinkDown  = "down"  // not
+	LinkNever = "never" // it has joined and not come back
+)
+
 // Machine is an enrolled endpoint (P3).
 type Machine struct {
 	ID           string          `json:"id"`
@@ -97,6 +104,7 @@ type Machine struct {
 	VaultProblem string          `json:"vault_problem,omitempty" doc:"Reason code"`
 	Address      string          `json:"address,omitempty" doc:"Of its last connection"`
 	LastSeenAt   time.Time       `json:"last_seen_at,omitzero"`
+	Link         string          `json:"link" doc:"up, down or never: whether it is connected now"`
 	JoinedAt     time.Time       `json:"joined_at,omitzero"`
 	CertUntil    time.Time       `json:"certificate_until,omitzero"`
 	Vaults       int64           `json:"offline_users" doc:"For how many users it holds offline data"`
@@ -190,15 +198,23 @@ type Stuck struct {
 	MachineID string    `json:"machine_id"`
 	Reason    string    `json:"reason" doc:"Code of the deciding rule"`
 	Why       string    `json:"why" doc:"The deciding rule in words"`
+	Next      string    `json:"next_step" doc:"Who can mend it, and how"`
 	SeenAt    time.Time `json:"machine_seen_at,omitzero"`
 }
 
 // Pairs chooses (user, machine) pairs: those of a user, those of a machine, one
-// pair, or, with All, every one.
+// pair, several, or, with All, every one.
 type Pairs struct {
 	User    string `json:"user,omitempty"`
 	Machine string `json:"machine,omitempty"`
 	All     bool   `json:"all,omitempty"`
+	Pairs   []Pair `json:"pairs,omitempty" doc:"These, instead of user and machine"`
+}
+
+// Pair is a user on a machine.
+type Pair struct {
+	User    string `json:"user" doc:"Name or id"`
+	Machine string `json:"machine" doc:"Name, number or id"`
 }
 
 // Done counts what was done.

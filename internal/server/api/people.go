@@ -27,9 +27,13 @@ func (x *door) people() {
 	add(x, op("list-users", "GET", "/users", "List users", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		Paged
 		Prefix string `query:"prefix" maxLength:"128" doc:"Only names that begin so, whatever their case"`
+		Role   string `query:"role" maxLength:"32" doc:"Only of this role"`
+		State  string `query:"state" maxLength:"32" doc:"Only those that are active, disabled, locked, unenrolled or waiting"`
+		MFA    string `query:"mfa" maxLength:"32" doc:"Only with this setting of their own: inherit, on or off"`
+		Group  string `query:"group" maxLength:"512" doc:"Only members of this group: name or id"`
 	},
 	) (*plain[rest.Page[rest.User]], error) {
-		return reply(d.ListUsers(ctx, a, in.Prefix, in.After, in.Limit))
+		return reply(d.ListUsers(ctx, a, desk.UserFilter{Prefix: in.Prefix, Role: in.Role, State: in.State, MFA: in.MFA, Group: in.Group}, in.After, in.Limit))
 	})
 	add(x, op("add-user", "POST", "/users", "Add a user", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewUser }) (*tagged[rest.User], error) {
 		u, err := d.AddUser(ctx, a, in.Body)
@@ -88,8 +92,8 @@ func (x *door) people() {
 	) (*plain[rest.Code], error) {
 		return reply(d.IssueBypassCode(ctx, a, in.User, in.Body))
 	})
-	add(x, op("list-locks", "GET", "/locks", "Who is locked out or must wait", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Page[rest.Lock]], error) {
-		return reply(d.ListLocks(ctx, a))
+	add(x, op("list-locks", "GET", "/locks", "Who is locked out or must wait", 0), func(ctx context.Context, a desk.Actor, in *Paged) (*plain[rest.Page[rest.Lock]], error) {
+		return reply(d.ListLocks(ctx, a, in.After, in.Limit))
 	})
 
 	add(x, op("list-factors", "GET", "/users/{user}/factors", "List a user's factors", 0), func(ctx context.Context, a desk.Actor, in *UserPath) (*plain[rest.Page[rest.Factor]], error) {
@@ -154,9 +158,10 @@ func (x *door) people() {
 	add(x, op("list-members", "GET", "/groups/{group}/members", "List a group's members", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		GroupPath
 		Paged
+		Prefix string `query:"prefix" maxLength:"128" doc:"Only names that begin so, whatever their case"`
 	},
 	) (*plain[rest.Page[rest.User]], error) {
-		return reply(d.ListMembers(ctx, a, in.Group, in.After, in.Limit))
+		return reply(d.ListMembers(ctx, a, in.Group, in.Prefix, in.After, in.Limit))
 	})
 	type MemberPath struct {
 		GroupPath

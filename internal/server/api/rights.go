@@ -2,13 +2,11 @@ package api
 
 import (
 	"context"
-	"net/http"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"latchkey/internal/fault"
-	"latchkey/internal/rest"
 )
 
 // What an operation may need beside the desk's own rights.
@@ -61,6 +59,8 @@ var rights = map[string]string{
 	"remove-machine": "change",
 	"revoke-machine": "change",
 	"lose-machine":   "helpdesk",
+	"refuse-machine": "change",
+	"list-reseed":    "read",
 	"list-tokens":    "read",
 	"issue-token":    "change",
 	"withdraw-token": "change",
@@ -73,10 +73,10 @@ var rights = map[string]string{
 	"revoke-windows":    "helpdesk",
 	"revoke-window":     "helpdesk",
 
-	"list-events":   "read",
-	"show-event":    "read",
-	"verify-events": "read",
-	"follow-events": "read",
+	"list-events":   "events",
+	"show-event":    "events",
+	"verify-events": "events",
+	"follow-events": "events",
 
 	"explain":         "read",
 	"show-settings":   "read",
@@ -118,47 +118,4 @@ func (o operation) may(ctx context.Context) error {
 		return nil
 	}
 	return fault.New(fault.Forbidden, nil)
-}
-
-// gate is what every request goes through.
-func (x *door) gate(mux *http.ServeMux) http.Handler {
-	ops := x.operations()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, pattern := mux.Handler(r)
-		o, ok := ops[pattern]
-		switch {
-		case ok:
-		case strings.HasPrefix(pattern, descriptionPattern):
-			mux.ServeHTTP(w, r)
-			return
-		default:
-			x.nowhere(w, r, mux)
-			return
-		}
-		if err := o.may(r.Context()); err != nil && !x.trusting {
-			writeProblem(w, x.problem(r.Context(), err, false))
-			return
-		}
-		mux.ServeHTTP(w, r)
-	})
-}
-
-// nowhere answers where there is no operation.
-func (x *door) nowhere(w http.ResponseWriter, r *http.Request, mux *http.ServeMux) {
-	var allowed []string
-	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
-		other := *r
-		other.Method = m
-		if _, pattern := mux.Handler(&other); pattern != "" {
-			allowed = append(allowed, m)
-		}
-	}
-	if len(allowed) > 0 {
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		p := newProblem(fault.Newf(fault.BadRequest, "%s is not possible here; allowed is %s.", clip(r.Method), strings.Join(allowed, ", ")), false)
-		p.Status, p.Title = http.StatusMethodNotAllowed, http.StatusText(http.StatusMethodNotAllowed)
-		writeProblem(w, p)
-		return
-	}
-	writeProblem(w, x.problem(r.Context(), fault.Newf(fault.NotFound, "There is nothing at %s %s. The API is described at %s/openapi.json.", r.Method, clip(r.URL.Path), rest.Base), false))
 }

@@ -85,10 +85,20 @@ func (x *door) things() {
 
 	add(x, op("list-machines", "GET", "/machines", "List machines", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		Paged
-		Status string `query:"status" maxLength:"32" doc:"Only those that are pending, active, revoked or lost"`
+		Prefix   string `query:"prefix" maxLength:"128" doc:"Only names that begin so"`
+		Status   string `query:"status" maxLength:"32" doc:"Only those that are pending, active, revoked or lost"`
+		Mode     string `query:"mode" maxLength:"32" doc:"Only those that are normal, enforced or exempt"`
+		OS       string `query:"os" maxLength:"64" doc:"Only those whose operating system begins so, whatever the case"`
+		TPM      string `query:"tpm" maxLength:"32" doc:"Only those with tpm, software or none"`
+		Outdated bool   `query:"outdated" doc:"Only those whose agent is older than the settings ask for"`
+		Silent   string `query:"silent" maxLength:"32" doc:"Only those not heard of for so long: a duration such as 72h"`
+		Owner    string `query:"owner" maxLength:"512" doc:"Only this user's own: name or id"`
+		User     string `query:"user" maxLength:"512" doc:"Only those that this user owns, is assigned to, or has signed in on: name or id"`
 	},
 	) (*plain[rest.Page[rest.Machine]], error) {
-		return reply(d.ListMachines(ctx, a, in.Status, in.After, in.Limit))
+		return reply(d.ListMachines(ctx, a, desk.MachineFilter{
+			Prefix: in.Prefix, Status: in.Status, Mode: in.Mode, OS: in.OS, TPM: in.TPM, Outdated: in.Outdated, Silent: in.Silent, Owner: in.Owner, User: in.User,
+		}, in.After, in.Limit))
 	})
 	add(x, op("show-machine", "GET", "/machines/{machine}", "Show a machine", 0), func(ctx context.Context, a desk.Actor, in *MachinePath) (*tagged[rest.Machine], error) {
 		m, err := d.ShowMachine(ctx, a, in.Machine)
@@ -129,6 +139,13 @@ func (x *door) things() {
 	add(x, op("lose-machine", "POST", "/machines/{machine}/lost", "Report a machine lost", http.StatusOK), func(ctx context.Context, a desk.Actor, in *Dismissal) (*plain[rest.Lost], error) {
 		return reply(d.LoseMachine(ctx, a, in.Machine, in.Body))
 	})
+	add(x, op("refuse-machine", "POST", "/machines/{machine}/refuse", "Refuse a pending machine", http.StatusOK), func(ctx context.Context, a desk.Actor, in *Dismissal) (*tagged[rest.Machine], error) {
+		m, err := d.RefuseMachine(ctx, a, in.Machine, in.Body)
+		return withTag(m, err, machineRev)
+	})
+	add(x, op("list-reseed", "GET", "/machines/{machine}/reseed", "Which authenticators have data on a machine", 0), func(ctx context.Context, a desk.Actor, in *MachinePath) (*plain[rest.Page[rest.Reseed]], error) {
+		return reply(d.ListReseed(ctx, a, in.Machine))
+	})
 	add(x, op("list-tokens", "GET", "/machine-tokens", "List join tokens", 0), func(ctx context.Context, a desk.Actor, in *Paged) (*plain[rest.Page[rest.Token]], error) {
 		return reply(d.ListTokens(ctx, a, in.After, in.Limit))
 	})
@@ -145,9 +162,10 @@ func (x *door) things() {
 	add(x, op("list-offline", "GET", "/offline", "The offline enrolment report", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		Paged
 		PairQuery
+		Class string `query:"class" maxLength:"32" doc:"Only data kept with tpm or in software"`
 	},
 	) (*plain[rest.Page[rest.OfflineEntry]], error) {
-		return reply(d.ListOffline(ctx, a, in.User, in.Machine, in.After, in.Limit))
+		return reply(d.ListOffline(ctx, a, desk.OfflineFilter{User: in.User, Machine: in.Machine, Class: in.Class}, in.After, in.Limit))
 	})
 	add(x, op("list-stuck", "GET", "/offline/stuck", "Who could not sign in today if the server were out of reach", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		Paged

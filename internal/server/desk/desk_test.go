@@ -90,22 +90,28 @@ func actions(r *desktest.Rig) map[string]struct {
 	str := func(s string) *string { return &s }
 	one := func(v any, err error) error { return err }
 	return map[string]row{
-		"ListUsers":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListUsers(ctx, a, "", "", 0)) }},
-		"ListLocks":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListLocks(ctx, a)) }},
+		"ListUsers": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListUsers(ctx, a, desk.UserFilter{}, "", 0))
+		}},
+		"ListLocks":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListLocks(ctx, a, "", 0)) }},
 		"ShowUser":      {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowUser(ctx, a, "anna")) }},
 		"ListGroups":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListGroups(ctx, a, "", 0)) }},
 		"ShowGroup":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowGroup(ctx, a, "staff")) }},
-		"ListMembers":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMembers(ctx, a, "staff", "", 0)) }},
+		"ListMembers":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMembers(ctx, a, "staff", "", "", 0)) }},
 		"ListFactors":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListFactors(ctx, a, "anna")) }},
 		"ListPolicies":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListPolicies(ctx, a)) }},
 		"ShowPolicy":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowPolicy(ctx, a, "default")) }},
 		"PolicyHistory": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.PolicyHistory(ctx, a, "default", "", 0)) }},
-		"ListMachines":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMachines(ctx, a, "", "", 0)) }},
-		"ShowMachine":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowMachine(ctx, a, "laptop")) }},
-		"ListTokens":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListTokens(ctx, a, "", 0)) }},
-		"ListOffline":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListOffline(ctx, a, "", "", "", 0)) }},
-		"ListStuck":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListStuck(ctx, a, "", "", "", 0)) }},
-		"ListWindows":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListWindows(ctx, a, "", "", "", 0)) }},
+		"ListMachines": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListMachines(ctx, a, desk.MachineFilter{}, "", 0))
+		}},
+		"ShowMachine": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowMachine(ctx, a, "laptop")) }},
+		"ListTokens":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListTokens(ctx, a, "", 0)) }},
+		"ListOffline": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListOffline(ctx, a, desk.OfflineFilter{}, "", 0))
+		}},
+		"ListStuck":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListStuck(ctx, a, "", "", "", 0)) }},
+		"ListWindows": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListWindows(ctx, a, "", "", "", 0)) }},
 		"ListEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ListEvents(ctx, a, desk.EventFilter{}, "", 0))
 		}},
@@ -180,6 +186,10 @@ func actions(r *desktest.Rig) map[string]struct {
 		"RevokeMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
 			return one(d.RevokeMachine(ctx, a, "nowhere", rest.Why{}))
 		}},
+		"RefuseMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RefuseMachine(ctx, a, "nowhere", rest.Why{}))
+		}},
+		"ListReseed": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListReseed(ctx, a, "laptop")) }},
 		"RemoveMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveMachine(ctx, a, "laptop", 0) }},
 		"IssueToken":    {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.IssueToken(ctx, a, rest.NewToken{})) }},
 		"WithdrawToken": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.WithdrawToken(ctx, a, "tok_x") }},
@@ -293,17 +303,25 @@ func TestNobodyResetsAnEqual(t *testing.T) {
 		}
 		admin := desk.Actor{Name: "adam", UserID: "adam-id", Role: rest.RoleAdministrator}
 		owner := desk.Actor{Name: "otto", UserID: "otto-id", Role: rest.RoleOwner}
-		with := func(a desk.Actor, p desk.Actor) desk.Actor { a.Approver = &p; return a }
+		with := func(a desk.Actor, p desk.Actor, about string) desk.Actor {
+			a.Approver, a.ApprovedFor = &p, id(about)
+			return a
+		}
+		olga := desk.Actor{Name: "olga", UserID: "olga-id", Role: rest.RoleOwner}
 		victim := people[rest.RoleOwner]
 		for name, way := range ways {
 			for what, a := range map[string]desk.Actor{
 				"an administrator":                           admin,
-				"an administrator whom an owner approves":    with(admin, owner),
+				"an administrator whom an owner approves":    with(admin, owner, victim.ID),
 				"an owner alone":                             owner,
-				"an owner who approves himself":              with(owner, owner),
-				"an owner whom the subject approves":         with(owner, desk.Actor{Name: victim.Name, UserID: id(victim.ID), Role: rest.RoleOwner}),
-				"an owner whom an administrator approves":    with(owner, admin),
-				"an owner whom nobody with a name approves":  with(owner, desk.Actor{Name: "otto", Role: rest.RoleOwner}),
+				"an owner who approves himself":              with(owner, owner, victim.ID),
+				"an owner whom the subject approves":         with(owner, desk.Actor{Name: victim.Name, UserID: id(victim.ID), Role: rest.RoleOwner}, victim.ID),
+				"an owner whom an administrator approves":    with(owner, admin, victim.ID),
+				"an owner whom nobody with a name approves":  with(owner, desk.Actor{Name: "otto", Role: rest.RoleOwner}, victim.ID),
+				"an owner who was approved for another":      with(owner, olga, people[rest.RoleAdministrator].ID),
+				"an owner who is the subject":                with(desk.Actor{Name: victim.Name, UserID: id(victim.ID), Role: rest.RoleOwner}, olga, victim.ID),
+				"an owner's token with an approval":          with(desk.Actor{Name: "otto", UserID: "otto-id", Role: rest.RoleOwner, Token: true, Scopes: desk.Scopes}, olga, victim.ID),
+				"an owner whom a token approves":             with(owner, desk.Actor{Name: "olga", UserID: "olga-id", Role: rest.RoleOwner, Token: true}, victim.ID),
 				"a help desk that calls itself owner's peer": {Name: "hilda", Role: rest.RoleHelpDesk},
 			} {
 				if err := way(a, victim.Name); !fault.Is(err, fault.Forbidden) {
@@ -322,12 +340,13 @@ func TestNobodyResetsAnEqual(t *testing.T) {
 				t.Errorf("%s of a help desk by an administrator: %v", name, err)
 			}
 			third := addUser(t, r, "third-"+strings.ReplaceAll(name, " ", "-"), rest.RoleOwner)
-			if err := way(with(owner, desk.Actor{Name: "olga", UserID: "olga-id", Role: rest.RoleOwner}), third.Name); err != nil && !fault.Is(err, fault.NotFound) {
+			if err := way(with(owner, olga, third.ID), third.Name); err != nil && !fault.Is(err, fault.NotFound) {
 				t.Errorf("%s of an owner by an owner whom a third approves: %v", name, err)
 			}
 		}
 		// A code that two gave out names both.
-		code := ok(r.IssueBypassCode(ctx, with(owner, desk.Actor{Name: "olga", Role: rest.RoleOwner}), addUser(t, r, "zed", rest.RoleOwner).Name, rest.NewBypassCode{Reason: "r"}))(t)
+		zed := addUser(t, r, "zed", rest.RoleOwner)
+		code := ok(r.IssueBypassCode(ctx, with(owner, olga, zed.ID), zed.Name, rest.NewBypassCode{Reason: "r"}))(t)
 		e := ok(r.ListEvents(ctx, desk.Root(), desk.EventFilter{Types: []string{string(event.CodeIssued)}}, "", 1))(t).Items[0]
 		if !strings.Contains(string(e.Data), `"approved_by":"olga"`) || e.Actor != "otto" {
 			t.Errorf("the event of code %s: %s by %s", code.ID, e.Data, e.Actor)
@@ -612,7 +631,7 @@ func TestPagesFollowEachOther(t *testing.T) {
 		var got []string
 		after := ""
 		for pages := 0; ; pages++ {
-			p := ok(r.ListUsers(ctx, root, "", after, 3))(t)
+			p := ok(r.ListUsers(ctx, root, desk.UserFilter{}, after, 3))(t)
 			for _, u := range p.Items {
 				got = append(got, u.Name)
 			}
@@ -642,16 +661,16 @@ func TestPagesFollowEachOther(t *testing.T) {
 		if d := cmp.Diff(want, types); d != "" {
 			t.Error(d)
 		}
-		p := ok(r.ListUsers(ctx, root, "", "", 1))(t)
+		p := ok(r.ListUsers(ctx, root, desk.UserFilter{}, "", 1))(t)
 		_, err := r.ListGroups(ctx, root, p.Next, 0)
 		wantCode(t, err, fault.Invalid)
 		for _, bad := range []string{"x", "e30", "W10", p.Next + "A", strings.Repeat("A", 5000), "WyJ1c2VycyIsIlx1MDAwMCJd"} {
-			if _, err := r.ListUsers(ctx, root, "", bad, 1); !fault.Is(err, fault.Invalid) {
+			if _, err := r.ListUsers(ctx, root, desk.UserFilter{}, bad, 1); !fault.Is(err, fault.Invalid) {
 				t.Errorf("cursor %q: %v", bad, err)
 			}
 		}
 		// The limit is kept.
-		if n := len(ok(r.ListUsers(ctx, root, "", "", 100000))(t).Items); n != 7 {
+		if n := len(ok(r.ListUsers(ctx, root, desk.UserFilter{}, "", 100000))(t).Items); n != 7 {
 			t.Errorf("%d users", n)
 		}
 	})
@@ -812,7 +831,7 @@ func TestPasswordsAreJudged(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if n := len(ok(r.ListUsers(t.Context(), desk.Root(), "", "", 0))(t).Items); n != 0 {
+		if n := len(ok(r.ListUsers(t.Context(), desk.Root(), desk.UserFilter{}, "", 0))(t).Items); n != 0 {
 			t.Errorf("%d users were added", n)
 		}
 	})
@@ -826,7 +845,7 @@ func TestOfflineReportStates(t *testing.T) {
 		until := clock.Micros(c.Now().Add(60 * time.Hour))
 		states := func() map[string]string {
 			out := map[string]string{}
-			for _, e := range ok(r.ListOffline(ctx, root, "", "laptop", "", 0))(t).Items {
+			for _, e := range ok(r.ListOffline(ctx, root, desk.OfflineFilter{User: "", Machine: "laptop"}, "", 0))(t).Items {
 				out[e.User] = e.State
 			}
 			return out
@@ -841,7 +860,7 @@ func TestOfflineReportStates(t *testing.T) {
 		if d := cmp.Diff(want, states()); d != "" {
 			t.Error(d)
 		}
-		if e := ok(r.ListOffline(ctx, root, "fresh", "", "", 0))(t).Items[0]; e.DaysLeft != 2.5 || e.SigninsLeft != 5 {
+		if e := ok(r.ListOffline(ctx, root, desk.OfflineFilter{User: "fresh", Machine: ""}, "", 0))(t).Items[0]; e.DaysLeft != 2.5 || e.SigninsLeft != 5 {
 			t.Errorf("%+v", e)
 		}
 		c.Advance(61 * time.Hour)
@@ -852,7 +871,7 @@ func TestOfflineReportStates(t *testing.T) {
 		var got []string
 		after := ""
 		for {
-			p := ok(r.ListOffline(ctx, root, "", "", after, 1))(t)
+			p := ok(r.ListOffline(ctx, root, desk.OfflineFilter{}, after, 1))(t)
 			for _, e := range p.Items {
 				got = append(got, e.User)
 			}
@@ -956,7 +975,7 @@ func TestStuck(t *testing.T) {
 			if got := stuck("fine", "laptop")["fine on laptop"]; got != x.reason {
 				t.Errorf("%+v: stuck for %q", x, got)
 			}
-			row := ok(r.ListOffline(ctx, root, "fine", "laptop", "", 0))(t).Items[0]
+			row := ok(r.ListOffline(ctx, root, desk.OfflineFilter{User: "fine", Machine: "laptop"}, "", 0))(t).Items[0]
 			if row.State != x.state || row.TriesLeft != x.left {
 				t.Errorf("%+v: %+v", x, row)
 			}

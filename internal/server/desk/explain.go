@@ -107,20 +107,26 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 	return out, err
 }
 
+// stuckLook is how many (machine, user) pairs one look of ListStuck goes through, and
+// stuckLooks how many looks a page may take.
+const (
+	stuckLook  = 500
+	stuckLooks = 8
+)
+
 // ListStuck tells who could not sign in today on the machines that they know, if the
-// server were out of reach, and why (O16). A page is that of so many machines; it
-// may be empty and yet not the last.
+// server were out of reach, why, and what to do about it (O16). A page goes through
+// a bounded number of pairs; it may be empty and yet not the last.
 func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.Stuck], error) {
 	out := rest.Page[rest.Stuck]{Items: []rest.Stuck{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("stuck", after, 1)
+	from, err := resume("stuck", after, 2)
 	if err != nil {
 		return out, err
 	}
-	ask, show := page(limit)
-	now := d.Clock.Now()
+	_, show := page(limit)
 	err = d.Store.Read(ctx, func(q *store.Queries) error {
 		userID, machineID, err := pair(ctx, q, userRef, machineRef)
 		if err != nil {
@@ -131,45 +137,80 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 				return err
 			}
 		}
-		machines, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{After: from[0], Status: rest.MachineActive, OnlyID: machineID, N: ask})
-		if err != nil {
-			return err
-		}
-		if len(machines) > show {
-			machines = machines[:show]
-			out.Next = cursor("stuck", machines[show-1].Machine.ID)
-		}
-		for _, row := range machines {
-			m := row.Machine
-			users, err := q.ListUsersForMachine(ctx, m.ID)
+		w := db.PairFilter{UserID: userID, MachineID: machineID, AfterMachine: from[0], AfterUser: from[1], N: stuckLook}
+		for range stuckLooks {
+			pairs, err := q.KnownPairs(ctx, w)
 			if err != nil {
 				return err
 			}
-			for _, u := range users {
-				if userID != "" && u.ID != userID {
-					continue
-				}
-				r, f, _, err := facts.Gather(ctx, q, m, facts.Ask{Name: facts.Name{User: u.Name}, Scope: policy.Logon, At: now, Link: policy.LinkDown, Boot: m.Boot})
-				if err != nil {
-					return err
-				}
-				dec := policy.Decide(r, f)
+			more := len(pairs) == stuckLook
+			list, err := facts.Offline(ctx, q, pairs, d.Clock.Now())
+			if err != nil {
+				return err
+			}
+			for _, p := range list {
+				dec := policy.Decide(p.Request, p.Facts)
 				if dec.Outcome != policy.Deny {
 					continue
 				}
-				why := dec.Trace[len(dec.Trace)-1].Why
-				if dec.Reason == f.PolicyProblem || dec.Reason == f.VaultProblem {
-					why = event.Reasons[string(dec.Reason)]
+				if len(out.Items) >= show {
+					out.Next = cursor("stuck", w.AfterMachine, w.AfterUser)
+					return nil
 				}
-				out.Items = append(out.Items, rest.Stuck{
-					User: u.Name, UserID: rest.UserPrefix + u.ID, Machine: m.Name, MachineID: rest.MachinePrefix + m.ID,
-					Reason: string(dec.Reason), Why: why, SeenAt: rest.Time(m.LastSeenAt),
-				})
+				out.Items = append(out.Items, stuckOf(p, dec))
+				w.AfterMachine, w.AfterUser = p.Machine.ID, p.User.ID
 			}
+			if !more {
+				return nil
+			}
+			last := pairs[len(pairs)-1]
+			w.AfterMachine, w.AfterUser = last.MachineID, last.UserID
+			out.Next = cursor("stuck", w.AfterMachine, w.AfterUser)
 		}
 		return nil
 	})
 	return out, err
+}
+
+func stuckOf(p facts.Pair, dec policy.Decision) rest.Stuck {
+	why := dec.Trace[len(dec.Trace)-1].Why
+	if dec.Reason == p.Facts.PolicyProblem || dec.Reason == p.Facts.VaultProblem {
+		why = event.Reasons[string(dec.Reason)]
+	}
+	return rest.Stuck{
+		User: p.User.Name, UserID: rest.UserPrefix + p.User.ID, Machine: p.Machine.Name, MachineID: rest.MachinePrefix + p.Machine.ID,
+		Reason: string(dec.Reason), Why: why, Next: nextStep(dec.Reason, p), SeenAt: rest.Time(p.Machine.LastSeenAt),
+	}
+}
+
+// nextStep says who can mend it, and how.
+func nextStep(r policy.Reason, p facts.Pair) string {
+	user, machine := text.CleanN(p.User.Name, 128), text.CleanN(p.Machine.Name, 128)
+	online := user + " signs in once with a second factor on " + machine + " while the server can be reached."
+	switch r {
+	case policy.ReasonNoVault, policy.ReasonVaultDays, policy.ReasonVaultSignins, policy.ReasonVaultStale:
+		if len(p.Facts.User.Factors) == 0 {
+			return "Help " + user + " to enrol a second factor first. Then: " + online
+		}
+		return online
+	case policy.ReasonVaultTries, facts.ReasonChecks, policy.ReasonVaultRemote:
+		return "Lift the counters (the machine must be connected), or " + online
+	case policy.ReasonVaultFactor:
+		return "Help " + user + " to enrol a factor that the policy accepts offline. Then: " + online
+	case policy.ReasonVaultSoftware:
+		return "The machine has no TPM that could be used. Allow offline MFA without one in the policy, or give " + user + " another machine."
+	case policy.ReasonOfflineDeny:
+		return "The policy lets nobody in without the server. Change it, if that is not meant."
+	case policy.ReasonDisabled:
+		return "Enable the account, if " + user + " shall sign in."
+	case policy.ReasonLocked:
+		return "Unlock " + user + ", or wait until the lock-out ends."
+	case policy.ReasonNotAssigned:
+		return "Assign " + user + " to " + machine + ", if they shall sign in there."
+	case policy.ReasonNotYet:
+		return "The account becomes active later. Change its activation, if that is too late."
+	}
+	return "Look at " + machine + ": latchkey status there says what is wrong."
 }
 
 // nowhere is the reason of a row without a machine: no active one knows the user.
@@ -195,7 +236,8 @@ func stuckEverywhere(ctx context.Context, q *db.Queries, userID, machineID strin
 		}
 		why = u.Name + " has not signed in on " + m.Name + ", or it is not active, so it lets nobody of this name in without the server."
 	}
-	return append(none, rest.Stuck{User: u.Name, UserID: rest.UserPrefix + u.ID, Reason: nowhere, Why: why}), nil
+	return append(none, rest.Stuck{User: u.Name, UserID: rest.UserPrefix + u.ID, Reason: nowhere, Why: why,
+		Next: u.Name + " signs in once with a second factor on the machine while the server can be reached."}), nil
 }
 
 // offlineNotes brings the server's facts down to what the machine itself would know,

@@ -6,6 +6,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
@@ -20,7 +21,12 @@ func groupOf(g db.Group, members int64) rest.Group {
 
 func showGroup(ctx context.Context, q *db.Queries, g db.Group) (rest.Group, error) {
 	n, err := q.CountGroupMembers(ctx, g.ID)
-	return groupOf(g, n), err
+	if err != nil {
+		return rest.Group{}, err
+	}
+	out := groupOf(g, n)
+	out.Policies, err = q.PoliciesOfGroup(ctx, g.ID)
+	return out, err
 }
 
 // ListGroups gives a page of groups in order of their names.
@@ -68,38 +74,23 @@ func (d *Desk) ShowGroup(ctx context.Context, a Actor, ref string) (rest.Group, 
 	return out, err
 }
 
-// ListMembers gives a page of a group's members in order of their names.
-func (d *Desk) ListMembers(ctx context.Context, a Actor, ref, after string, limit int) (rest.Page[rest.User], error) {
+// ListMembers gives a page of a group's members in order of their names, of those
+// whose names begin with prefix whatever their case.
+func (d *Desk) ListMembers(ctx context.Context, a Actor, ref, prefix, after string, limit int) (rest.Page[rest.User], error) {
 	out := rest.Page[rest.User]{Items: []rest.User{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("members", after, 1)
-	if err != nil {
-		return out, err
+	if prefix != "" && !askable(prefix) {
+		return out, nil
 	}
-	ask, show := page(limit)
-	err = d.Store.Read(ctx, func(q *store.Queries) error {
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
 		g, err := group(ctx, q, ref)
 		if err != nil {
 			return err
 		}
-		rows, err := q.ListMembersOfGroup(ctx, db.ListMembersOfGroupParams{GroupID: g.ID, After: from[0], N: ask})
-		if err != nil {
-			return err
-		}
-		if len(rows) > show {
-			rows = rows[:show]
-			out.Next = cursor("members", rows[show-1].Name)
-		}
-		for _, u := range rows {
-			x, err := d.show(ctx, q, u)
-			if err != nil {
-				return err
-			}
-			out.Items = append(out.Items, x)
-		}
-		return nil
+		out, err = d.listUsers(ctx, q, "members", db.UserFilter{GroupID: g.ID, Fold: facts.Fold(prefix)}, after, limit)
+		return err
 	})
 	return out, err
 }
@@ -245,7 +236,7 @@ func (d *Desk) RemoveGroup(ctx context.Context, a Actor, ref string, rev int64) 
 				return err
 			}
 		}
-		policies, err := policiesOfGroup(ctx, tx.Queries, g.ID)
+		policies, err := tx.PoliciesOfGroup(ctx, g.ID)
 		if err != nil {
 			return err
 		}
@@ -262,26 +253,6 @@ func (d *Desk) RemoveGroup(ctx context.Context, a Actor, ref string, rev int64) 
 		}
 		return touch.All(ctx, tx)
 	})
-}
-
-// policiesOfGroup names the policies that belong to the group.
-func policiesOfGroup(ctx context.Context, q *db.Queries, groupID string) ([]string, error) {
-	pairs, err := q.ListPolicyGroups(ctx)
-	if err != nil {
-		return nil, err
-	}
-	out := []string{}
-	for _, p := range pairs {
-		if p.GroupID != groupID {
-			continue
-		}
-		row, err := q.GetPolicy(ctx, p.PolicyID)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, row.Name)
-	}
-	return out, nil
 }
 
 // AddMember puts a user into a group; count is 0 if it was there.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"latchkey/internal/buildinfo"
+	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
@@ -34,10 +35,11 @@ type Door interface {
 var (
 	machineStates = []string{rest.MachinePending, rest.MachineActive, rest.MachineRevoked, rest.MachineLost}
 	machineModes  = []string{string(policy.Normal), string(policy.Enforced), string(policy.Exempt)}
+	tpmClasses    = []string{"tpm", "software", "none"}
 	unknownUsers  = []string{facts.UnknownDeny, facts.UnknownSkip}
 )
 
-func machineOf(r db.ListMachinesForDeskRow, s settings.Settings) rest.Machine {
+func (d *Desk) machineOf(r db.MachineRow, s settings.Settings) rest.Machine {
 	m := r.Machine
 	out := rest.Machine{
 		ID: rest.MachinePrefix + m.ID, Number: m.Number, Name: m.Name, Status: m.Status, Mode: m.Mode, UnknownUsers: m.UnknownUsers,
@@ -45,6 +47,13 @@ func machineOf(r db.ListMachinesForDeskRow, s settings.Settings) rest.Machine {
 		TPM: m.TPMClass, KeyInTPM: m.KeyInTPM, TPMProblem: m.TPMProblem, VaultProblem: m.VaultProblem, Address: m.Address,
 		LastSeenAt: rest.Time(m.LastSeenAt), JoinedAt: rest.Time(m.JoinedAt), CertUntil: rest.Time(r.CertificateUntil), Vaults: r.Vaults,
 		Serial: m.Serial, Rev: m.Rev, Outdated: buildinfo.Older(m.AgentVersion, s.MinAgent),
+		Link: rest.LinkDown,
+	}
+	switch {
+	case m.LastSeenAt == 0:
+		out.Link = rest.LinkNever
+	case m.Status == rest.MachineActive && d.Clock.Now().Sub(out.LastSeenAt) < linkUp:
+		out.Link = rest.LinkUp
 	}
 	if json.Valid([]byte(m.TPMInfo)) && m.TPMInfo != "{}" {
 		out.TPMInfo = json.RawMessage(m.TPMInfo)
@@ -52,16 +61,40 @@ func machineOf(r db.ListMachinesForDeskRow, s settings.Settings) rest.Machine {
 	return out
 }
 
+// linkUp is how long after its last word a machine counts as connected: a poll hangs
+// for at most 55 seconds, and one may get lost.
+const linkUp = 2 * time.Minute
+
+// MachineFilter chooses machines; what is empty means any.
+type MachineFilter struct {
+	Prefix   string // of the name, exactly
+	Status   string
+	Mode     string
+	OS       string // it begins so, whatever the case
+	TPM      string // tpm, software or none
+	Outdated bool   // the agent is older than the settings ask for
+	Silent   string // duration: not heard of for so long
+	Owner    string // this user's own
+	User     string // this user's own, assigned to them, or they have signed in there
+}
+
 // ListMachines gives a page of machines in order of joining.
-func (d *Desk) ListMachines(ctx context.Context, a Actor, status, after string, limit int) (rest.Page[rest.Machine], error) {
+func (d *Desk) ListMachines(ctx context.Context, a Actor, f MachineFilter, after string, limit int) (rest.Page[rest.Machine], error) {
 	out := rest.Page[rest.Machine]{Items: []rest.Machine{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
 	var v faults
-	if status != "" {
-		v.word("status", status, machineStates)
+	if f.Status != "" {
+		v.word("status", f.Status, machineStates)
 	}
+	if f.Mode != "" {
+		v.word("mode", f.Mode, machineModes)
+	}
+	if f.TPM != "" {
+		v.word("tpm", f.TPM, tpmClasses)
+	}
+	silent := v.span("silent", f.Silent, 0, time.Minute, 10*365*24*time.Hour)
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -69,40 +102,80 @@ func (d *Desk) ListMachines(ctx context.Context, a Actor, status, after string, 
 	if err != nil {
 		return out, err
 	}
+	if f.Prefix != "" && !askable(f.Prefix) || f.OS != "" && !askable(f.OS) {
+		return out, nil
+	}
 	ask, show := page(limit)
+	w := db.MachineFilter{Name: f.Prefix, Status: f.Status, Mode: f.Mode, OS: f.OS, TPM: f.TPM, After: from[0], N: ask}
+	if silent > 0 {
+		w.SeenBefore = clock.Micros(d.Clock.Now().Add(-silent))
+	}
 	err = d.Store.Read(ctx, func(q *store.Queries) error {
-		rows, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{After: from[0], Status: status, N: ask})
-		if err != nil || len(rows) == 0 {
+		set, err := settings.Read(ctx, q)
+		if err != nil {
+			return err
+		}
+		if w.OwnerID, _, err = pair(ctx, q, f.Owner, ""); err != nil {
+			return err
+		}
+		if w.KnowsID, _, err = pair(ctx, q, f.User, ""); err != nil {
+			return err
+		}
+		if f.Outdated {
+			if w.Agents, err = outdated(ctx, q, set.MinAgent); err != nil {
+				return err
+			}
+		}
+		rows, err := q.FindMachines(ctx, w)
+		if err != nil {
 			return err
 		}
 		if len(rows) > show {
 			rows = rows[:show]
 			out.Next = cursor("machines", rows[show-1].Machine.ID)
 		}
-		pairs, err := q.ListUserNamesOfMachines(ctx, db.ListUserNamesOfMachinesParams{After: from[0], Last: rows[len(rows)-1].Machine.ID})
-		if err != nil {
-			return err
-		}
-		users := map[string][]string{}
-		for _, p := range pairs {
-			users[p.MachineID] = append(users[p.MachineID], p.Name)
-		}
-		set, err := settings.Read(ctx, q)
-		if err != nil {
-			return err
-		}
-		for _, r := range rows {
-			m := machineOf(r, set)
-			m.Users = append(m.Users, users[r.Machine.ID]...)
-			out.Items = append(out.Items, m)
-		}
-		return nil
+		out.Items, err = d.machinesOf(ctx, q, rows, set)
+		return err
 	})
 	return out, err
 }
 
-func showMachine(ctx context.Context, q *db.Queries, id string) (rest.Machine, error) {
-	rows, err := q.ListMachinesForDesk(ctx, db.ListMachinesForDeskParams{OnlyID: id, N: 1})
+// outdated are the versions in use that are older than the settings ask for.
+func outdated(ctx context.Context, q *db.Queries, least string) ([]string, error) {
+	out := []string{}
+	all, err := q.AgentVersions(ctx)
+	for _, v := range all {
+		if buildinfo.Older(v, least) {
+			out = append(out, v)
+		}
+	}
+	return out, err
+}
+
+// machinesOf is these machines as they are shown.
+func (d *Desk) machinesOf(ctx context.Context, q *db.Queries, rows []db.MachineRow, set settings.Settings) ([]rest.Machine, error) {
+	ids := make([]string, len(rows))
+	for i, r := range rows {
+		ids[i] = r.Machine.ID
+	}
+	pairs, err := q.UsersOfMachines(ctx, ids)
+	if err != nil {
+		return nil, err
+	}
+	users := map[string][]string{}
+	for _, p := range pairs {
+		users[p.MachineID] = append(users[p.MachineID], p.Name)
+	}
+	out := make([]rest.Machine, len(rows))
+	for i, r := range rows {
+		out[i] = d.machineOf(r, set)
+		out[i].Users = append(out[i].Users, users[r.Machine.ID]...)
+	}
+	return out, nil
+}
+
+func (d *Desk) showMachine(ctx context.Context, q *db.Queries, id string) (rest.Machine, error) {
+	rows, err := q.FindMachines(ctx, db.MachineFilter{OnlyID: id, N: 1})
 	if err != nil {
 		return rest.Machine{}, err
 	}
@@ -113,12 +186,11 @@ func showMachine(ctx context.Context, q *db.Queries, id string) (rest.Machine, e
 	if err != nil {
 		return rest.Machine{}, err
 	}
-	out := machineOf(rows[0], set)
-	users, err := q.ListMachineUsers(ctx, id)
-	for _, u := range users {
-		out.Users = append(out.Users, u.Name)
+	list, err := d.machinesOf(ctx, q, rows, set)
+	if err != nil {
+		return rest.Machine{}, err
 	}
-	return out, err
+	return list[0], nil
 }
 
 // ShowMachine gives one machine by name, number (#7) or id.
@@ -132,7 +204,7 @@ func (d *Desk) ShowMachine(ctx context.Context, a Actor, ref string) (rest.Machi
 		if err != nil {
 			return err
 		}
-		out, err = showMachine(ctx, q, m.ID)
+		out, err = d.showMachine(ctx, q, m.ID)
 		return err
 	})
 	return out, err
@@ -305,7 +377,7 @@ func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64
 				return err
 			}
 		}
-		out, err = showMachine(ctx, tx.Queries, m.ID)
+		out, err = d.showMachine(ctx, tx.Queries, m.ID)
 		return err
 	})
 	return out, err
@@ -368,6 +440,43 @@ func (d *Desk) LoseMachine(ctx context.Context, a Actor, ref string, in rest.Why
 	return d.dismiss(ctx, a, helpDesk, ref, rest.MachineLost, in)
 }
 
+// RefuseMachine refuses a pending machine (E4): it is told, and may join again with a
+// new token only.
+func (d *Desk) RefuseMachine(ctx context.Context, a Actor, ref string, in rest.Why) (rest.Machine, error) {
+	if err := a.may(change); err != nil {
+		return rest.Machine{}, err
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		m, err := machine(ctx, q, ref)
+		if err == nil && m.Status != rest.MachinePending {
+			err = fault.Newf(fault.Conflict, "%s is %s, not pending: there is nothing to refuse. A machine that is active is revoked.", m.Name, m.Status)
+		}
+		return err
+	})
+	if err != nil {
+		return rest.Machine{}, err
+	}
+	return d.RevokeMachine(ctx, a, ref, in)
+}
+
+// ListReseed names the authenticators with data on a machine, which want to be
+// replaced if it is lost (O14): what LoseMachine would say, or has said.
+func (d *Desk) ListReseed(ctx context.Context, a Actor, ref string) (rest.Page[rest.Reseed], error) {
+	out := rest.Page[rest.Reseed]{Items: []rest.Reseed{}}
+	if err := a.may(read); err != nil {
+		return out, err
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		m, err := machine(ctx, q, ref)
+		if err != nil {
+			return err
+		}
+		out.Items, err = reseed(ctx, q, m)
+		return err
+	})
+	return out, err
+}
+
 func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string, in rest.Why) (rest.Lost, error) {
 	out := rest.Lost{Reseed: []rest.Reseed{}}
 	if err := a.may(r); err != nil {
@@ -406,7 +515,7 @@ func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string
 		if err := note(tx, a, e, data); err != nil {
 			return err
 		}
-		out.Machine, err = showMachine(ctx, tx.Queries, m.ID)
+		out.Machine, err = d.showMachine(ctx, tx.Queries, m.ID)
 		return err
 	})
 	failpoint.Hit("desk.dismissed")

@@ -32,9 +32,16 @@ const (
 	offlineDisenrolling = "disenrolling"  // the machine wipes it at its next contact
 )
 
+// OfflineFilter chooses offline data; what is empty means any.
+type OfflineFilter struct {
+	User    string // name or id
+	Machine string // name, number or id
+	Class   string // tpm or software
+}
+
 // ListOffline is the offline enrolment report (O14, O16): whose data lies on which
 // machine, and how long it lasts.
-func (d *Desk) ListOffline(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.OfflineEntry], error) {
+func (d *Desk) ListOffline(ctx context.Context, a Actor, f OfflineFilter, after string, limit int) (rest.Page[rest.OfflineEntry], error) {
 	out := rest.Page[rest.OfflineEntry]{Items: []rest.OfflineEntry{}}
 	if err := a.may(read); err != nil {
 		return out, err
@@ -49,15 +56,22 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, userRef, machineRef, af
 			return out, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
 		}
 	}
+	if f.Class != "" {
+		var v faults
+		v.word("class", f.Class, []string{"tpm", "software"})
+		if err := v.err(); err != nil {
+			return out, err
+		}
+	}
 	ask, show := page(limit)
 	now := d.Clock.Now()
 	err = d.Store.Read(ctx, func(q *store.Queries) error {
-		userID, machineID, err := pair(ctx, q, userRef, machineRef)
+		userID, machineID, err := pair(ctx, q, f.User, f.Machine)
 		if err != nil {
 			return err
 		}
-		rows, err := q.ListVaultsForDesk(ctx, db.ListVaultsForDeskParams{
-			AfterUser: from[0], AfterMachine: from[1], AfterGeneration: generation, UserID: userID, MachineID: machineID, N: ask,
+		rows, err := q.FindVaults(ctx, db.VaultFilter{
+			AfterUser: from[0], AfterMachine: from[1], AfterGeneration: generation, UserID: userID, MachineID: machineID, Class: f.Class, N: ask,
 		})
 		if err != nil {
 			return err
@@ -67,23 +81,45 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, userRef, machineRef, af
 			last := rows[show-1].Vault
 			out.Next = cursor("offline", last.UserID, last.MachineID, strconv.FormatInt(last.Generation, 10))
 		}
-		policies := map[string]*policy.Policy{}
+		policies, err := policiesOf(ctx, q, rows, now)
+		if err != nil {
+			return err
+		}
 		for _, r := range rows {
-			p, ok := policies[r.Vault.UserID]
-			if !ok {
-				if p, err = facts.PolicyOf(ctx, q, r.Vault.UserID); err != nil {
-					return err
-				}
-				policies[r.Vault.UserID] = p
-			}
-			out.Items = append(out.Items, offlineOf(r, p, now))
+			out.Items = append(out.Items, offlineOf(r, policies[r.Vault.UserID], now))
 		}
 		return nil
 	})
 	return out, err
 }
 
-func offlineOf(r db.ListVaultsForDeskRow, p *policy.Policy, now time.Time) rest.OfflineEntry {
+// policiesOf is the policy that applies to each user of these rows.
+func policiesOf(ctx context.Context, q *db.Queries, rows []db.VaultRow, now time.Time) (map[string]*policy.Policy, error) {
+	var ids []string
+	for _, r := range rows {
+		ids = append(ids, r.Vault.UserID)
+	}
+	slices.Sort(ids)
+	users, err := q.UsersOf(ctx, slices.Compact(ids))
+	if err != nil {
+		return nil, err
+	}
+	known, err := facts.Users(ctx, q, users, now)
+	if err != nil {
+		return nil, err
+	}
+	ps, err := facts.Policies(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]*policy.Policy{}
+	for id, u := range known {
+		out[id], _ = policy.Choose(u, ps)
+	}
+	return out, nil
+}
+
+func offlineOf(r db.VaultRow, p *policy.Policy, now time.Time) rest.OfflineEntry {
 	v := r.Vault
 	left := facts.LeftOf(v, p)
 	until := rest.Time(v.ExpiresAt)
@@ -124,17 +160,16 @@ func (d *Desk) Disenrol(ctx context.Context, a Actor, in rest.Pairs) (rest.Done,
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
-		if err != nil {
-			return err
-		}
-		rows, err := tx.WantDisenrol(ctx, db.WantDisenrolParams{At: d.now(), UserID: userID, MachineID: machineID})
-		if err != nil {
-			return err
-		}
 		var vs []vault
-		for _, r := range rows {
-			vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+		err := eachPair(ctx, tx.Queries, in, func(userID, machineID string) error {
+			rows, err := tx.WantDisenrol(ctx, db.WantDisenrolParams{At: d.now(), UserID: userID, MachineID: machineID})
+			for _, r := range rows {
+				vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
 		out, err = d.tellVaults(ctx, tx, a, event.VaultDisenroled, vs)
 		return err
@@ -153,26 +188,25 @@ func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, err
 		return out, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
-		if err != nil {
-			return err
-		}
-		if userID != "" {
-			u, err := tx.GetUser(ctx, userID)
-			if err != nil {
-				return err
-			}
-			if err := a.over(u.Name, u.ID, u.Role); err != nil {
-				return err
-			}
-		}
-		rows, err := tx.WantLifts(ctx, db.WantLiftsParams{At: d.now(), UserID: userID, MachineID: machineID})
-		if err != nil {
-			return err
-		}
 		var vs []vault
-		for _, r := range rows {
-			vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+		err := eachPair(ctx, tx.Queries, in, func(userID, machineID string) error {
+			if userID != "" {
+				u, err := tx.GetUser(ctx, userID)
+				if err != nil {
+					return err
+				}
+				if err := a.over(u.Name, u.ID, u.Role); err != nil {
+					return err
+				}
+			}
+			rows, err := tx.WantLifts(ctx, db.WantLiftsParams{At: d.now(), UserID: userID, MachineID: machineID})
+			for _, r := range rows {
+				vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
 		out, err = d.tellVaults(ctx, tx, a, event.VaultLiftWanted, vs)
 		return err
@@ -192,21 +226,30 @@ func (d *Desk) tellVaults(ctx context.Context, tx *store.Tx, a Actor, t event.Ty
 		return cmp.Or(strings.Compare(x.user, y.user), strings.Compare(x.machine, y.machine))
 	})
 	vs = slices.CompactFunc(vs, func(x, y vault) bool { return x.user == y.user && x.machine == y.machine })
-	var machines []string
+	var userIDs, machines []string
 	for _, v := range vs {
-		u, err := tx.GetUser(ctx, v.user)
-		if err != nil {
-			return out, err
-		}
-		m, err := tx.GetMachine(ctx, v.machine)
-		if err != nil {
-			return out, err
-		}
-		e := event.Event{Type: t, Subject: u.Name, UserID: u.ID, MachineID: m.ID, Machine: m.Name}
+		userIDs, machines = append(userIDs, v.user), append(machines, v.machine)
+	}
+	names := map[string]string{}
+	users, err := tx.UsersOf(ctx, userIDs)
+	if err != nil {
+		return out, err
+	}
+	for _, u := range users {
+		names[u.ID] = u.Name
+	}
+	list, err := tx.MachinesOf(ctx, machines)
+	if err != nil {
+		return out, err
+	}
+	for _, m := range list {
+		names[m.ID] = m.Name
+	}
+	for _, v := range vs {
+		e := event.Event{Type: t, Subject: names[v.user], UserID: v.user, MachineID: v.machine, Machine: names[v.machine]}
 		if err := note(tx, a, e, nil); err != nil {
 			return out, err
 		}
-		machines = append(machines, m.ID)
 	}
 	slices.Sort(machines)
 	machines = slices.Compact(machines)

@@ -9,6 +9,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
@@ -16,58 +17,122 @@ import (
 	"latchkey/internal/server/touch"
 )
 
-// ListUsers gives a page of users in order of their names, of those whose names
-// begin with prefix whatever their case.
-func (d *Desk) ListUsers(ctx context.Context, a Actor, prefix, after string, limit int) (rest.Page[rest.User], error) {
+// UserFilter chooses users; what is empty means any.
+type UserFilter struct {
+	Prefix string // of the name, whatever its case
+	Role   string
+	MFA    string // their own setting
+	State  string // one of rest.UserStates
+	Group  string // name or id
+}
+
+// manyMembers is from how many members on a group is gone through user by user.
+const manyMembers = 2000
+
+// ListUsers gives a page of users in order of their names, whatever the case.
+func (d *Desk) ListUsers(ctx context.Context, a Actor, f UserFilter, after string, limit int) (rest.Page[rest.User], error) {
 	out := rest.Page[rest.User]{Items: []rest.User{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("users", after, 1)
+	var v faults
+	if f.Role != "" {
+		v.word("role", f.Role, rest.Roles)
+	}
+	if f.MFA != "" {
+		v.word("mfa", f.MFA, rest.MFASettings)
+	}
+	if f.State != "" {
+		v.word("state", f.State, rest.UserStates)
+	}
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	if f.Prefix != "" && !askable(f.Prefix) {
+		return out, nil
+	}
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		groupID := ""
+		if f.Group != "" {
+			g, err := group(ctx, q, f.Group)
+			if err != nil {
+				return err
+			}
+			groupID = g.ID
+		}
+		var err error
+		out, err = d.listUsers(ctx, q, "users", db.UserFilter{Fold: facts.Fold(f.Prefix), Role: f.Role, MFA: f.MFA, State: f.State, GroupID: groupID}, after, limit)
+		return err
+	})
+	return out, err
+}
+
+// listUsers is a page of users with what lists show of them. However long it is, it
+// costs the same number of queries.
+func (d *Desk) listUsers(ctx context.Context, q *db.Queries, kind string, f db.UserFilter, after string, limit int) (rest.Page[rest.User], error) {
+	out := rest.Page[rest.User]{Items: []rest.User{}}
+	from, err := resume(kind, after, 1)
 	if err != nil {
 		return out, err
 	}
-	if prefix != "" && !askable(prefix) {
-		return out, nil
-	}
 	ask, show := page(limit)
-	now := d.now()
-	err = d.Store.Read(ctx, func(q *store.Queries) error {
-		rows, err := q.ListUsersForDesk(ctx, db.ListUsersForDeskParams{At: now, After: from[0], Prefix: facts.Fold(prefix), N: ask})
-		if err != nil || len(rows) == 0 {
-			return err
-		}
-		if len(rows) > show {
-			rows = rows[:show]
-			out.Next = cursor("users", rows[show-1].User.Name)
-		}
-		pairs, err := q.ListGroupNamesOfUsers(ctx, db.ListGroupNamesOfUsersParams{After: from[0], Last: rows[len(rows)-1].User.Name})
+	f.At, f.N, f.AfterName, f.AfterFold = d.now(), ask, from[0], facts.Fold(from[0])
+	if f.GroupID != "" {
+		n, err := q.SomeMembers(ctx, f.GroupID, manyMembers)
 		if err != nil {
-			return err
+			return out, err
 		}
-		groups := map[string][]string{}
-		for _, p := range pairs {
-			groups[p.UserID] = append(groups[p.UserID], p.Name)
-		}
-		for _, r := range rows {
-			u := userOf(r.User)
-			u.Groups = append(u.Groups, groups[r.User.ID]...)
-			for kind, n := range map[string]int64{"totp": r.Totps, "backup": r.Backups, "bypass": r.Bypasses} {
-				if n > 0 {
-					u.Factors = append(u.Factors, kind)
-				}
-			}
-			slices.Sort(u.Factors)
-			if r.Locks > 0 {
-				if u.Locks, err = locks(ctx, q, now, r.User.ID, rest.MaxPage); err != nil {
-					return err
-				}
-			}
-			out.Items = append(out.Items, u)
-		}
-		return nil
-	})
+		f.Members = n >= manyMembers
+	}
+	rows, err := q.FindUsers(ctx, f)
+	if err != nil {
+		return out, err
+	}
+	if len(rows) > show {
+		rows = rows[:show]
+		out.Next = cursor(kind, rows[show-1].Name)
+	}
+	out.Items, err = d.showMany(ctx, q, rows)
 	return out, err
+}
+
+// showMany is these users as they are shown, in their order.
+func (d *Desk) showMany(ctx context.Context, q *db.Queries, rows []db.User) ([]rest.User, error) {
+	out := make([]rest.User, len(rows))
+	at := map[string]*rest.User{}
+	ids := make([]string, len(rows))
+	for i, r := range rows {
+		out[i], ids[i] = userOf(r), r.ID
+		at[r.ID] = &out[i]
+	}
+	known, err := facts.Users(ctx, q, rows, d.Clock.Now())
+	if err != nil {
+		return nil, err
+	}
+	for id, u := range at {
+		u.MFAEffective, u.MFAWhy = policy.TwoFactor(*known[id])
+		for _, g := range known[id].Groups {
+			u.Groups = append(u.Groups, g.Name)
+		}
+	}
+	factors, err := q.FactorsOfUsers(ctx, ids, d.now())
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range factors {
+		if u := at[f.UserID]; f.Confirmed && !slices.Contains(u.Factors, f.Kind) {
+			u.Factors = append(u.Factors, f.Kind)
+		}
+	}
+	locks, err := q.LocksOfUsers(ctx, ids, d.now())
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range locks {
+		u := at[l.Attempt.UserID]
+		u.Locks = append(u.Locks, lockOf(l.Attempt, u.Name, l.Machine, d.now()))
+	}
+	return out, nil
 }
 
 // userOf is the part of a user that stands in its row.
@@ -80,62 +145,55 @@ func userOf(u db.User) rest.User {
 	}
 }
 
-// show is a whole user.
+// show is one user.
 func (d *Desk) show(ctx context.Context, q *db.Queries, u db.User) (rest.User, error) {
-	out := userOf(u)
-	groups, err := q.ListGroupsOfUser(ctx, u.ID)
+	many, err := d.showMany(ctx, q, []db.User{u})
 	if err != nil {
-		return out, err
+		return rest.User{}, err
 	}
-	for _, g := range groups {
-		out.Groups = append(out.Groups, g.Name)
-	}
-	factors, err := d.factors(ctx, q, u)
-	if err != nil {
-		return out, err
-	}
-	for _, f := range factors {
-		if f.State == factorUsable && f.Kind != kindEnrol && !slices.Contains(out.Factors, f.Kind) {
-			out.Factors = append(out.Factors, f.Kind)
-		}
-	}
-	slices.Sort(out.Factors)
-	out.Locks, err = locks(ctx, q, d.now(), u.ID, rest.MaxPage)
-	return out, err
+	return many[0], nil
 }
 
-func locks(ctx context.Context, q *db.Queries, now int64, userID string, n int) ([]rest.Lock, error) {
-	rows, err := q.ListLocks(ctx, db.ListLocksParams{At: now, UserID: userID, N: int64(n)})
-	if err != nil {
-		return nil, err
+func lockOf(a db.Attempt, user, machine string, now int64) rest.Lock {
+	l := rest.Lock{User: user, UserID: rest.UserPrefix + a.UserID, Machine: machine, Failures: a.Failures}
+	if a.MachineID != "" {
+		l.MachineID = rest.MachinePrefix + a.MachineID
 	}
-	var out []rest.Lock
-	for _, r := range rows {
-		l := rest.Lock{User: r.UserName, Machine: r.MachineName, Failures: r.Attempt.Failures}
-		if r.Attempt.MachineID != "" {
-			l.MachineID = rest.MachinePrefix + r.Attempt.MachineID
-		}
-		if r.Attempt.BlockedUntil > now {
-			l.BlockedUntil = rest.Time(r.Attempt.BlockedUntil)
-		}
-		if r.Attempt.LockedUntil > now {
-			l.LockedUntil = rest.Time(r.Attempt.LockedUntil)
-		}
-		out = append(out, l)
+	if a.BlockedUntil > now {
+		l.BlockedUntil = rest.Time(a.BlockedUntil)
 	}
-	return out, nil
+	if a.LockedUntil > now {
+		l.LockedUntil = rest.Time(a.LockedUntil)
+	}
+	return l
 }
 
-// ListLocks gives everybody who is locked out or must wait now (S10).
-func (d *Desk) ListLocks(ctx context.Context, a Actor) (rest.Page[rest.Lock], error) {
+// ListLocks gives a page of everybody who is locked out or must wait now, in order of
+// names (S10).
+func (d *Desk) ListLocks(ctx context.Context, a Actor, after string, limit int) (rest.Page[rest.Lock], error) {
 	out := rest.Page[rest.Lock]{Items: []rest.Lock{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	err := d.Store.Read(ctx, func(q *store.Queries) error {
-		l, err := locks(ctx, q, d.now(), "", rest.MaxPage)
-		out.Items = append(out.Items, l...)
-		return err
+	from, err := resume("locks", after, 2)
+	if err != nil {
+		return out, err
+	}
+	ask, show := page(limit)
+	now := d.now()
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		rows, err := q.FindLocks(ctx, db.LockFilter{At: now, AfterName: from[0], AfterMachine: from[1], N: ask})
+		if err != nil {
+			return err
+		}
+		if len(rows) > show {
+			rows = rows[:show]
+			out.Next = cursor("locks", rows[show-1].User, rows[show-1].Attempt.MachineID)
+		}
+		for _, r := range rows {
+			out.Items = append(out.Items, lockOf(r.Attempt, r.User, r.Machine, now))
+		}
+		return nil
 	})
 	return out, err
 }
@@ -475,7 +533,7 @@ func (d *Desk) Unlock(ctx context.Context, a Actor, ref string) (rest.Done, erro
 		if err != nil {
 			return err
 		}
-		was, err := locks(ctx, tx.Queries, d.now(), u.ID, rest.MaxPage)
+		was, err := tx.LocksOfUsers(ctx, []string{u.ID}, d.now())
 		if err != nil {
 			return err
 		}

@@ -77,12 +77,39 @@ func pair(ctx context.Context, q *db.Queries, userRef, machineRef string) (userI
 func chosen(in rest.Pairs) error {
 	var v faults
 	switch {
-	case in.All && (in.User != "" || in.Machine != ""):
-		v.add("all", "it stands beside a user or machine; allowed is one or the other")
-	case !in.All && in.User == "" && in.Machine == "":
-		v.add("user", "nobody is named; allowed are a user, a machine, both, or all")
+	case in.All && (in.User != "" || in.Machine != "" || len(in.Pairs) > 0):
+		v.add("all", "it stands beside a user, machine or pairs; allowed is one or the other")
+	case len(in.Pairs) > 0 && (in.User != "" || in.Machine != ""):
+		v.add("pairs", "they stand beside a user or machine; allowed is one or the other")
+	case !in.All && in.User == "" && in.Machine == "" && len(in.Pairs) == 0:
+		v.add("user", "nobody is named; allowed are a user, a machine, both, pairs, or all")
+	}
+	if v.count("pairs", len(in.Pairs)) {
+		for i, p := range in.Pairs {
+			if p.User == "" || p.Machine == "" {
+				v.add(fmt.Sprintf("pairs[%d]", i), "it lacks the user or the machine; both are needed")
+			}
+		}
 	}
 	return v.err()
+}
+
+// eachPair resolves what was chosen and calls fn for each user and machine; an empty
+// id is any.
+func eachPair(ctx context.Context, q *db.Queries, in rest.Pairs, fn func(userID, machineID string) error) error {
+	if len(in.Pairs) == 0 {
+		in.Pairs = []rest.Pair{{User: in.User, Machine: in.Machine}}
+	}
+	for _, p := range in.Pairs {
+		userID, machineID, err := pair(ctx, q, p.User, p.Machine)
+		if err != nil {
+			return err
+		}
+		if err := fn(userID, machineID); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // RevokeWindows ends windows at once: "sign out everywhere" (W7).
@@ -100,11 +127,12 @@ func (d *Desk) RevokeWindows(ctx context.Context, a Actor, in rest.Pairs) (rest.
 		}
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		userID, machineID, err := pair(ctx, tx.Queries, in.User, in.Machine)
-		if err != nil {
+		var ended []db.EndWindowsRow
+		err := eachPair(ctx, tx.Queries, in, func(userID, machineID string) error {
+			rows, err := d.endWindows(ctx, tx, a, userID, machineID, "revoked")
+			ended = append(ended, rows...)
 			return err
-		}
-		ended, err := d.endWindows(ctx, tx, a, userID, machineID, "revoked")
+		})
 		out = rest.Done{Count: len(ended), Machines: ids(rest.MachinePrefix, machinesOf(ended))}
 		return err
 	})

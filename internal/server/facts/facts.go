@@ -412,10 +412,17 @@ func Vault(ctx context.Context, q *db.Queries, u policy.User, ps []policy.Policy
 		return nil, "", nil
 	case err != nil:
 		return nil, "", fmt.Errorf("offline data: %w", err)
+	}
+	f, problem := vaultOf(v, u, ps)
+	return f, problem, nil
+}
+
+func vaultOf(v db.Vault, u policy.User, ps []policy.Policy) (*policy.Vault, policy.Reason) {
+	switch {
 	case v.DisenrolWanted:
-		return nil, "", nil
+		return nil, ""
 	case v.Shut == ReasonChecks:
-		return nil, ReasonChecks, nil
+		return nil, ReasonChecks
 	}
 	l := LeftOf(v, nil)
 	if p, _ := policy.Choose(&u, ps); p != nil {
@@ -425,7 +432,7 @@ func Vault(ctx context.Context, q *db.Queries, u policy.User, ps []policy.Policy
 		Class: v.Class, Factors: slices.DeleteFunc(slices.Clone(u.Factors), func(f policy.Factor) bool { return f == policy.Bypass }),
 		Until: clock.FromMicros(v.ExpiresAt), SigninsLeft: l.Signins, TriesLeft: l.Tries, RemoteTries: l.Remote,
 		Stale: v.PasswordGeneration != u.Generation,
-	}, "", nil
+	}, ""
 }
 
 // Left is what is left of offline data, as far as its machine has told.
