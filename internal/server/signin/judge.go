@@ -16,6 +16,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
@@ -85,11 +86,11 @@ func (x *turn) prepare(ctx context.Context) error {
 			return x.settle(ctx)
 		}
 		var err error
-		x.counted, x.block, err = count(ctx, x.tx, x.talk.UserID, x.m.ID, x.talk.Policy, x.now)
+		x.counted, x.block, err = attempts.Count(ctx, x.tx, x.talk.UserID, x.m.ID, x.talk.Policy, x.now)
 		if err != nil {
 			return err
 		}
-		if x.block.on() {
+		if x.block.On() {
 			return x.settle(ctx)
 		}
 		return nil // judged behind the commit of the count
@@ -134,10 +135,10 @@ func (x *turn) preparePassword(ctx context.Context, u *db.User, password secret.
 		if err != nil {
 			return err
 		}
-		if x.counted, x.block, err = count(ctx, x.tx, u.ID, x.m.ID, p, x.now); err != nil {
+		if x.counted, x.block, err = attempts.Count(ctx, x.tx, u.ID, x.m.ID, p, x.now); err != nil {
 			return err
 		}
-		if x.block.on() {
+		if x.block.On() {
 			judged = nil
 		}
 	}
@@ -357,7 +358,7 @@ func (x *turn) onFirst(ctx context.Context, u *db.User) error {
 	has := u != nil && x.directory(u).Has(*u)
 	switch v := x.verdict.password; {
 	case v == directory.Unavailable:
-		if err := x.counted.takeBack(ctx, x.tx); err != nil {
+		if err := x.counted.TakeBack(ctx, x.tx); err != nil {
 			return err
 		}
 		x.remember(u)
@@ -367,13 +368,13 @@ func (x *turn) onFirst(ctx context.Context, u *db.User) error {
 		return x.decide(ctx, policy.FirstMachine, policy.FirstAccepted)
 	case second && !has && o.First == policy.FirstSSHKey && o.Scope == policy.Remote:
 		return x.decide(ctx, policy.FirstSSHKey, policy.FirstAccepted)
-	case !has || x.block.on():
+	case !has || x.block.On():
 		// What the machine has accepted may be told to wait; anybody else is told
 		// nothing.
 		x.tellWait = second && has && o.First == policy.FirstMachine
 		return x.decide(ctx, policy.FirstNone, policy.FirstPending)
 	case v.Proved():
-		if err := x.counted.takeBack(ctx, x.tx); err != nil {
+		if err := x.counted.TakeBack(ctx, x.tx); err != nil {
 			return err
 		}
 		x.talk.Judged = true
@@ -425,7 +426,7 @@ func (x *turn) decide(ctx context.Context, first policy.First, result policy.Fir
 	}
 	if d.Outcome == policy.AskFirst {
 		// It was given and could not be judged: that is a rejection, or a pause.
-		if !x.block.on() {
+		if !x.block.On() {
 			if f, d, err = x.consult(ctx, first, policy.FirstRejected); err != nil {
 				return err
 			}
@@ -484,7 +485,7 @@ func (x *turn) waiting(d policy.Decision) policy.Decision {
 	d.Outcome, d.Reason = policy.Deny, reasonBackOff
 	d.Trace = append(slices.Clone(d.Trace), policy.Step{
 		Rule: "S10 pause after failures", Verdict: policy.Applied,
-		Why: fmt.Sprintf("nothing is judged before %s", x.block.until.UTC().Format(time.RFC3339)),
+		Why: fmt.Sprintf("nothing is judged before %s", x.block.Until.UTC().Format(time.RFC3339)),
 	})
 	return d
 }
@@ -492,7 +493,7 @@ func (x *turn) waiting(d policy.Decision) policy.Decision {
 // deny tells the truth behind an accepted first factor, and the one text before it.
 func (x *turn) deny(ctx context.Context, reason policy.Reason, f policy.Facts) error {
 	switch {
-	case !x.talk.Accepted && x.tellWait && x.block.on():
+	case !x.talk.Accepted && x.tellWait && x.block.On():
 		return x.wait(ctx, x.block)
 	case !x.talk.Accepted:
 		return x.end(ctx, denied{}, string(reason), text.DeniedFirst)
@@ -540,21 +541,21 @@ func (x *turn) changeDue() bool {
 
 // askFactorUnlessBlocked refuses who must wait before anything is asked.
 func (x *turn) askFactorUnlessBlocked(ctx context.Context) error {
-	b, err := blocked(ctx, x.tx, x.talk.UserID, x.m.ID, x.now)
+	b, err := attempts.Blocked(ctx, x.tx, x.talk.UserID, x.m.ID, x.now)
 	if err != nil {
 		return err
 	}
-	if b.on() {
+	if b.On() {
 		return x.wait(ctx, b)
 	}
 	return x.askFactor(ctx)
 }
 
-func (x *turn) wait(ctx context.Context, b block) error {
-	if b.locked {
-		return x.end(ctx, denied{}, string(policy.ReasonLocked), text.Locked(b.until.Sub(x.now)))
+func (x *turn) wait(ctx context.Context, b attempts.Block) error {
+	if b.Locked {
+		return x.end(ctx, denied{}, string(policy.ReasonLocked), text.Locked(b.Until.Sub(x.now)))
 	}
-	return x.end(ctx, denied{}, reasonBackOff, text.Wait(b.until.Sub(x.now)))
+	return x.end(ctx, denied{}, reasonBackOff, text.Wait(b.Until.Sub(x.now)))
 }
 
 // askFactor asks for the next factor: a menu where there is a choice.
@@ -624,7 +625,7 @@ func (x *turn) onChoice(ctx context.Context, st awaitChoice) error {
 }
 
 func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
-	if x.block.on() {
+	if x.block.On() {
 		return x.wait(ctx, x.block)
 	}
 	if x.blank() {
@@ -663,7 +664,7 @@ func (x *turn) try(u db.User) factor.Try {
 
 // accepted notes a factor that was given.
 func (x *turn) accepted(ctx context.Context, kind policy.Factor, v factor.Verdict) error {
-	if err := x.counted.takeBack(ctx, x.tx); err != nil {
+	if err := x.counted.TakeBack(ctx, x.tx); err != nil {
 		return err
 	}
 	t := x.talk
@@ -687,13 +688,13 @@ func (x *turn) rejected(ctx context.Context, kind policy.Factor, v factor.Verdic
 	if err := x.lockedNow(ctx); err != nil {
 		return err
 	}
-	b, err := blocked(ctx, x.tx, x.talk.UserID, x.m.ID, x.now)
+	b, err := attempts.Blocked(ctx, x.tx, x.talk.UserID, x.m.ID, x.now)
 	if err != nil {
 		return err
 	}
 	x.talk.Wrong++
 	switch {
-	case b.on():
+	case b.On():
 		x.say(wire.MessageWarn, v.Text)
 		return x.wait(ctx, b)
 	case x.talk.Wrong >= maxWrong:
@@ -713,7 +714,7 @@ func idOf(v factor.Verdict) map[string]any {
 
 // lockedNow notes, once, that this failure has locked the pair.
 func (x *turn) lockedNow(ctx context.Context) error {
-	until := x.counted.lockedOut()
+	until := x.counted.LockedOut()
 	if until.IsZero() {
 		return nil
 	}
@@ -742,11 +743,11 @@ func (x *turn) askEnrolment(ctx context.Context, f policy.Facts) error {
 	if t.Opening.Unlock {
 		return x.end(ctx, denied{}, reasonUnlock, text.DeniedUnlock)
 	}
-	b, err := blocked(ctx, x.tx, t.UserID, x.m.ID, x.now)
+	b, err := attempts.Blocked(ctx, x.tx, t.UserID, x.m.ID, x.now)
 	if err != nil {
 		return err
 	}
-	if b.on() {
+	if b.On() {
 		return x.wait(ctx, b)
 	}
 	kinds := x.s.Factors.Known(t.Policy.OnlineFactors)
@@ -768,7 +769,7 @@ func (x *turn) askEnrolCode(ctx context.Context, kind policy.Factor) error {
 }
 
 func (x *turn) onEnrolCode(ctx context.Context, u db.User, st awaitEnrolCode) error {
-	if x.block.on() {
+	if x.block.On() {
 		return x.wait(ctx, x.block)
 	}
 	if x.blank() {
@@ -786,7 +787,7 @@ func (x *turn) onEnrolCode(ctx context.Context, u db.User, st awaitEnrolCode) er
 		return x.rejected(ctx, "enrol-code", factor.Verdict{Reason: factor.ReasonWrong, Text: text.EnrolWrong},
 			func() error { return x.askEnrolCode(ctx, st.Kind) })
 	}
-	if err := x.counted.takeBack(ctx, x.tx); err != nil {
+	if err := x.counted.TakeBack(ctx, x.tx); err != nil {
 		return err
 	}
 	enroller, ok := x.enroller(st.Kind)

@@ -53,6 +53,7 @@ import (
 	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
+	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
@@ -448,8 +449,8 @@ type turn struct {
 	mine    bool
 
 	work    func(context.Context) verdict // slow; outside of the transaction
-	counted *counted
-	block   block // why nothing was counted and nothing may be judged
+	counted *attempts.Counted
+	block   attempts.Block // why nothing was counted and nothing may be judged
 	verdict verdict
 	// tellWait: the machine has accepted the first factor, so a pause may be told.
 	tellWait bool
