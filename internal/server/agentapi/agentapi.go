@@ -47,6 +47,7 @@ import (
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/enroll"
 	"latchkey/internal/server/offline"
+	"latchkey/internal/server/rate"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/turnstile"
@@ -79,7 +80,7 @@ type Config struct {
 	// Patience is how long a poll hangs; 0 is 50 s, and at most 55 s are taken.
 	Patience time.Duration
 	// PerMachine bounds what one machine may ask; the zero value is a default.
-	PerMachine, PerAddress Rate
+	PerMachine, PerAddress rate.Rate
 	// Places bounds connections; the zero value of a field is a default. Crowded is
 	// the door's own.
 	Places turnstile.Config
@@ -106,12 +107,12 @@ const (
 type API struct {
 	c        Config
 	mux      *http.ServeMux
-	machines *limiter
-	joins    *limiter
-	notices  *limiter // of refused strangers, per address or machine
-	crowds   *limiter // of networks that are too many
-	entries  *limiter // of journals, per machine
-	journals queues   // one journal at a time of each machine
+	machines *rate.Keyed
+	joins    *rate.Keyed
+	notices  *rate.Keyed // of refused strangers, per address or machine
+	crowds   *rate.Keyed // of networks that are too many
+	entries  *rate.Keyed // of journals, per machine
+	journals queues      // one journal at a time of each machine
 	places   *turnstile.Turnstile
 
 	polls     atomic.Int64
@@ -134,11 +135,11 @@ func New(c Config) *API {
 	}
 	a := &API{
 		c: c, mux: http.NewServeMux(), stop: make(chan struct{}), gate: gates(),
-		machines: newLimiter(c.PerMachine.or(Rate{PerSecond: 20, Burst: 60}), c.Clock),
-		joins:    newLimiter(c.PerAddress.or(Rate{PerSecond: 5, Burst: 50}), c.Clock),
-		notices:  newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
-		crowds:   newLimiter(Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
-		entries:  newLimiter(Rate{PerSecond: 200, Burst: 2000}, c.Clock),
+		machines: rate.New(c.PerMachine.Or(rate.Rate{PerSecond: 20, Burst: 60}), c.Clock),
+		joins:    rate.New(c.PerAddress.Or(rate.Rate{PerSecond: 5, Burst: 50}), c.Clock),
+		notices:  rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
+		crowds:   rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock),
+		entries:  rate.New(rate.Rate{PerSecond: 200, Burst: 2000}, c.Clock),
 	}
 	set := func(n *int, v int) {
 		if *n <= 0 {
@@ -231,7 +232,7 @@ func (a *API) verify(cs tls.ConnectionState) error {
 // crowded leaves an event about a network whose strangers have taken all places, at
 // most one a minute for each.
 func (a *API) crowded(addr netip.Addr) {
-	if !a.crowds.take(turnstile.Network(addr)) {
+	if !a.crowds.Take(turnstile.Network(addr)) {
 		return
 	}
 	a.c.Log.Warn("a network opens more connections without a machine's certificate than it has places", "address", addr.String())
@@ -245,7 +246,7 @@ func (a *API) crowded(addr netip.Addr) {
 func (a *API) foreign(from net.Addr, c *x509.Certificate, cause error) {
 	addr := address(from.String())
 	a.c.Log.Debug("a foreign certificate was turned away", "address", addr.String(), "error", cause)
-	if !a.notices.take(turnstile.Network(addr)) {
+	if !a.notices.Take(turnstile.Network(addr)) {
 		return
 	}
 	data, err := json.Marshal(map[string]string{"certificate": ca.Fingerprint(c), "issuer": text.CleanN(c.Issuer.String(), 128)})
@@ -452,7 +453,7 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 	}
 	r.version = v
 	if who == nobody {
-		if !a.joins.take(turnstile.Network(r.addr)) {
+		if !a.joins.Take(turnstile.Network(r.addr)) {
 			return nil, fault.New(fault.TooMany, nil)
 		}
 		if err := r.understood(); err != nil {
@@ -468,7 +469,7 @@ func (a *API) serve(ctx context.Context, r *request, who may, do route) (any, er
 	if err := r.understood(); err != nil {
 		return nil, err
 	}
-	if !a.machines.take(r.m.ID) {
+	if !a.machines.Take(r.m.ID) {
 		return nil, fault.New(fault.TooMany, nil)
 	}
 	return do(ctx, r)
@@ -620,7 +621,7 @@ func (a *API) refused(r *request, f *fault.Fault) {
 	if key == "" {
 		key = turnstile.Network(r.addr)
 	}
-	if !a.notices.take(key) {
+	if !a.notices.Take(key) {
 		return
 	}
 	e := event.Event{
@@ -637,7 +638,7 @@ func (a *API) refused(r *request, f *fault.Fault) {
 // sign-in entitles it, at most one a minute for each.
 func (a *API) overreach(r *request, cause error) {
 	a.c.Log.Warn("a machine asked for offline data to which no sign-in entitles it", "machine", r.m.ID, "path", r.URL.Path, "error", cause)
-	if a.notices.take("forbidden " + r.m.ID) {
+	if a.notices.Take("forbidden " + r.m.ID) {
 		a.note(event.Event{
 			Type: event.VaultRefused, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Address: r.addr.String(), Outcome: "deny",
 			Reason: reasonNotEntitled,
@@ -847,7 +848,7 @@ func (a *API) journal(ctx context.Context, r *request) (any, error) {
 	if err := r.read(&in); err != nil {
 		return nil, err
 	}
-	if err := a.entries.wait(ctx, r.m.ID, len(in.Entries)); err != nil {
+	if err := a.entries.Wait(ctx, r.m.ID, len(in.Entries)); err != nil {
 		return nil, err
 	}
 	return a.c.Offline.Journal(ctx, r.m, in)

@@ -14,6 +14,7 @@ import (
 
 	"latchkey/internal/event"
 	"latchkey/internal/server/agentapi"
+	"latchkey/internal/server/rate"
 	"latchkey/internal/server/turnstile"
 	"latchkey/internal/wire"
 	"latchkey/test/scale"
@@ -100,7 +101,7 @@ func probe(t *testing.T, c *tls.Conn) {
 func TestOneMachineHasBoundedPlaces(t *testing.T) {
 	r := newRig(t, newStore(t), func(c *agentapi.Config) {
 		c.Places = turnstile.Config{PerGuest: 4}
-		c.PerMachine = agentapi.Rate{PerSecond: 1e6, Burst: 1e6}
+		c.PerMachine = rate.Rate{PerSecond: 1e6, Burst: 1e6}
 	})
 	a, b := r.joined(), r.joined()
 	other := b.dial("http/1.1")
@@ -228,7 +229,7 @@ func TestSlowStrangersAreNotWaitedFor(t *testing.T) {
 // TestShapesThatAreNoRequest: what two readers could understand in two ways is not
 // answered as a request, and nothing behind it is read as a second one.
 func TestShapesThatAreNoRequest(t *testing.T) {
-	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = agentapi.Rate{PerSecond: 1e6, Burst: 1e6} })
+	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = rate.Rate{PerSecond: 1e6, Burst: 1e6} })
 	m := r.joined()
 	second := "GET " + wire.PathProbe + " HTTP/1.1\r\nHost: x\r\nLatchkey-Wire: 1\r\n\r\n"
 	head := "POST " + wire.PathHello + " HTTP/1.1\r\nHost: x\r\nLatchkey-Wire: 1\r\n"
@@ -277,8 +278,8 @@ func (m *machine) fetches() error {
 // before they come.
 func TestMemoryStaysBounded(t *testing.T) {
 	r := newRig(t, newStore(t), func(c *agentapi.Config) {
-		c.PerMachine = agentapi.Rate{PerSecond: 1e6, Burst: 1e6}
-		c.PerAddress = agentapi.Rate{PerSecond: 1e6, Burst: 1e6}
+		c.PerMachine = rate.Rate{PerSecond: 1e6, Burst: 1e6}
+		c.PerAddress = rate.Rate{PerSecond: 1e6, Burst: 1e6}
 		c.Places = turnstile.Config{PerNetwork: 400}
 	})
 	m := r.joined()

@@ -27,13 +27,14 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/server/agentapi"
+	"latchkey/internal/server/rate"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/wire"
 )
 
 func TestBodiesThatAreNone(t *testing.T) {
-	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = agentapi.Rate{PerSecond: 1e6, Burst: 1e6} })
+	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = rate.Rate{PerSecond: 1e6, Burst: 1e6} })
 	r.step = func(_ context.Context, _ db.Machine, _ string, _ int64, body []byte) (wire.StepReply, error) {
 		var s wire.Step
 		return wire.StepReply{}, agentapi.Decode(body, &s)
@@ -234,7 +235,7 @@ func TestARevokedCertificateOfAnActiveMachineIsOfNoUse(t *testing.T) {
 }
 
 func TestOneMachineCanNotKeepTheOthersOut(t *testing.T) {
-	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = agentapi.Rate{PerSecond: 0.001, Burst: 10} })
+	r := newRig(t, newStore(t), func(c *agentapi.Config) { c.PerMachine = rate.Rate{PerSecond: 0.001, Burst: 10} })
 	loud, quiet := r.joined(), r.joined()
 	refused := 0
 	for range 20 {
