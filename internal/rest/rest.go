@@ -45,6 +45,8 @@ const (
 type Page[T any] struct {
 	Items []T    `json:"items" nullable:"false"`
 	Next  string `json:"next,omitempty" doc:"Cursor of the next page; absent on the last"`
+	// SearchedTo is set by lists of events that look for what no index serves.
+	SearchedTo time.Time `json:"searched_to,omitzero" doc:"Looking ended here before the page was full, so as not to take long: next goes on from this time"`
 }
 
 // Problem is the body of every answer that is not 2xx (RFC 9457), of type

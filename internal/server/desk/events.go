@@ -160,16 +160,20 @@ func (d *Desk) ListEvents(ctx context.Context, a Actor, in EventFilter, after st
 	}
 	_, show := page(limit)
 	c.f.Limit = show
-	rows, err := d.Store.Events(ctx, c.f)
+	found, err := d.Store.SearchEvents(ctx, c.f)
 	if err != nil {
 		return out, err
 	}
+	rows := found.Events
 	for _, r := range rows {
 		out.Items = append(out.Items, eventOf(r))
 	}
-	// One more page than needed may be asked for, when the last one is just full: a
-	// look ahead would cost every page.
-	if len(rows) == show {
+	switch {
+	case found.SearchedTo != 0:
+		out.Next, out.SearchedTo = cursor("events", strconv.FormatInt(found.SearchedTo, 10), ""), rest.Time(found.SearchedTo)
+	case len(rows) == show:
+		// One more page than needed may be asked for, when the last one is just full: a
+		// look ahead would cost every page.
 		last := rows[show-1]
 		out.Next = cursor("events", strconv.FormatInt(last.At, 10), last.ID)
 	}
