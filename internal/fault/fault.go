@@ -21,6 +21,7 @@ const (
 	Conflict       Code = "conflict"
 	Forbidden      Code = "forbidden"
 	Unauthorized   Code = "unauthorized"
+	StepUp         Code = "step-up"
 	TokenSpent     Code = "token-refused"
 	MachineUnknown Code = "machine-unknown"
 	MachinePending Code = "machine-pending"
@@ -47,6 +48,7 @@ var table = map[Code]row{
 	Conflict:       {"Somebody else changed it in the meantime. Load it again and repeat the change.", 409},
 	Forbidden:      {"You may not do this. Ask an administrator with a higher role.", 403},
 	Unauthorized:   {"Sign in first.", 401},
+	StepUp:         {"Give your second factor again: this needs one that was given within the last five minutes.", 403},
 	TokenSpent:     {"The join token is unknown, used or expired. Ask an administrator for a new one (latchkey machine token).", 403},
 	MachineUnknown: {"The server does not know this machine. Join it again with a new token.", 403},
 	MachinePending: {"This machine waits for an administrator's approval (latchkey machine set NAME --status active).", 403},

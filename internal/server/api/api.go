@@ -26,6 +26,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
+	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
 )
 
@@ -41,6 +42,8 @@ type Deps struct {
 	// NotReady says why the server can not do its work, empty if it can; may be nil. The
 	// people at this door are the ones who can do something about it.
 	NotReady func(ctx context.Context) string
+	// Sessions signs people in; nil: nobody can, and only the admin socket is served.
+	Sessions *session.Sessions
 }
 
 type actorKey struct{}
@@ -58,6 +61,7 @@ type door struct {
 	api  huma.API
 
 	notReady func(ctx context.Context) string
+	sessions *session.Sessions
 	trusting bool // in tests: leaves the rights to the desk
 }
 
@@ -70,7 +74,7 @@ func open(d Deps, trusting bool) http.Handler {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady, trusting: trusting}
+	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady, sessions: d.Sessions, trusting: trusting}
 	x.api = humago.New(mux, config(d.Version))
 	x.people()
 	x.things()

@@ -29,6 +29,10 @@ func newProblem(f *fault.Fault, conditional bool) *problem {
 }
 
 func writeProblem(w http.ResponseWriter, p *problem) {
+	w.Header().Set("Cache-Control", "no-store")
+	if p.Status == http.StatusUnauthorized {
+		w.Header().Set("WWW-Authenticate", `Bearer realm="latchkey"`)
+	}
 	b, err := json.Marshal(p)
 	if err != nil {
 		http.Error(w, "internal", http.StatusInternalServerError)

@@ -28,13 +28,28 @@ func askers() []asker {
 	role := func(r string) *desk.Actor {
 		return &desk.Actor{Name: "asker", Role: r, UserID: "01930000-0000-7000-8000-00000000a5ce"}
 	}
+	token := func(r string, scopes ...string) *desk.Actor {
+		a := role(r)
+		a.Token, a.Scopes = true, scopes
+		return a
+	}
 	out := []asker{
 		{"nobody", nil, nil},
-		{"none", role(rest.RoleNone), []string{api.Person}},
-		{"auditor", role(rest.RoleAuditor), []string{api.Person, "read"}},
-		{"help desk", role(rest.RoleHelpDesk), []string{api.Person, "read", "helpdesk"}},
-		{"administrator", role(rest.RoleAdministrator), []string{api.Person, "read", "helpdesk", "change"}},
-		{"owner", role(rest.RoleOwner), []string{api.Person, "read", "helpdesk", "change", "own"}},
+		{"none", role(rest.RoleNone), []string{api.Person, "self"}},
+		{"auditor", role(rest.RoleAuditor), []string{api.Person, "self", "events", "read"}},
+		{"help desk", role(rest.RoleHelpDesk), []string{api.Person, "self", "events", "read", "helpdesk"}},
+		{"administrator", role(rest.RoleAdministrator), []string{api.Person, "self", "events", "read", "helpdesk", "change"}},
+		{"owner", role(rest.RoleOwner), []string{api.Person, "self", "events", "read", "helpdesk", "change", "own"}},
+		// What a token says of its scopes does not lift it above its role.
+		{"a token of an auditor with all scopes", token(rest.RoleAuditor, desk.Scopes...), []string{api.Person, "events", "read"}},
+		{"a token without scopes", token(rest.RoleOwner), []string{api.Person}},
+	}
+	for _, scope := range desk.Scopes {
+		has := []string{api.Person, scope}
+		if scope == "read" {
+			has = append(has, "events")
+		}
+		out = append(out, asker{"an owner's token for " + scope, token(rest.RoleOwner, scope), has})
 	}
 	return out
 }
@@ -105,7 +120,7 @@ func TestRoles(t *testing.T) {
 				res := as(h, a.actor, o.method, path, d.body(o, false))
 				if res.StatusCode == http.StatusUnauthorized || res.StatusCode == http.StatusForbidden {
 					b, _ := io.ReadAll(res.Body)
-					t.Errorf("%s: %s", res.Status, b)
+					t.Errorf("%s: %s", res.Status, clip(b))
 				}
 			})
 		}
@@ -138,12 +153,15 @@ func sameForAll(t *testing.T, name string, d *description, o *described, door ht
 			t.Fatal(err)
 		}
 		if res.StatusCode != refusal {
-			t.Errorf("%s: %s %s: %s, want %d: %s", name, o.method, path, res.Status, refusal, b)
+			t.Errorf("%s: %s %s: %s, want %d: %s", name, o.method, path, res.Status, refusal, clip(b))
 		}
 		if i == 0 {
 			first = string(b)
 		} else if string(b) != first {
-			t.Errorf("%s: what is there and what is not are told apart:\n%s%s", name, first, b)
+			t.Errorf("%s: what is there and what is not are told apart:\n%s%s", name, clip([]byte(first)), clip(b))
 		}
 	}
 }
+
+// clip keeps a failure readable.
+func clip(b []byte) string { return string(b[:min(len(b), 300)]) }
