@@ -7,44 +7,14 @@ import (
 	"time"
 )
 
-// front is the door for people. Until there is a console it says what this is.
-func (r *running) front() http.Handler {
+// front is the door for people: the health endpoints, and behind them the pages and the
+// API.
+func (r *running) front(pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	r.health(mux)
-	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprint(w, page)
-	})
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		h := w.Header()
-		h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
-		h.Set("X-Content-Type-Options", "nosniff")
-		h.Set("Referrer-Policy", "no-referrer")
-		h.Set("Cache-Control", "no-store")
-		mux.ServeHTTP(w, req)
-	})
+	mux.Handle("/", pages)
+	return mux
 }
-
-const page = `<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Latchkey</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 4rem auto; padding: 0 1rem }
-</style>
-</head>
-<body>
-<main>
-<h1>Latchkey</h1>
-<p>This is a Latchkey server. It asks people for a second factor when they open a machine.</p>
-<p>Administrators work with the command <code>latchkey</code> on the server itself. Machines have a door of their own.</p>
-</main>
-</body>
-</html>
-`
 
 // health serves the two questions of a supervisor: does the process live, and can
 // it do its work.

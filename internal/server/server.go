@@ -42,9 +42,12 @@ import (
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/offline"
+	"latchkey/internal/server/session"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/web"
+	"latchkey/internal/server/web/ui"
 	"latchkey/internal/statefile"
 )
 
@@ -365,12 +368,19 @@ func (r *running) compose() (h handlers, err error) {
 		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint,
 		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
 	})
-	h.people = r.front()
+	sessions := session.New(session.Config{
+		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Random: rand.Reader,
+		SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
+	})
+	rest := api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log, NotReady: r.notReady})
+	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
+		Desk: d, Sessions: sessions, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
+	}, API: rest}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()
 	r.health(mux)
 	mux.Handle("GET /metrics", h.metrics)
-	mux.Handle("/", api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log, NotReady: r.notReady}))
+	mux.Handle("/", rest)
 	h.admin = asRoot(mux)
 	return h, nil
 }

@@ -1,0 +1,13 @@
+package web
+
+import (
+	"latchkey/internal/server/web/office"
+	"latchkey/internal/server/web/ui"
+)
+
+// Areas are the routes of all areas. An area stands here and nowhere else.
+func Areas() [][]ui.Route {
+	return [][]ui.Route{
+		office.Routes(),
+	}
+}

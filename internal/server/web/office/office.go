@@ -1,0 +1,18 @@
+// Package office holds the pages of the server as a whole: dashboard, settings, status,
+// the description of the API, and the search.
+//
+// It promises that every number leads to its list, and that what a page shows costs
+// the same however many events there are.
+//
+// Rows: O16 (who would be stuck today), P3, P4, S10, V4.
+package office
+
+import "latchkey/internal/server/web/ui"
+
+// Routes are the pages of this area.
+func Routes() []ui.Route {
+	return []ui.Route{
+		{Pattern: "GET /console", Serve: dashboard},
+		{Pattern: "GET /console/search", Serve: search},
+	}
+}
