@@ -65,6 +65,7 @@ type Passwords interface {
 // Desk does what administrators ask. It is safe for concurrent use.
 type Desk struct {
 	Config
+	trials chan struct{} // of policies: so many at a time
 }
 
 // New makes a desk.
@@ -72,7 +73,7 @@ func New(c Config) *Desk {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Desk{c}
+	return &Desk{Config: c, trials: make(chan struct{}, 1)}
 }
 
 func (d *Desk) now() int64 { return clock.Micros(d.Clock.Now()) }

@@ -125,6 +125,28 @@ func actions(r *desktest.Rig) map[string]struct {
 		"Explain": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.Explain(ctx, a, rest.Explain{User: "anna", Machine: "laptop", Scope: "logon"}))
 		}},
+		"TryPolicy": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.TryPolicy(ctx, a, rest.TryPolicy{Policy: "default"}))
+		}},
+		"EffectivePolicy": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.EffectivePolicy(ctx, a, "anna", ""))
+		}},
+		"PreviewPolicy": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.PreviewPolicy(ctx, a, "default", rest.PolicyChange{}))
+		}},
+		"ComparePolicies": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ComparePolicies(ctx, a, "default", 0, 0))
+		}},
+		"PolicyReports": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.PolicyReports(ctx, a, "default", "", "", 0))
+		}},
+		"ListViews": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListViews(ctx, a)) }},
+		"AddView": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddView(ctx, a, rest.NewView{Name: "n"}))
+		}},
+		"RemoveView": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return d.RemoveView(ctx, a, "viw_01930000-0000-7000-8000-000000000000")
+		}},
 		"Settings": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Settings(ctx, a)) }},
 		"Status":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Status(ctx, a)) }},
 

@@ -452,15 +452,6 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 	if err := a.may(change); err != nil {
 		return out, err
 	}
-	var v faults
-	if in.Name != nil {
-		v.name("name", *in.Name)
-	}
-	v.priority(in.Priority)
-	v.line("comment", in.Comment, maxLine)
-	if in.Groups != nil {
-		v.count("groups", len(*in.Groups))
-	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		row, err := policyRow(ctx, tx.Queries, ref)
 		if err != nil {
@@ -469,40 +460,17 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 		if err := stale(rev, row.Rev); err != nil {
 			return err
 		}
-		v := v.clone()
-		next := row
-		was, err := facts.Policy(row, nil)
+		var v faults
+		next, list, err := v.changed(ctx, tx.Queries, row, nil, in)
 		if err != nil {
 			return err
-		}
-		p := v.settings(was, in.Settings)
-		body, err := settingsOf(p)
-		if err != nil {
-			return err
-		}
-		next.Body = string(body)
-		if in.Name != nil {
-			next.Name = *in.Name
-		}
-		if in.Priority != nil {
-			if row.IsDefault {
-				v.add("priority", "the default policy has none: it applies to whom no other does")
-			}
-			next.Priority = *in.Priority
-		}
-		var groups *[]string
-		if in.Groups != nil {
-			if row.IsDefault && len(*in.Groups) > 0 {
-				v.add("groups", "the default policy belongs to none: it applies to whom no other does")
-			}
-			list, err := v.groupIDs(ctx, tx.Queries, "groups", *in.Groups)
-			if err != nil {
-				return err
-			}
-			groups = &list
 		}
 		if err := v.err(); err != nil {
 			return err
+		}
+		var groups *[]string
+		if in.Groups != nil {
+			groups = &list
 		}
 		out, err = d.writePolicy(ctx, tx, a, row, next, groups, in.Comment, "changed")
 		return err

@@ -20,6 +20,17 @@ func (q *Queries) CountEventViews(ctx context.Context, owner string) (int64, err
 	return count, err
 }
 
+const countPeopleOfGroup = `-- name: CountPeopleOfGroup :one
+SELECT COUNT(*) FROM group_members WHERE group_id = $1
+`
+
+func (q *Queries) CountPeopleOfGroup(ctx context.Context, groupID string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPeopleOfGroup, groupID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countPolicyReports = `-- name: CountPolicyReports :many
 SELECT change, COUNT(*) AS n, COUNT(DISTINCT user_id) AS users FROM (
     SELECT r.change, r.user_id FROM policy_reports r

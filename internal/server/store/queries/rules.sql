@@ -37,3 +37,6 @@ SELECT * FROM event_views WHERE id = $1;
 
 -- name: DeleteEventView :execrows
 DELETE FROM event_views WHERE id = $1;
+
+-- name: CountPeopleOfGroup :one
+SELECT COUNT(*) FROM group_members WHERE group_id = $1;
