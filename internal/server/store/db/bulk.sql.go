@@ -233,6 +233,23 @@ func (q *Queries) DeleteImportMembersOfRow(ctx context.Context, arg DeleteImport
 	return result.RowsAffected()
 }
 
+const deleteImportMembersUpTo = `-- name: DeleteImportMembersUpTo :execrows
+DELETE FROM import_members WHERE import_id = $1 AND n <= $2
+`
+
+type DeleteImportMembersUpToParams struct {
+	ImportID string
+	Last     int64
+}
+
+func (q *Queries) DeleteImportMembersUpTo(ctx context.Context, arg DeleteImportMembersUpToParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, deleteImportMembersUpTo, arg.ImportID, arg.Last)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const deleteImportRow = `-- name: DeleteImportRow :execrows
 DELETE FROM import_rows WHERE import_id = $1 AND n = $2
 `
@@ -244,6 +261,23 @@ type DeleteImportRowParams struct {
 
 func (q *Queries) DeleteImportRow(ctx context.Context, arg DeleteImportRowParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, deleteImportRow, arg.ImportID, arg.N)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const deleteImportRowsUpTo = `-- name: DeleteImportRowsUpTo :execrows
+DELETE FROM import_rows WHERE import_id = $1 AND n <= $2
+`
+
+type DeleteImportRowsUpToParams struct {
+	ImportID string
+	Last     int64
+}
+
+func (q *Queries) DeleteImportRowsUpTo(ctx context.Context, arg DeleteImportRowsUpToParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, deleteImportRowsUpTo, arg.ImportID, arg.Last)
 	if err != nil {
 		return 0, err
 	}
@@ -262,21 +296,15 @@ func (q *Queries) DeleteImportSource(ctx context.Context, id string) (int64, err
 	return result.RowsAffected()
 }
 
-const deleteOldImports = `-- name: DeleteOldImports :execrows
-DELETE FROM imports WHERE (ended_at > 0 AND ended_at < $1) OR (state = 'checked' AND updated_at < $2)
+const firstImportRow = `-- name: FirstImportRow :one
+SELECT CAST(COALESCE(MIN(n), 0) AS BIGINT) FROM import_rows WHERE import_id = $1
 `
 
-type DeleteOldImportsParams struct {
-	Ended   int64
-	Checked int64
-}
-
-func (q *Queries) DeleteOldImports(ctx context.Context, arg DeleteOldImportsParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, deleteOldImports, arg.Ended, arg.Checked)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
+func (q *Queries) FirstImportRow(ctx context.Context, importID string) (int64, error) {
+	row := q.db.QueryRowContext(ctx, firstImportRow, importID)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const forgetImportCodes = `-- name: ForgetImportCodes :execrows
@@ -857,6 +885,46 @@ func (q *Queries) ListImportCodes(ctx context.Context, arg ListImportCodesParams
 	return items, nil
 }
 
+const listImportMembersOfRow = `-- name: ListImportMembersOfRow :many
+SELECT m.group_id, m.added, CAST(COALESCE((SELECT g.name FROM groups g WHERE g.id = m.group_id), '') AS TEXT) AS group_name
+FROM import_members m WHERE m.import_id = $1 AND m.n = $2 ORDER BY m.group_id
+`
+
+type ListImportMembersOfRowParams struct {
+	ImportID string
+	N        int64
+}
+
+type ListImportMembersOfRowRow struct {
+	GroupID   string
+	Added     bool
+	GroupName string
+}
+
+// With the names of the groups; empty if a group is no more.
+func (q *Queries) ListImportMembersOfRow(ctx context.Context, arg ListImportMembersOfRowParams) ([]ListImportMembersOfRowRow, error) {
+	rows, err := q.db.QueryContext(ctx, listImportMembersOfRow, arg.ImportID, arg.N)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []ListImportMembersOfRowRow{}
+	for rows.Next() {
+		var i ListImportMembersOfRowRow
+		if err := rows.Scan(&i.GroupID, &i.Added, &i.GroupName); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listImportRows = `-- name: ListImportRows :many
 SELECT import_id, n, line, state, name, name_fold, input, user_id, seen_rev, fields, display_name, mail, role, password_hash, must_change, activation, activate_at, disabled, mfa, uid, disables, changes, faults, note, want_code, code, done, told FROM import_rows WHERE import_id = $1 AND n > $2
   AND (CAST($3 AS TEXT) = '' OR state = CAST($3 AS TEXT))
@@ -1106,6 +1174,39 @@ func (q *Queries) ListImports(ctx context.Context, arg ListImportsParams) ([]Imp
 	return items, nil
 }
 
+const listOldImports = `-- name: ListOldImports :many
+SELECT id FROM imports WHERE (ended_at > 0 AND ended_at < $1) OR (state = 'checked' AND updated_at < $2) ORDER BY id
+`
+
+type ListOldImportsParams struct {
+	Ended   int64
+	Checked int64
+}
+
+// What nobody looks at any more, or nobody has applied.
+func (q *Queries) ListOldImports(ctx context.Context, arg ListOldImportsParams) ([]string, error) {
+	rows, err := q.db.QueryContext(ctx, listOldImports, arg.Ended, arg.Checked)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listStaleImportRows = `-- name: ListStaleImportRows :many
 SELECT r.n FROM import_rows r LEFT JOIN users u ON u.name = r.name
 WHERE r.import_id = $1 AND r.done = FALSE AND r.state <> 'faulty'
@@ -1266,6 +1367,25 @@ func (q *Queries) OtherImportApplies(ctx context.Context, id string) (int64, err
 	return count, err
 }
 
+const replaceImportGroup = `-- name: ReplaceImportGroup :execrows
+UPDATE import_members SET group_id = $1 WHERE import_id = $2 AND group_id = $3
+`
+
+type ReplaceImportGroupParams struct {
+	GroupID  string
+	ImportID string
+	OldID    string
+}
+
+// A group that was to be made is there by now.
+func (q *Queries) ReplaceImportGroup(ctx context.Context, arg ReplaceImportGroupParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, replaceImportGroup, arg.GroupID, arg.ImportID, arg.OldID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const setImportCodesLeft = `-- name: SetImportCodesLeft :execrows
 UPDATE imports SET codes_left = codes_left - $1 WHERE id = $2
 `
@@ -1294,6 +1414,33 @@ type SetImportColumnsParams struct {
 
 func (q *Queries) SetImportColumns(ctx context.Context, arg SetImportColumnsParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, setImportColumns, arg.Columns, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const setImportCounts = `-- name: SetImportCounts :execrows
+UPDATE imports SET rows_new = $1, rows_changed = $2, rows_same = $3, rows_faulty = $4
+WHERE id = $5
+`
+
+type SetImportCountsParams struct {
+	RowsNew     int64
+	RowsChanged int64
+	RowsSame    int64
+	RowsFaulty  int64
+	ID          string
+}
+
+func (q *Queries) SetImportCounts(ctx context.Context, arg SetImportCountsParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, setImportCounts,
+		arg.RowsNew,
+		arg.RowsChanged,
+		arg.RowsSame,
+		arg.RowsFaulty,
+		arg.ID,
+	)
 	if err != nil {
 		return 0, err
 	}

@@ -64,9 +64,6 @@ SELECT COUNT(*) FROM imports WHERE id <> sqlc.arg(id) AND (state = 'applying' OR
 -- What a server that is gone has left.
 SELECT * FROM imports WHERE ended_at = 0 AND lease_until < sqlc.arg(at) AND (state = 'reading' OR state = 'applying' OR state = 'telling') ORDER BY id;
 
--- name: DeleteOldImports :execrows
-DELETE FROM imports WHERE (ended_at > 0 AND ended_at < sqlc.arg(ended)) OR (state = 'checked' AND updated_at < sqlc.arg(checked));
-
 -- name: DeleteImport :execrows
 DELETE FROM imports WHERE id = sqlc.arg(id) AND state <> 'applying' AND state <> 'telling';
 
@@ -196,3 +193,29 @@ UPDATE import_sources SET used_at = sqlc.arg(at) WHERE id = sqlc.arg(id);
 
 -- name: DeleteImportSource :execrows
 DELETE FROM import_sources WHERE id = $1;
+
+-- name: ListImportMembersOfRow :many
+-- With the names of the groups; empty if a group is no more.
+SELECT m.group_id, m.added, CAST(COALESCE((SELECT g.name FROM groups g WHERE g.id = m.group_id), '') AS TEXT) AS group_name
+FROM import_members m WHERE m.import_id = $1 AND m.n = $2 ORDER BY m.group_id;
+
+-- name: ReplaceImportGroup :execrows
+-- A group that was to be made is there by now.
+UPDATE import_members SET group_id = sqlc.arg(group_id) WHERE import_id = sqlc.arg(import_id) AND group_id = sqlc.arg(old_id);
+
+-- name: DeleteImportRowsUpTo :execrows
+DELETE FROM import_rows WHERE import_id = sqlc.arg(import_id) AND n <= sqlc.arg(last);
+
+-- name: DeleteImportMembersUpTo :execrows
+DELETE FROM import_members WHERE import_id = sqlc.arg(import_id) AND n <= sqlc.arg(last);
+
+-- name: FirstImportRow :one
+SELECT CAST(COALESCE(MIN(n), 0) AS BIGINT) FROM import_rows WHERE import_id = $1;
+
+-- name: ListOldImports :many
+-- What nobody looks at any more, or nobody has applied.
+SELECT id FROM imports WHERE (ended_at > 0 AND ended_at < sqlc.arg(ended)) OR (state = 'checked' AND updated_at < sqlc.arg(checked)) ORDER BY id;
+
+-- name: SetImportCounts :execrows
+UPDATE imports SET rows_new = sqlc.arg(rows_new), rows_changed = sqlc.arg(rows_changed), rows_same = sqlc.arg(rows_same), rows_faulty = sqlc.arg(rows_faulty)
+WHERE id = sqlc.arg(id);
