@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strconv"
 
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
@@ -14,15 +15,22 @@ import (
 	"latchkey/internal/server/touch"
 )
 
-// ListWindows gives the open windows of a user, a machine, both or all.
+// ListWindows gives the open windows of a user, a machine, both or all, those that end
+// first at the beginning.
 func (d *Desk) ListWindows(ctx context.Context, a Actor, userRef, machineRef, after string, limit int) (rest.Page[rest.Window], error) {
 	out := rest.Page[rest.Window]{Items: []rest.Window{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("windows", after, 1)
+	from, err := resume("windows", after, 2)
 	if err != nil {
 		return out, err
+	}
+	ends := int64(0)
+	if from[0] != "" {
+		if ends, err = strconv.ParseInt(from[0], 10, 64); err != nil {
+			return out, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
+		}
 	}
 	ask, show := page(limit)
 	err = d.Store.Read(ctx, func(q *store.Queries) error {
@@ -30,13 +38,14 @@ func (d *Desk) ListWindows(ctx context.Context, a Actor, userRef, machineRef, af
 		if err != nil {
 			return err
 		}
-		rows, err := q.ListWindows(ctx, db.ListWindowsParams{After: from[0], At: d.now(), UserID: userID, MachineID: machineID, N: ask})
+		rows, err := q.FindWindows(ctx, db.WindowFilter{UserID: userID, MachineID: machineID, At: d.now(), AfterExpires: ends, AfterID: from[1], N: ask})
 		if err != nil {
 			return err
 		}
 		if len(rows) > show {
 			rows = rows[:show]
-			out.Next = cursor("windows", rows[show-1].Window.ID)
+			last := rows[show-1].Window
+			out.Next = cursor("windows", strconv.FormatInt(last.ExpiresAt, 10), last.ID)
 		}
 		for _, r := range rows {
 			w := rest.Window{

@@ -23,4 +23,15 @@ func runOpenWindows(c *script) {
 	c.do("ListWindowsOfMachine", db.ListWindowsOfMachineParams{MachineID: "owm1", At: 50, N: 10}) // 1, 3
 	c.do("ListWindowsOfMachine", db.ListWindowsOfMachineParams{MachineID: "owm1", At: 50, After: "oww1", N: 10})
 	c.do("ListWindowsOfMachine", db.ListWindowsOfMachineParams{MachineID: "owm1", At: 50, N: 1})
+	for _, f := range []db.WindowFilter{
+		{},
+		{UserID: "ow1"},
+		{MachineID: "owm1"},
+		{UserID: "ow1", MachineID: "owm2"},
+		{AfterExpires: 90, AfterID: "oww1"},
+		{MachineID: "owm1", AfterExpires: 90, AfterID: "oww1"},
+	} {
+		f.At, f.N = 50, 10
+		c.do("FindWindows", f)
+	}
 }
