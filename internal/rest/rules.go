@@ -7,6 +7,9 @@ import (
 	"latchkey/internal/policy"
 )
 
+// MaxExport is how many events one export gives at most.
+const MaxExport = 1_000_000
+
 // The bounds of a trial.
 const (
 	TrySignins    = 20000

@@ -140,6 +140,10 @@ func actions(r *desktest.Rig) map[string]struct {
 		"PolicyReports": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.PolicyReports(ctx, a, "default", "", "", 0))
 		}},
+		"ExportEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			_, _, err := d.ExportEvents(ctx, a, desk.EventFilter{}, 0, func(rest.Event) error { return nil })
+			return err
+		}},
 		"ListViews": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListViews(ctx, a)) }},
 		"AddView": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.AddView(ctx, a, rest.NewView{Name: "n"}))

@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/checkpoint"
 	"latchkey/internal/server/store"
@@ -25,13 +26,49 @@ type EventFilter struct {
 	User    string   // name or id
 	Machine string   // name, number or id
 	Outcome string
+	Reason  string
+	Scope   string
+	Service string
+	Link    string
+	Factor  string
+	Actor   string    // the name of who did it
+	Address string    // exactly
+	Text    string    // in subject, actor, machine, address, service or reason, whatever the case
 	Since   time.Time // at the source, inclusive
 	Until   time.Time // exclusive
+	// Actions leaves administrators' actions alone: what people did at the console, the
+	// API or the admin socket. Types narrow them further.
+	Actions bool
+}
+
+// actionTypes are the types that administrators' actions have. What people do for
+// themselves, and the server by itself, under one of them is told apart by the actor.
+var actionTypes = []string{
+	string(event.LockoutLifted), string(event.TokenIssued), string(event.TokenWithdrawn), "apitoken.", "setup.", "user.", "group.", "policy.", "settings.",
+	string(event.FactorAdded), string(event.FactorRemoved), string(event.FactorLost), string(event.CodeIssued),
+	string(event.MachineApproved), string(event.MachineChanged), string(event.MachineRevoked), string(event.MachineLost), string(event.MachineRemoved),
+	string(event.WindowEnded), string(event.VaultDisenroled), string(event.VaultLiftWanted), string(event.BackupMade), "approval.", "import.", "report.handled",
+}
+
+// action tells whether an event of these types is something that an administrator did:
+// not the server, not a machine, and not somebody for themselves.
+func action(e db.Event) bool {
+	switch e.Actor {
+	case "", "server", "agent", e.Machine:
+		return false
+	case e.Subject:
+		switch event.Type(e.Type) {
+		case event.FactorAdded, event.FactorRemoved, event.FactorLost, event.CodeIssued, event.VaultDisenroled, event.UserChanged, event.WindowEnded:
+			return false
+		}
+	}
+	return true
 }
 
 // chosenEvents is a filter with names resolved.
 type chosenEvents struct {
-	f store.EventFilter
+	f       store.EventFilter
+	actions bool
 }
 
 func (d *Desk) resolveFilter(ctx context.Context, in EventFilter) (chosenEvents, error) {
@@ -42,13 +79,39 @@ func (d *Desk) resolveFilter(ctx context.Context, in EventFilter) (chosenEvents,
 			v.eventType(t)
 		}
 	}
+	for _, x := range []struct{ field, value string }{
+		{"outcome", in.Outcome},
+		{"reason", in.Reason},
+		{"service", in.Service},
+		{"factor", in.Factor},
+		{"actor", in.Actor},
+		{"address", in.Address},
+		{"text", in.Text},
+	} {
+		if len(x.value) > maxLine || !askable(x.value) && x.value != "" {
+			v.add(x.field, "it is too long or no text; allowed are %d octets", maxLine)
+		}
+	}
+	if in.Scope != "" {
+		v.scope("scope", in.Scope)
+	}
+	if in.Link != "" {
+		v.word("link", in.Link, []string{string(policy.LinkUp), string(policy.LinkDown), string(policy.LinkRefused)})
+	}
 	if !in.Since.IsZero() && !in.Until.IsZero() && !in.Since.Before(in.Until) {
 		v.add("until", "it does not lie behind since")
 	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
-	out.f = store.EventFilter{Types: in.Types, Outcome: in.Outcome}
+	out.f = store.EventFilter{
+		Types: in.Types, Outcome: in.Outcome, Reason: in.Reason, Scope: in.Scope, Service: in.Service, Link: in.Link, Factor: in.Factor,
+		Actor: in.Actor, Address: in.Address, Text: in.Text,
+	}
+	out.actions = in.Actions
+	if in.Actions && len(in.Types) == 0 {
+		out.f.Types = there(actionTypes)
+	}
 	if !in.Since.IsZero() {
 		out.f.Since = micros(in.Since)
 	}
@@ -111,14 +174,61 @@ func (v *faults) eventType(t string) {
 // matches tells whether an event that was followed is one of those wanted.
 func (c chosenEvents) matches(e db.Event) bool {
 	f := c.f
-	if f.UserID != "" && e.UserID != f.UserID || f.MachineID != "" && e.MachineID != f.MachineID || f.Outcome != "" && e.Outcome != f.Outcome {
+	for _, x := range [][2]string{
+		{f.UserID, e.UserID},
+		{f.MachineID, e.MachineID},
+		{f.Outcome, e.Outcome},
+		{f.Reason, e.Reason},
+		{f.Scope, e.Scope},
+		{f.Service, e.Service},
+		{f.Link, e.Link},
+		{f.Factor, e.Factor},
+		{f.Actor, e.Actor},
+		{f.Address, e.Address},
+	} {
+		if x[0] != "" && x[0] != x[1] {
+			return false
+		}
+	}
+	if c.actions && !action(e) {
 		return false
+	}
+	if f.Text != "" {
+		all := strings.Join([]string{e.Subject, e.Actor, e.Machine, e.Address, e.Service, e.Reason}, " ")
+		if !strings.Contains(lowerASCII(all), lowerASCII(f.Text)) {
+			return false
+		}
 	}
 	if f.Since != 0 && e.At < f.Since || f.Until != 0 && e.At >= f.Until {
 		return false
 	}
 	return len(f.Types) == 0 || slices.ContainsFunc(f.Types, func(t string) bool {
 		return e.Type == t || strings.HasSuffix(t, ".") && strings.HasPrefix(e.Type, t)
+	})
+}
+
+// lowerASCII is how a search of the log takes letters.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if 'A' <= r && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+// there leaves out beginnings of which the vocabulary has no word.
+func there(types []string) []string {
+	return slices.DeleteFunc(slices.Clone(types), func(t string) bool {
+		if _, ok := event.Meaning[event.Type(t)]; ok {
+			return false
+		}
+		for w := range event.Meaning {
+			if strings.HasSuffix(t, ".") && strings.HasPrefix(string(w), t) {
+				return false
+			}
+		}
+		return true
 	})
 }
 
@@ -159,26 +269,45 @@ func (d *Desk) ListEvents(ctx context.Context, a Actor, in EventFilter, after st
 		c.f.BeforeID = from[1]
 	}
 	_, show := page(limit)
-	c.f.Limit = show
-	found, err := d.Store.SearchEvents(ctx, c.f)
-	if err != nil {
-		return out, err
-	}
-	rows := found.Events
-	for _, r := range rows {
-		out.Items = append(out.Items, eventOf(r))
-	}
-	switch {
-	case found.SearchedTo != 0:
-		out.Next, out.SearchedTo = cursor("events", strconv.FormatInt(found.SearchedTo, 10), ""), rest.Time(found.SearchedTo)
-	case len(rows) == show:
+	for range actionLooks {
+		c.f.Limit = show
+		found, err := d.Store.SearchEvents(ctx, c.f)
+		if err != nil {
+			return out, err
+		}
+		rows := found.Events
+		for i, r := range rows {
+			if in.Actions && !action(r) {
+				continue
+			}
+			if out.Items = append(out.Items, eventOf(r)); len(out.Items) == show && i < len(rows)-1 {
+				out.Next = cursor("events", strconv.FormatInt(r.At, 10), r.ID)
+				return out, nil
+			}
+		}
+		switch {
+		case found.SearchedTo != 0:
+			out.Next, out.SearchedTo = cursor("events", strconv.FormatInt(found.SearchedTo, 10), ""), rest.Time(found.SearchedTo)
+			return out, nil
+		case len(rows) < show:
+			out.Next, out.SearchedTo = "", time.Time{}
+			return out, nil
+		}
 		// One more page than needed may be asked for, when the last one is just full: a
 		// look ahead would cost every page.
 		last := rows[show-1]
 		out.Next = cursor("events", strconv.FormatInt(last.At, 10), last.ID)
+		if !in.Actions || len(out.Items) == show {
+			return out, nil
+		}
+		out.SearchedTo = rest.Time(last.At)
+		c.f.BeforeAt, c.f.BeforeID = last.At, last.ID
 	}
 	return out, nil
 }
+
+// actionLooks is how many pages are gone through for one of administrators' actions.
+const actionLooks = 6
 
 // ShowEvent gives one event.
 func (d *Desk) ShowEvent(ctx context.Context, a Actor, ref string) (rest.Event, error) {
@@ -276,6 +405,52 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 
 // followIdle is how long a follower is left without a sign of life.
 const followIdle = 15 * time.Second
+
+// ExportEvents gives the events that match to each, the youngest first, until there are
+// no more, most were given, or each has an error. It tells how many were given and
+// whether there are more.
+func (d *Desk) ExportEvents(ctx context.Context, a Actor, in EventFilter, most int, each func(rest.Event) error) (n int, more bool, err error) {
+	if err := a.may(events); err != nil {
+		return 0, false, err
+	}
+	c, err := d.resolveFilter(ctx, in)
+	if err != nil {
+		return 0, false, err
+	}
+	if most <= 0 || most > rest.MaxExport {
+		most = rest.MaxExport
+	}
+	c.f.Limit = rest.MaxPage
+	for {
+		found, err := d.Store.SearchEvents(ctx, c.f)
+		if err != nil {
+			return n, false, err
+		}
+		for _, r := range found.Events {
+			if c.actions && !action(r) {
+				continue
+			}
+			if n == most {
+				return n, true, nil
+			}
+			if err := each(eventOf(r)); err != nil {
+				return n, true, err
+			}
+			n++
+		}
+		switch k := len(found.Events); {
+		case found.SearchedTo != 0:
+			c.f.BeforeAt, c.f.BeforeID = found.SearchedTo, ""
+		case k < c.f.Limit:
+			return n, false, nil
+		default:
+			c.f.BeforeAt, c.f.BeforeID = found.Events[k-1].At, found.Events[k-1].ID
+		}
+		if err := ctx.Err(); err != nil {
+			return n, true, err
+		}
+	}
+}
 
 // VerifyEvents recomputes all event chains and compares them with marks that were
 // kept elsewhere (V4).
