@@ -40,7 +40,7 @@ import (
 	"latchkey/internal/text"
 )
 
-// Config is what a desk stands on. All fields but Logger and ServerURL are required.
+// Config is what a desk stands on. All fields but Sessions, Logger and ServerURL are required.
 type Config struct {
 	Store     *store.Store
 	Keys      *keys.Keys
@@ -49,6 +49,7 @@ type Config struct {
 	Passwords Passwords
 	Factors   Keeper
 	Door      Door
+	Sessions  Sessions        // of people; nil where nobody signs in
 	CA        func() [32]byte // SHA-256 of the CA's certificate, which join tokens pin
 	ServerURL string          // of the machines' listener, where the settings name none
 	Version   string          // of this program

@@ -215,12 +215,20 @@ func actions(r *desktest.Rig) map[string]struct {
 		"RefuseMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
 			return one(d.RefuseMachine(ctx, a, "nowhere", rest.Why{}))
 		}},
-		"ListReseed": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListReseed(ctx, a, "laptop")) }},
+		"ListReseed":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListReseed(ctx, a, "laptop")) }},
 		"RemoveMachine": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveMachine(ctx, a, "laptop", 0) }},
 		"IssueToken":    {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.IssueToken(ctx, a, rest.NewToken{})) }},
 		"WithdrawToken": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.WithdrawToken(ctx, a, "tok_x") }},
 		"Disenrol":      {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.Disenrol(ctx, a, rest.Pairs{All: true})) }},
 		"Lift":          {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.Lift(ctx, a, rest.Pairs{All: true})) }},
+
+		"ListReports": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListReports(ctx, a, "", "", "", 0))
+		}},
+		"ShowReport": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowReport(ctx, a, "rep_x")) }},
+		"HandleReport": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.HandleReport(ctx, a, "rep_x", rest.HandleReport{Answer: "a"}))
+		}},
 
 		"ChangeSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangeSettings(ctx, a, rest.SettingsChange{Contact: str("x")}))
@@ -238,7 +246,7 @@ func TestEveryActionHasItsRight(t *testing.T) {
 
 	// The table is complete.
 	for name := range methods(r.Desk) {
-		if _, ok := all[name]; !ok {
+		if _, ok := all[name]; !ok && selfActions[name] == nil {
 			t.Errorf("the action %s is not in this table", name)
 		}
 	}
