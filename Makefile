@@ -28,7 +28,7 @@ demo:
 
 test:
 	@scripts/deps test $(PART)
-	@scripts/tools gofumpt staticcheck
+	@scripts/tools gofumpt staticcheck templ
 	@scripts/go build -o .cache/check ./scripts/check
 	@.cache/check -part '$(PART)' -fuzztime '$(FUZZTIME)'
 

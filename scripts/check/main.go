@@ -475,7 +475,7 @@ func lint(r *runner) {
 	} else {
 		list := slices.DeleteFunc(strings.Fields(string(files)), func(f string) bool {
 			_, err := os.Stat(f)
-			return err != nil
+			return err != nil || strings.HasSuffix(f, "_templ.go") // as its tool writes it
 		})
 		r.silent("gofumpt", append([]string{".cache/tools/gofumpt", "-l"}, list...))
 	}
@@ -499,6 +499,15 @@ func goEnv(c *exec.Cmd) {
 func generated(r *runner) {
 	r.command("go.mod is tidy", []string{"sh", "-c", `scripts/go mod tidy -diff >.cache/tidy.diff && exit 0
 		head -n 30 .cache/tidy.diff; echo "run: go mod tidy"; exit 1`})
+	// From which folder the tool was run, and whether a formatter went over its output, is no difference.
+	r.command("templates", []string{"sh", "-c", `bad=0
+		plain() { .cache/tools/gofumpt <"$1" | sed 's/FileName: .[^\x60]*.,//'; }
+		for f in $(git ls-files --cached --others --exclude-standard '*.templ'); do
+			[ -e "$f" ] || continue
+			.cache/tools/templ generate -f "$f" -stdout >.cache/templ.go 2>.cache/templ.log || { cat .cache/templ.log; bad=1; continue; }
+			plain .cache/templ.go >.cache/templ.want; plain "${f%.templ}_templ.go" >.cache/templ.have
+			cmp -s .cache/templ.want .cache/templ.have || { echo "run: .cache/tools/templ generate -f $f"; bad=1; }
+		done; exit $bad`})
 	r.tests("generated code", []string{"-count=1", "-run", "Fresh|Generated", "./..."})
 }
 

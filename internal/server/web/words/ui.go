@@ -51,7 +51,8 @@ const (
 	FollowOn      = "Follow live"
 	FollowOff     = "Stop following"
 	FollowLost    = "The connection was lost; trying again."
-	NewRows       = "new"
+	NewRows       = "new rows"
+	KeysOn        = "Single keys work (/, ?, j, k, g)"
 	Loading       = "Loading"
 	ShowMore      = "More"
 )

@@ -1,0 +1,22 @@
+package words
+
+// Two people change the same thing.
+const (
+	ClashTitle     = "Somebody else changed this in the meantime"
+	ClashElsewhere = "None of these fields was changed, but something else on this page was."
+	ClashField     = "Field"
+	ClashWas       = "When you opened the page"
+	ClashIs        = "Now"
+	ClashYours     = "Yours"
+	ClashBoth      = "both changed"
+	ClashDecide    = "Nothing of yours was saved. The form below holds the newer values, and yours where you had changed them. Look it over and send it again, and it replaces the newer values."
+	ClashDrop      = "Drop mine and open the page anew"
+)
+
+// ClashBy names who was faster.
+func ClashBy(name string) string {
+	if name == "" {
+		return "It was changed"
+	}
+	return name + " changed it"
+}
