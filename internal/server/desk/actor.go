@@ -143,3 +143,15 @@ func (a Actor) approver() string {
 // Over is E3 for doors that act beside the desk: it refuses whoever does not stand
 // over the account.
 func (a Actor) Over(name, userID, role string) error { return a.over(name, userID, role) }
+
+// Account is the user of the name or id, for doors that have judged the right.
+func Account(ctx context.Context, q *db.Queries, ref string) (db.User, error) {
+	return user(ctx, q, ref)
+}
+
+// ValidUserName says what is wrong with the name of a new user, as a field of a fault.
+func ValidUserName(name string) error {
+	var v faults
+	v.name("name", name)
+	return v.err()
+}

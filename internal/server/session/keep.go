@@ -99,7 +99,7 @@ func sessionOf(r db.Session, u db.User, now time.Time) *Session {
 	switch s.Factor {
 	case TOTP:
 		s.Portal = true
-		s.Console = u.Role != rest.RoleNone && known(u.Role)
+		s.Console = u.Role != rest.RoleNone && knownRole(u.Role)
 	case Backup, Enrol:
 		s.Portal = true
 	default:
@@ -108,7 +108,7 @@ func sessionOf(r db.Session, u db.User, now time.Time) *Session {
 	return s
 }
 
-func known(role string) bool {
+func knownRole(role string) bool {
 	for _, r := range rest.Roles {
 		if r == role {
 			return true
