@@ -79,6 +79,7 @@ func open(d Deps, trusting bool) http.Handler {
 	x.people()
 	x.things()
 	x.events(mux)
+	x.rules(mux)
 	x.describe(mux)
 	return x.recover(x.gate(mux))
 }

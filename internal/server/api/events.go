@@ -22,12 +22,24 @@ type EventQuery struct {
 	PairQuery
 	Type    []string  `query:"type" doc:"Words of the vocabulary, or beginnings such as signin. ; several with commas"`
 	Outcome string    `query:"outcome" maxLength:"64"`
+	Reason  string    `query:"reason" maxLength:"64" doc:"The code"`
+	Scope   string    `query:"scope" maxLength:"16" doc:"logon, elevation or remote"`
+	Service string    `query:"service" maxLength:"64"`
+	Link    string    `query:"link" maxLength:"16" doc:"up, down or refused"`
+	Factor  string    `query:"factor" maxLength:"64"`
+	Actor   string    `query:"actor" maxLength:"256" doc:"Name of who did it"`
+	Address string    `query:"address" maxLength:"128" doc:"Exactly"`
+	Text    string    `query:"text" maxLength:"128" doc:"Contained in subject, actor, machine, address, service or reason, whatever the case"`
 	Since   time.Time `query:"since" doc:"At the source, inclusive"`
 	Until   time.Time `query:"until" doc:"Exclusive"`
+	Actions bool      `query:"actions" doc:"Administrators' actions alone"`
 }
 
 func (q EventQuery) filter() desk.EventFilter {
-	return desk.EventFilter{Types: q.Type, User: q.User, Machine: q.Machine, Outcome: q.Outcome, Since: q.Since, Until: q.Until}
+	return desk.EventFilter{
+		Types: q.Type, User: q.User, Machine: q.Machine, Outcome: q.Outcome, Reason: q.Reason, Scope: q.Scope, Service: q.Service,
+		Link: q.Link, Factor: q.Factor, Actor: q.Actor, Address: q.Address, Text: q.Text, Since: q.Since, Until: q.Until, Actions: q.Actions,
+	}
 }
 
 // events registers the event log.
@@ -95,15 +107,11 @@ func (x *door) stream(mux *http.ServeMux) {
 			writeProblem(w, x.problem(r.Context(), err, false))
 		}
 	})
-	text := func(name, doc string) *huma.Param {
-		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
-	}
 	x.api.OpenAPI().AddOperation(&huma.Operation{
 		OperationID: "follow-events", Method: "GET", Path: path, Summary: "Follow events as they are written", Tags: []string{"events"},
-		Parameters: []*huma.Param{
-			text("type", "As in list-events"), text("user", "Only of this user"), text("machine", "Only on this machine"), text("outcome", "Only with this outcome"),
-			{Name: "tail", In: "query", Description: "How many earlier events come first, 0 to 500", Schema: &huma.Schema{Type: huma.TypeInteger}},
-		},
+		Parameters: append(filterParams(), &huma.Param{
+			Name: "tail", In: "query", Description: "How many earlier events come first, 0 to 500", Schema: &huma.Schema{Type: huma.TypeInteger},
+		}),
 		Responses: map[string]*huma.Response{
 			"200": {
 				Description: "One event a line; empty lines are signs of life. It does not end by itself.",
@@ -121,14 +129,6 @@ func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
 	for name, values := range r.URL.Query() {
 		v := values[0]
 		switch name {
-		case "type":
-			f.Types = splitList(v)
-		case "user":
-			f.User = v
-		case "machine":
-			f.Machine = v
-		case "outcome":
-			f.Outcome = v
 		case "tail":
 			n, err := strconv.Atoi(v)
 			if err != nil || n < 0 || n > rest.MaxPage {
@@ -136,7 +136,9 @@ func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
 			}
 			tail = n
 		default:
-			bad.With(name, "there is no such parameter; allowed are type, user, machine, outcome, tail")
+			if !setFilter(&f, bad, name, v) {
+				bad.With(name, "there is no such parameter; allowed are tail, %s", filterNames)
+			}
 		}
 		if len(values) > 1 {
 			bad.With(name, "it stands twice")

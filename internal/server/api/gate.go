@@ -29,10 +29,11 @@ const answerTime = 30 * time.Second
 // slow lists the operations that may take longer.
 var slow = map[string]time.Duration{
 	"verify-events": 10 * time.Minute,
+	"try-policy":    2 * time.Minute,
 }
 
 // endless lists the operations that see to their time by themselves.
-var endless = map[string]bool{"follow-events": true}
+var endless = map[string]bool{"follow-events": true, "export-events": true}
 
 // secrets lists the operations whose answer holds a secret that is shown once. It is
 // not kept for a repetition of the request.
@@ -45,7 +46,7 @@ var secrets = map[string]bool{
 // a token was made by somebody who had.
 var fresh = map[string]bool{
 	"add-totp": true, "add-backup": true, "lose-factor": true, "remove-factor": true, "issue-enrolment-code": true, "issue-bypass-code": true,
-	"set-password": true, "remove-user": true, "change-settings": true,
+	"set-password": true, "remove-user": true, "change-settings": true, "roll-back-policy": true,
 }
 
 // gate is what every request goes through.

@@ -53,6 +53,13 @@ var rights = map[string]string{
 	"list-policy-versions": "read",
 	"roll-back-policy":     "change",
 
+	"try-policy":              "read",
+	"preview-policy":          "read",
+	"preview-new-policy":      "read",
+	"compare-policy-versions": "read",
+	"list-policy-reports":     "read",
+	"show-effective-policy":   "read",
+
 	"list-machines":  "read",
 	"show-machine":   "read",
 	"change-machine": "change",
@@ -77,6 +84,11 @@ var rights = map[string]string{
 	"show-event":    "events",
 	"verify-events": "events",
 	"follow-events": "events",
+
+	"export-events": "events",
+	"list-views":    "events",
+	"add-view":      "events",
+	"remove-view":   "events",
 
 	"explain":         "read",
 	"show-settings":   "read",

@@ -80,8 +80,10 @@ func objects(t *testing.T, r *desktest.Rig) map[string]string {
 	window := r.Window(t, strings.TrimPrefix(u.ID, rest.UserPrefix), m.ID, "boot-1", clock.Micros(r.Clock.Now().Add(time.Hour)))
 	events, err := r.ListEvents(ctx, root, desk.EventFilter{}, "", 1)
 	must(err)
+	view, err := r.AddView(ctx, root, rest.NewView{Name: "mine"})
+	must(err)
 	return map[string]string{
-		"user": "anna", "group": "staff", "policy": "default", "machine": "bridge", "factor": f.ID, "token": token.ID,
+		"view": view.ID, "user": "anna", "group": "staff", "policy": "default", "machine": "bridge", "factor": f.ID, "token": token.ID,
 		"window": rest.WindowPrefix + window, "event": events.Items[0].ID,
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"sync"
@@ -143,6 +144,13 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ExportEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			_, _, err := d.ExportEvents(ctx, a, desk.EventFilter{}, 0, func(rest.Event) error { return nil })
 			return err
+		}},
+		"ExportTo": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			_, _, err := d.ExportTo(ctx, a, desk.Export{Format: desk.CSV}, io.Discard, func() error { return nil })
+			return err
+		}},
+		"CheckExport": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return d.CheckExport(ctx, a, desk.Export{Format: desk.CSV})
 		}},
 		"ListViews": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListViews(ctx, a)) }},
 		"AddView": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {

@@ -480,4 +480,3 @@ func (d *Desk) RemoveView(ctx context.Context, a Actor, ref string) error {
 		return err
 	})
 }
-
