@@ -8,7 +8,7 @@ FUZZTIME ?= 5s
 help:
 	@echo 'make build            bin/latchkeyd, bin/latchkey-agent, bin/latchkey, bin/pam_latchkey.so'
 	@echo 'make demo             the main job on this machine, in a folder and namespace of its own'
-	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|demo runs one part,'
+	@echo 'make test             every check; PART=lint|generated|unit|race|native|cross|fuzz|e2e|browser|demo runs one part,'
 	@echo '                      FUZZTIME=60s fuzzes longer'
 	@echo 'make test-abuse       the long form of the attacks and faults of docs/abuse.md, with a report (some hours)'
 	@echo 'make bench            measurements beside other programs, as Markdown; PART=pam: sign-ins through PAM (as root),'

@@ -46,6 +46,7 @@ var parts = []part{
 	{"cross", "linux, windows, darwin on amd64 and arm64", cross, false},
 	{"fuzz", "every parser of bytes from outside", fuzz, false},
 	{"e2e", "real programs in namespaces", endToEnd, false},
+	{"browser", "every page of console and portal in a real browser", inBrowser, false},
 	{"demo", "the story of make demo, played by itself", demo, false},
 	{"abuse", "the long form of every case of docs/abuse.md, with a report", abuse, true},
 }
@@ -653,6 +654,13 @@ func endToEnd(r *runner) {
 	}
 	r.testsOnReal("go test", []string{"-tags", tagged, "-count=1", "-timeout", "45m"}, "./test/e2e/...")
 	r.testsOnReal("killed at every point", []string{"-tags", tagged, "-count=1", "-timeout", "15m"}, "./test/kill/...")
+}
+
+func inBrowser(r *runner) {
+	if !r.command("axe-core", []string{"scripts/axe"}) || !r.command("test programs", []string{"scripts/build", "--test"}) {
+		return
+	}
+	r.testsOnReal("go test", []string{"-tags", tagged, "-count=1", "-timeout", "15m"}, "./test/browser/...")
 }
 
 func demo(r *runner) {
