@@ -28,6 +28,8 @@ type eventFlags struct {
 	since, until           whenFlag
 	limit                  int
 	follow                 bool
+	actions                bool
+	more                   map[string]*string
 }
 
 func (e *eventFlags) query() url.Values {
@@ -37,12 +39,42 @@ func (e *eventFlags) query() url.Values {
 			q.Set(name, v)
 		}
 	}
+	for name, v := range e.more {
+		if *v != "" {
+			q.Set(name, *v)
+		}
+	}
+	if e.actions {
+		q.Set("actions", "true")
+	}
 	for name, t := range map[string]time.Time{"since": e.since.t, "until": e.until.t} {
 		if !t.IsZero() {
 			q.Set(name, t.UTC().Format(time.RFC3339Nano))
 		}
 	}
 	return q
+}
+
+// filters adds the flags that choose events.
+func (e *eventFlags) filters(c *cobra.Command) {
+	f := c.Flags()
+	f.StringSliceVar(&e.types, "type", nil, "only of these types")
+	f.StringVar(&e.user, "user", "", "only about this user: name or id")
+	f.StringVar(&e.machine, "machine", "", "only on this machine: name, number or id")
+	f.StringVar(&e.outcome, "outcome", "", "only with this outcome: allow, deny, ignore, …")
+	f.Var(&e.since, "since", "only from this time on")
+	f.Var(&e.until, "until", "only before this time")
+	f.BoolVar(&e.actions, "actions", false, "only what administrators did")
+	e.more = map[string]*string{}
+	for _, x := range moreEventFlags {
+		e.more[x.name] = f.String(x.name, "", x.usage)
+	}
+	types := make([]string, 0, len(event.Meaning))
+	for t := range event.Meaning {
+		types = append(types, string(t))
+	}
+	slices.Sort(types)
+	choose(c, "type", types...)
 }
 
 const defaultEvents = 50
@@ -83,22 +115,11 @@ commas. --since and --until take a time, or how long ago ("2h", "7d").`,
 		},
 	}
 	f := c.Flags()
-	f.StringSliceVar(&e.types, "type", nil, "only of these types")
-	f.StringVar(&e.user, "user", "", "only about this user: name or id")
-	f.StringVar(&e.machine, "machine", "", "only on this machine: name, number or id")
-	f.StringVar(&e.outcome, "outcome", "", "only with this outcome: allow, deny, ignore, …")
-	f.Var(&e.since, "since", "only from this time on")
-	f.Var(&e.until, "until", "only before this time")
+	e.filters(c)
 	f.IntVar(&e.limit, "limit", defaultEvents, "how many; 0 is no end")
 	f.BoolVarP(&e.follow, "follow", "f", false, "go on with what happens from now on")
 	c.MarkFlagsMutuallyExclusive("follow", "until")
-	types := make([]string, 0, len(event.Meaning))
-	for t := range event.Meaning {
-		types = append(types, string(t))
-	}
-	slices.Sort(types)
-	choose(c, "type", types...)
-	c.AddCommand(a.eventsVerify(), a.eventsShow())
+	c.AddCommand(a.eventsVerify(), a.eventsShow(), a.eventsExport())
 	return c
 }
 

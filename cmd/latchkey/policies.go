@@ -20,7 +20,8 @@ import (
 
 func (a *app) policyCommand() *cobra.Command {
 	return noun("policy", "Policies: who must prove what, where",
-		a.policyList(), a.policyShow(), a.policyAdd(), a.policySet(), a.policyRemove(), a.policyHistory(), a.policyRollback())
+		a.policyList(), a.policyShow(), a.policyAdd(), a.policySet(), a.policyRemove(), a.policyHistory(), a.policyRollback(),
+		a.policyTry(), a.policyEffective(), a.policyCompare(), a.policyReports())
 }
 
 // warnings go to people in every form of output: they are about what was just done.
