@@ -41,7 +41,9 @@ func (r *running) jobs() []job {
 		{"record the head of the event chain", time.Hour, func(ctx context.Context) error {
 			return checkpoint.Write(ctx, checkpoint.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Log: r.Log})
 		}},
+		{"count what the dashboard shows", time.Minute, r.desk.CountFigures},
 		{"close the days of machines' journals", time.Hour, r.off.CloseDays},
+		{"go on with imports", 10 * time.Second, r.bulk.Resume},
 		{"clear away", time.Hour, r.clearAway},
 	}
 }

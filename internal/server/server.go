@@ -35,6 +35,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/server/agentapi"
 	"latchkey/internal/server/api"
+	"latchkey/internal/server/bulk"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/directory"
@@ -108,7 +109,9 @@ type running struct {
 	api   *agentapi.API
 	sign  *signin.Service
 	off   *offline.Service
+	bulk  *bulk.Service
 	stats *stats
+	desk  *desk.Desk
 
 	percent int // the collector's, as it was set last
 
@@ -192,6 +195,7 @@ func Run(ctx context.Context, c Config) (err error) {
 	r.Log.Info("the server stops")
 	r.stop(doors, end)
 	jobs()
+	r.bulk.Close()
 	if e := r.event(context.WithoutCancel(ctx), event.ServerStopped, nil); e != nil {
 		err = errors.Join(err, e)
 	}
@@ -364,7 +368,7 @@ func (r *running) compose() (h handlers, err error) {
 		Store: r.store, CA: r.ca, Enroll: door, Offline: r.off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
 	})
 	r.stats.watch(r)
-	d := desk.New(desk.Config{
+	r.desk = desk.New(desk.Config{
 		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint,
 		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
 	})
@@ -372,9 +376,13 @@ func (r *running) compose() (h handlers, err error) {
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Random: rand.Reader,
 		SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
 	})
-	rest := api.New(api.Deps{Desk: d, Version: r.Version, Logger: r.Log, NotReady: r.notReady})
+	if p, ok := any(sessions).(desk.Sessions); ok {
+		r.desk.Sessions = p
+	}
+	r.bulk = bulk.New(bulk.Config{Store: r.store, Desk: r.desk, Box: r.keys.Box, Clock: r.Clock, Passwords: passwords, Codes: keeper, Log: r.Log})
+	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: sessions})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
-		Desk: d, Sessions: sessions, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
+		Desk: r.desk, Sessions: sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
 	}, API: rest}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()

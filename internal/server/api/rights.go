@@ -90,9 +90,25 @@ var rights = map[string]string{
 	"add-view":      "events",
 	"remove-view":   "events",
 
+	"list-imports":         "change",
+	"begin-import":         "change",
+	"show-import":          "change",
+	"drop-import":          "change",
+	"list-import-rows":     "change",
+	"upload-import":        "change",
+	"query-import":         "change",
+	"apply-import":         "change",
+	"fetch-import-codes":   "change",
+	"export-import-faults": "change",
+	"show-import-template": "change",
+	"list-import-sources":  "change",
+	"add-import-source":    "own",
+	"remove-import-source": "own",
+
 	"explain":         "read",
 	"show-settings":   "read",
 	"change-settings": "own",
+	"show-dashboard":  "read",
 	"show-status":     "read",
 }
 

@@ -207,6 +207,9 @@ func (x *door) things() {
 	add(x, op("change-settings", "PATCH", "/settings", "Change settings of the server", 0), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.SettingsChange }) (*plain[rest.Settings], error) {
 		return reply(d.ChangeSettings(ctx, a, in.Body))
 	})
+	add(x, op("show-dashboard", "GET", "/dashboard", "How things stand, in numbers", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Dashboard], error) {
+		return reply(d.Dashboard(ctx, a))
+	})
 	add(x, op("show-status", "GET", "/status", "How the server is", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Status], error) {
 		s, err := d.Status(ctx, a)
 		if err == nil && x.notReady != nil {

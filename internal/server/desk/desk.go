@@ -66,7 +66,8 @@ type Passwords interface {
 // Desk does what administrators ask. It is safe for concurrent use.
 type Desk struct {
 	Config
-	trials chan struct{} // of policies: so many at a time
+	trials  chan struct{} // of policies: so many at a time
+	figures figures       // of the dashboard
 }
 
 // New makes a desk.
