@@ -45,6 +45,7 @@ func (r *running) jobs() []job {
 		{"close the days of machines' journals", time.Hour, r.off.CloseDays},
 		{"go on with imports", 10 * time.Second, r.bulk.Resume},
 		{"clear away", time.Hour, r.clearAway},
+		{"forget ended sessions", 10 * time.Minute, r.sessions.Clear},
 	}
 }
 

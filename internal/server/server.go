@@ -113,6 +113,10 @@ type running struct {
 	stats *stats
 	desk  *desk.Desk
 
+	sessions *session.Sessions
+
+	setup string // file of the code for the first owner; empty: there is an owner
+
 	percent int // the collector's, as it was set last
 
 	made   []string // what the first start has made, for people
@@ -175,6 +179,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	undo = append(undo, func() { _ = os.Remove(filepath.Join(c.Data, AddressFile)) })
 	if err := r.event(ctx, event.ServerStarted, map[string]any{"version": c.Version, "engine": r.store.Engine()}); err != nil {
 		return err
+	}
+	if r.setup, err = r.sessions.WriteSetup(ctx); err != nil {
+		return fmt.Errorf("the code for the first owner: %w", err)
 	}
 	jobs := r.startJobs(life)
 	for _, d := range doors {
@@ -372,17 +379,15 @@ func (r *running) compose() (h handlers, err error) {
 		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint,
 		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
 	})
-	sessions := session.New(session.Config{
+	r.sessions = session.New(session.Config{
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Random: rand.Reader,
 		SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
 	})
-	if p, ok := any(sessions).(desk.Sessions); ok {
-		r.desk.Sessions = p
-	}
+	r.desk.Sessions = r.sessions
 	r.bulk = bulk.New(bulk.Config{Store: r.store, Desk: r.desk, Box: r.keys.Box, Clock: r.Clock, Passwords: passwords, Codes: keeper, Log: r.Log})
-	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: sessions})
+	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: r.sessions})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
-		Desk: r.desk, Sessions: sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
+		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
 	}, API: rest}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()
@@ -464,6 +469,8 @@ func (r *running) greet(ctx context.Context) {
 	if users == 0 {
 		fmt.Fprintln(r.Out, "Next:")
 		for _, step := range [][2]string{
+			{"the first administrator, in a browser", "https://" + r.addrs.Listen + "/setup"},
+			{"the code for it", cli + " setup-code"},
 			{"a person who signs in", cli + " user add NAME"},
 			{"their second factor, shown once", cli + " factor add totp NAME"},
 			{"lets one machine join", cli + " machine token"},
@@ -472,6 +479,9 @@ func (r *running) greet(ctx context.Context) {
 		} {
 			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
 		}
+	}
+	if r.setup != "" && users != 0 {
+		fmt.Fprintf(r.Out, "There is no owner: https://%s/setup makes one, with the code of %s setup-code\n", r.addrs.Listen, cli)
 	}
 	if len(r.made) == 0 {
 		fmt.Fprintf(r.Out, "CA: SHA-256 %s\n", r.addrs.CA)

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/office"
 	"latchkey/internal/server/web/ui"
 )
@@ -8,6 +9,7 @@ import (
 // Areas are the routes of all areas. An area stands here and nowhere else.
 func Areas() [][]ui.Route {
 	return [][]ui.Route{
+		entry.Routes(),
 		office.Routes(),
 	}
 }
