@@ -30,15 +30,18 @@ const answerTime = 30 * time.Second
 var slow = map[string]time.Duration{
 	"verify-events": 10 * time.Minute,
 	"try-policy":    2 * time.Minute,
+	"query-import":  16 * time.Minute,
+	"drop-import":   2 * time.Minute,
 }
 
 // endless lists the operations that see to their time by themselves.
-var endless = map[string]bool{"follow-events": true, "export-events": true}
+var endless = map[string]bool{"follow-events": true, "export-events": true, "upload-import": true, "fetch-import-codes": true, "export-import-faults": true}
 
 // secrets lists the operations whose answer holds a secret that is shown once. It is
 // not kept for a repetition of the request.
 var secrets = map[string]bool{
 	"add-totp": true, "add-backup": true, "issue-enrolment-code": true, "issue-bypass-code": true, "issue-token": true,
+	"fetch-import-codes": true,
 }
 
 // fresh lists the operations for which a person must have given the second factor
@@ -47,6 +50,7 @@ var secrets = map[string]bool{
 var fresh = map[string]bool{
 	"add-totp": true, "add-backup": true, "lose-factor": true, "remove-factor": true, "issue-enrolment-code": true, "issue-bypass-code": true,
 	"set-password": true, "remove-user": true, "change-settings": true, "roll-back-policy": true,
+	"apply-import": true, "fetch-import-codes": true, "add-import-source": true,
 }
 
 // gate is what every request goes through.

@@ -122,7 +122,12 @@ func (s *Service) read(ctx context.Context, fn func(q *store.Queries) error) err
 }
 
 func (s *Service) update(ctx context.Context, fn func(ctx context.Context, tx *store.Tx) error) error {
-	return s.c.Store.Update(ctx, fn)
+	return s.c.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := desk.Claim(ctx, tx); err != nil {
+			return err
+		}
+		return fn(ctx, tx)
+	})
 }
 
 // importOf is an import as people see it.

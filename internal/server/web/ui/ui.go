@@ -35,6 +35,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
+	"latchkey/internal/server/bulk"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/session"
 )
@@ -75,6 +76,7 @@ type Deps struct {
 	Clock    clock.Clock
 	Log      *slog.Logger
 	Version  string
+	Bulk     *bulk.Service // imports users
 	// NotReady says why the server can not do its work, empty if it can; may be nil.
 	NotReady func(ctx context.Context) string
 	// OpenAPI gives the description of the API as JSON, for the page of the API; may be nil.
