@@ -3,6 +3,7 @@ package web
 import (
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/office"
+	"latchkey/internal/server/web/people"
 	"latchkey/internal/server/web/ui"
 )
 
@@ -11,5 +12,6 @@ func Areas() [][]ui.Route {
 	return [][]ui.Route{
 		entry.Routes(),
 		office.Routes(),
+		people.Routes(),
 	}
 }

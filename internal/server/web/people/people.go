@@ -101,3 +101,6 @@ func below(role string) []string {
 	}
 	return nil
 }
+
+// pathWord is a name within a path.
+func pathWord(s string) string { return url.PathEscape(s) }

@@ -39,15 +39,15 @@ func factorNames(kinds []string) string {
 }
 
 func factorName(kind string) string {
-	if s := words.FactorKinds[kind]; s != "" {
+	if s := words.DeskFactorKinds[kind]; s != "" {
 		return s
 	}
 	return kind
 }
 
 func userLabels(form string) map[string]string {
-	return forms.Labels(form, "name", words.UserName, "display_name", words.DisplayName, "mail", words.Mail, "groups", words.NavGroups,
-		"password", words.Password, "again", words.PasswordAgain, "role", words.Role, "mfa", words.MFASetting, "activation", words.Activation,
-		"activate_at", words.ActivateAt, "uid", words.UID, "must_change", words.MustChange, "valid_for", words.ValidFor, "reason", words.Reason,
-		"scope", words.Scope, "digits", words.Digits, "period", words.Period, "algorithm", words.Algorithm, "confirm", words.UserName, "group", words.Group, "disabled", words.State)
+	return forms.Labels(form, "name", words.DeskUserName, "display_name", words.DeskDisplayName, "mail", words.DeskMail, "groups", words.NavGroups,
+		"password", words.DeskPassword, "again", words.DeskPasswordAgain, "role", words.DeskRole, "mfa", words.DeskMFASetting, "activation", words.DeskActivation,
+		"activate_at", words.DeskActivateAt, "uid", words.DeskUID, "must_change", words.DeskMustChange, "valid_for", words.DeskValidFor, "reason", words.DeskReason,
+		"scope", words.DeskScope, "digits", words.DeskDigits, "period", words.DeskPeriod, "algorithm", words.DeskAlgorithm, "confirm", words.DeskUserName, "group", words.DeskGroup, "disabled", words.DeskState)
 }

@@ -260,17 +260,17 @@ func (b *bench) fields(form string) []forms.Changed {
 			must = "on"
 		}
 		return []forms.Changed{
-			{Name: "display_name", Label: words.DisplayName, Is: u.DisplayName},
-			{Name: "mail", Label: words.Mail, Is: u.Mail},
-			{Name: "uid", Label: words.UID, Is: uid},
-			{Name: "activation", Label: words.Activation, Is: u.Activation},
-			{Name: "activate_at", Label: words.ActivateAt, Is: localTime(u.ActivateAt)},
-			{Name: "must_change", Label: words.MustChange, Is: must},
+			{Name: "display_name", Label: words.DeskDisplayName, Is: u.DisplayName},
+			{Name: "mail", Label: words.DeskMail, Is: u.Mail},
+			{Name: "uid", Label: words.DeskUID, Is: uid},
+			{Name: "activation", Label: words.DeskActivation, Is: u.Activation},
+			{Name: "activate_at", Label: words.DeskActivateAt, Is: localTime(u.ActivateAt)},
+			{Name: "must_change", Label: words.DeskMustChange, Is: must},
 		}
 	case "mfa":
-		return []forms.Changed{{Name: "mfa", Label: words.MFASetting, Is: u.MFA}}
+		return []forms.Changed{{Name: "mfa", Label: words.DeskMFASetting, Is: u.MFA}}
 	case "role":
-		return []forms.Changed{{Name: "role", Label: words.Role, Is: u.Role}}
+		return []forms.Changed{{Name: "role", Label: words.DeskRole, Is: u.Role}}
 	}
 	return nil
 }
@@ -320,31 +320,31 @@ func changeIdentity(r *ui.Request, a desk.Actor, ref string) (done, error) {
 		return done{}, bad
 	}
 	u, err := r.Desk.ChangeUser(r.Context(), a, ref, forms.Rev(r, form), in)
-	return done{notice: words.UserChanged(u.Name)}, err
+	return done{notice: words.DeskUserChanged(u.Name)}, err
 }
 
 func changeMFA(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	word := forms.Get(r, "mfa", "mfa")
 	u, err := r.Desk.ChangeUser(r.Context(), a, ref, forms.Rev(r, "mfa"), rest.UserChange{MFA: &word})
-	return done{notice: words.MFAIsNow(u.Name, u.MFAEffective)}, err
+	return done{notice: words.DeskMFAIsNow(u.Name, u.MFAEffective)}, err
 }
 
 func changeRole(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	word := forms.Get(r, "role", "role")
 	u, err := r.Desk.ChangeUser(r.Context(), a, ref, forms.Rev(r, "role"), rest.UserChange{Role: &word})
-	return done{notice: words.RoleIsNow(u.Name, words.Roles[u.Role])}, err
+	return done{notice: words.DeskRoleIsNow(u.Name, words.DeskRoles[u.Role])}, err
 }
 
 func disable(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	yes := true
 	u, err := r.Desk.ChangeUser(r.Context(), a, ref, forms.Rev(r, "state"), rest.UserChange{Disabled: &yes})
-	return done{notice: words.UserDisabled(u.Name)}, err
+	return done{notice: words.DeskUserDisabled(u.Name)}, err
 }
 
 func enable(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	no := false
 	u, err := r.Desk.ChangeUser(r.Context(), a, ref, forms.Rev(r, "state"), rest.UserChange{Disabled: &no})
-	return done{notice: words.UserEnabled(u.Name)}, err
+	return done{notice: words.DeskUserEnabled(u.Name)}, err
 }
 
 func setPassword(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -364,12 +364,12 @@ func setPassword(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	}
 	in := rest.NewPassword{Password: rest.Hide(secret.FromString(one)), MustChange: forms.Get(r, "password", "must_change") != ""}
 	defer in.Password.Wipe()
-	return done{notice: words.PasswordSet}, r.Desk.SetPassword(r.Context(), a, ref, in)
+	return done{notice: words.DeskPasswordSet}, r.Desk.SetPassword(r.Context(), a, ref, in)
 }
 
 func unlock(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	n, err := r.Desk.Unlock(r.Context(), a, ref)
-	return done{notice: words.Unlocked(n.Count)}, err
+	return done{notice: words.DeskUnlocked(n.Count)}, err
 }
 
 // shown is a page with a secret that is shown once.
@@ -382,7 +382,7 @@ func enrolCode(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	return done{page: shown(words.EnrolCodeTitle, c), body: codePage(c, words.EnrolCodeText, userPath(ref))}, nil
+	return done{page: shown(words.DeskEnrolCodeTitle, c), body: codePage(c, words.DeskEnrolCodeText, userPath(ref))}, nil
 }
 
 func bypassCode(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -392,7 +392,7 @@ func bypassCode(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	return done{page: shown(words.BypassCodeTitle, c), body: codePage(c, words.BypassCodeText, userPath(ref))}, nil
+	return done{page: shown(words.DeskBypassCodeTitle, c), body: codePage(c, words.DeskBypassCodeText, userPath(ref))}, nil
 }
 
 func addTOTP(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -405,11 +405,11 @@ func addTOTP(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	picture, err := factor.SVG(t.URI.Show(), words.QRLabel(t.User))
+	picture, err := factor.SVG(t.URI.Show(), words.DeskQRLabel(t.User))
 	if err != nil {
 		return done{}, err
 	}
-	return done{page: shown(words.TOTPTitle, rest.Code{User: t.User}), body: totpPage(t, picture, userPath(ref))}, nil
+	return done{page: shown(words.DeskTOTPTitle, rest.Code{User: t.User}), body: totpPage(t, picture, userPath(ref))}, nil
 }
 
 func addBackup(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -417,17 +417,17 @@ func addBackup(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	return done{page: shown(words.BackupTitle, rest.Code{User: c.User}), body: backupPage(c, userPath(ref))}, nil
+	return done{page: shown(words.DeskBackupTitle, rest.Code{User: c.User}), body: backupPage(c, userPath(ref))}, nil
 }
 
 func removeFactor(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	_, err := r.Desk.RemoveFactor(r.Context(), a, ref, r.PathValue("factor"))
-	return done{notice: words.FactorRemoved}, err
+	return done{notice: words.DeskFactorRemoved}, err
 }
 
 func loseFactor(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	_, err := r.Desk.LoseFactor(r.Context(), a, ref, r.PathValue("factor"))
-	return done{notice: words.FactorLost}, err
+	return done{notice: words.DeskFactorLost}, err
 }
 
 func joinGroup(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -439,12 +439,12 @@ func joinGroup(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if fault.Is(err, fault.NotFound) && strings.Contains(fault.Of(err).Public(), "group") {
 		err = fault.New(fault.Invalid, err).With("group", "there is no group %q; names are exact", name)
 	}
-	return done{notice: words.InGroup(name)}, err
+	return done{notice: words.DeskInGroup(name)}, err
 }
 
 func leaveGroup(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	_, err := r.Desk.RemoveMember(r.Context(), a, r.PathValue("group"), ref)
-	return done{notice: words.OutOfGroup(r.PathValue("group"))}, err
+	return done{notice: words.DeskOutOfGroup(r.PathValue("group"))}, err
 }
 
 // signOutEverywhere ends the windows on all machines and the sessions in all browsers.
@@ -465,21 +465,21 @@ func signOutEverywhere(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	}
 	sessions, err := r.Sessions.RevokeAll(ctx, a, id, but)
 	if fault.Is(err, fault.Forbidden) {
-		return done{notice: words.WindowsEndedOnly(n.Count)}, nil
+		return done{notice: words.DeskWindowsEndedOnly(n.Count)}, nil
 	}
-	return done{notice: words.SignedOut(n.Count, sessions)}, err
+	return done{notice: words.DeskSignedOut(n.Count, sessions)}, err
 }
 
 func endSession(r *ui.Request, a desk.Actor, _ string) (done, error) {
 	if !a.Can("helpdesk") {
 		return done{}, fault.New(fault.Forbidden, nil)
 	}
-	return done{notice: words.SessionEnded}, r.Sessions.Revoke(r.Context(), a, r.PathValue("session"))
+	return done{notice: words.DeskSessionEnded}, r.Sessions.Revoke(r.Context(), a, r.PathValue("session"))
 }
 
 func disenrol(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	n, err := r.Desk.Disenrol(r.Context(), a, rest.Pairs{User: ref, Machine: forms.Get(r, "disenrol", "machine")})
-	return done{notice: words.Disenrolled(n.Count)}, err
+	return done{notice: words.DeskDisenrolled(n.Count)}, err
 }
 
 func askApproval(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -491,7 +491,7 @@ func askApproval(r *ui.Request, a desk.Actor, ref string) (done, error) {
 		return done{}, fault.New(fault.Invalid, nil).With("op", "choose what is to be approved")
 	}
 	_, err := r.Sessions.Ask(r.Context(), r.Session, r.Address(), op, ref, forms.Get(r, "approval", "reason"))
-	return done{notice: words.ApprovalAsked}, err
+	return done{notice: words.DeskApprovalAsked}, err
 }
 
 func removeUser(r *ui.Request, a desk.Actor, ref string) (done, error) {
@@ -505,7 +505,7 @@ func removeUser(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if forms.Get(r, "remove", "confirm") != u.Name {
 		return done{}, fault.New(fault.Invalid, nil).With("confirm", "type %s exactly as it stands above", u.Name)
 	}
-	return done{to: "/console/users", notice: words.UserRemoved(u.Name)}, r.Desk.RemoveUser(r.Context(), a, ref, forms.Rev(r, "remove"))
+	return done{to: "/console/users", notice: words.DeskUserRemoved(u.Name)}, r.Desk.RemoveUser(r.Context(), a, ref, forms.Rev(r, "remove"))
 }
 
 // reasonOf is the reason of an event as a sentence.

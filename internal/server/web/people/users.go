@@ -53,7 +53,7 @@ func newUser(r *ui.Request) error {
 
 func newUserFrame() ui.Page {
 	return ui.Page{
-		Title: words.UserNew, Section: "users", Crumbs: []ui.Crumb{{Text: words.NavUsers, Path: "/console/users"}},
+		Title: words.DeskUserNew, Section: "users", Crumbs: []ui.Crumb{{Text: words.NavUsers, Path: "/console/users"}},
 		Curl: &ui.Curl{Method: "POST", Path: rest.Base + "/users", Body: rest.NewUser{Name: "NAME", Role: rest.RoleNone, Groups: []string{}}},
 	}
 }
@@ -93,7 +93,7 @@ func addUser(r *ui.Request) error {
 		u, err = r.Desk.AddUser(r.Context(), r.Actor(), in)
 	}
 	if err == nil {
-		return r.Go(userPath(u.ID), words.UserAdded(u.Name))
+		return r.Go(userPath(u.ID), words.DeskUserAdded(u.Name))
 	}
 	if !forms.Again(err) {
 		return err
