@@ -25,6 +25,7 @@ import (
 
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/bulk"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
@@ -44,6 +45,8 @@ type Deps struct {
 	NotReady func(ctx context.Context) string
 	// Sessions signs people in; nil: nobody can, and only the admin socket is served.
 	Sessions *session.Sessions
+	// Bulk imports users.
+	Bulk *bulk.Service
 }
 
 type actorKey struct{}
@@ -62,6 +65,7 @@ type door struct {
 
 	notReady func(ctx context.Context) string
 	sessions *session.Sessions
+	bulk     *bulk.Service
 	trusting bool // in tests: leaves the rights to the desk
 }
 
@@ -74,12 +78,13 @@ func open(d Deps, trusting bool) http.Handler {
 		d.Logger = slog.New(slog.DiscardHandler)
 	}
 	mux := http.NewServeMux()
-	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady, sessions: d.Sessions, trusting: trusting}
+	x := &door{desk: d.Desk, log: d.Logger, notReady: d.NotReady, sessions: d.Sessions, bulk: d.Bulk, trusting: trusting}
 	x.api = humago.New(mux, config(d.Version))
 	x.people()
 	x.things()
 	x.events(mux)
 	x.rules(mux)
+	x.imports(mux)
 	x.describe(mux)
 	return x.recover(x.gate(mux))
 }
