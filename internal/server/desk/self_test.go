@@ -301,6 +301,24 @@ func TestATicketEndsWithItsTimeAndWithAnyChange(t *testing.T) {
 	})
 }
 
+// A backup code opens no console, nor by the way of a new authenticator.
+func TestE3ABackupCodeAddsNoKeyToTheConsole(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		anna, otto := person(addUser(t, r, "anna", rest.RoleNone)), person(addUser(t, r, "otto", rest.RoleOwner))
+		enrol(t, r, anna, "phone")
+		enrol(t, r, otto, "phone")
+		p := ok(r.BeginOwnTOTP(ctx, otto, rest.BeginTOTP{}))(t)
+		low := otto
+		low.Role = rest.RoleNone // what a session of a backup code has
+		_, err := r.BeginOwnTOTP(ctx, low, rest.BeginTOTP{})
+		wantCode(t, err, fault.Forbidden)
+		_, err = r.ConfirmOwnTOTP(ctx, low, rest.ConfirmTOTP{Ticket: p.Ticket, Code: first(t, p, c.Now())})
+		wantCode(t, err, fault.Forbidden)
+		enrol(t, r, anna, "another") // who has no role loses nothing by it
+	})
+}
+
 // refusal is the error of a call.
 func refusal[T any](_ T, err error) error { return err }
 

@@ -4,6 +4,7 @@ import (
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/office"
 	"latchkey/internal/server/web/people"
+	"latchkey/internal/server/web/portal"
 	"latchkey/internal/server/web/ui"
 )
 
@@ -12,6 +13,7 @@ func Areas() [][]ui.Route {
 	return [][]ui.Route{
 		entry.Routes(),
 		office.Routes(),
+		portal.Routes(),
 		people.Routes(),
 	}
 }
