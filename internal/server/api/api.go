@@ -82,9 +82,11 @@ func open(d Deps, trusting bool) http.Handler {
 	x.api = humago.New(mux, config(d.Version))
 	x.people()
 	x.things()
+	x.self()
 	x.events(mux)
 	x.rules(mux)
 	x.imports(mux)
+	x.session()
 	x.describe(mux)
 	return x.recover(x.gate(mux))
 }
@@ -141,13 +143,21 @@ func op(id, method, path, summary string, status int) huma.Operation {
 
 // add registers an operation. fn gets the actor; its error becomes a problem.
 func add[In, Out any](x *door, o huma.Operation, fn func(ctx context.Context, a desk.Actor, in *In) (*Out, error)) {
+	addPublic(x, o, func(ctx context.Context, a desk.Actor, in *In) (*Out, error) {
+		if _, err := actor(ctx); err != nil {
+			return nil, err
+		}
+		return fn(ctx, a, in)
+	})
+}
+
+// addPublic is add for what nobody needs to have signed in for: the actor may be nobody.
+func addPublic[In, Out any](x *door, o huma.Operation, fn func(ctx context.Context, a desk.Actor, in *In) (*Out, error)) {
 	huma.Register(x.api, o, func(ctx context.Context, in *In) (*Out, error) {
-		a, err := actor(ctx)
+		a, _ := actor(ctx)
+		out, err := fn(ctx, a, in)
 		if err == nil {
-			var out *Out
-			if out, err = fn(ctx, a, in); err == nil {
-				return out, nil
-			}
+			return out, nil
 		}
 		m, ok := any(in).(interface{ matched() bool })
 		return nil, x.problem(ctx, err, ok && m.matched())

@@ -21,6 +21,7 @@ var meanings = map[int]string{
 	401: "Nobody has signed in, or the token or session is not good any more",
 	403: "You may not do this; nothing was looked at. Or: it needs a fresh proof of who you are, or somebody's approval",
 	404: "There is no such thing",
+	410: "What was begun has taken too long; begin again",
 	409: "It does not go with the present state; somebody may have been faster",
 	412: "It was changed since the ETag in If-Match was seen",
 	413: "The body is too large",
@@ -78,16 +79,16 @@ func (x *door) describe(mux *http.ServeMux) {
 	}
 }
 
+// named are the parameters that name something.
+var named = map[string]bool{"user": true, "machine": true, "group": true, "owner": true}
+
 // refusals are the statuses beside success that the operation can answer.
 func (o operation) refusals() []int {
-	out := map[int]bool{422: true, 429: true, 500: true, 503: true}
-	if o.right != public {
-		out[401] = true
+	out := map[int]bool{401: true, 403: true, 422: true, 429: true, 500: true, 503: true}
+	if o.right == public || o.right == "self" {
+		out[410] = true // a step of something that was begun
 	}
-	if o.right != public && o.right != person {
-		out[403] = true
-	}
-	if strings.Contains(o.Path, "{") || slices.ContainsFunc(o.Parameters, func(p *huma.Param) bool { return p.In == "query" && (p.Name == "user" || p.Name == "machine") }) {
+	if strings.Contains(o.Path, "{") || slices.ContainsFunc(o.Parameters, func(p *huma.Param) bool { return p.In == "query" && named[p.Name] }) {
 		out[404], out[409] = true, true // a name that several machines have is a conflict
 	}
 	if o.Method != http.MethodGet {

@@ -1,0 +1,125 @@
+package rest
+
+import "time"
+
+// Credentials begin a sign-in of a program.
+type Credentials struct {
+	Name     string `json:"name"`
+	Password Secret `json:"password"`
+}
+
+// Answer gives what a sign-in asks for next.
+type Answer struct {
+	Signin Secret `json:"signin" doc:"What the step before has given"`
+	Kind   string `json:"kind,omitempty" doc:"totp (default) or backup"`
+	Code   Secret `json:"code"`
+}
+
+// DuePassword replaces a password that is due at a sign-in (S9).
+type DuePassword struct {
+	Signin   Secret `json:"signin" doc:"What the step before has given"`
+	Password Secret `json:"password" doc:"The new one"`
+}
+
+// SignedIn is what a step of a sign-in came to: a session, or what comes next.
+type SignedIn struct {
+	Session  *Session `json:"session,omitempty"`
+	Secret   Secret   `json:"secret,omitzero" doc:"Of the session: send it as Authorization: Bearer"`
+	Signin   Secret   `json:"signin,omitzero" doc:"Of the sign-in that goes on: send it with the next step"`
+	Next     string   `json:"next,omitempty" doc:"code, new-password, or enrol: a first factor has to be enrolled in the portal"`
+	Kinds    []string `json:"kinds,omitempty" doc:"Kinds of codes that may be given"`
+	Why      string   `json:"why,omitempty" doc:"With new-password: must-change or expired"`
+	LastsFor string   `json:"lasts_for,omitempty" doc:"How long the sign-in waits for its next step"`
+}
+
+// Session is somebody who has signed in.
+type Session struct {
+	ID      string    `json:"id"`
+	User    string    `json:"user"`
+	UserID  string    `json:"user_id"`
+	Kind    string    `json:"kind" doc:"browser or cli"`
+	Factor  string    `json:"factor" doc:"totp, backup (portal alone) or enrol"`
+	Console bool      `json:"console" doc:"It has the rights of the role; else only one's own things"`
+	BeganAt time.Time `json:"began_at"`
+	SeenAt  time.Time `json:"seen_at"`
+	FreshAt time.Time `json:"fresh_at,omitzero" doc:"When a second factor was given last"`
+	EndsAt  time.Time `json:"ends_at" doc:"At the latest; 30 minutes without use end it before"`
+	Address string    `json:"address,omitempty"`
+	Agent   string    `json:"agent,omitempty" doc:"What the browser or program calls itself"`
+	Current bool      `json:"current,omitempty" doc:"It is this very session"`
+}
+
+// Proof gives the second factor again.
+type Proof struct {
+	Kind string `json:"kind,omitempty" doc:"totp (default) or backup"`
+	Code Secret `json:"code"`
+}
+
+// Fresh is a session after its second factor was given again: its secret is another one.
+type Fresh struct {
+	Secret  Secret    `json:"secret,omitzero" doc:"Replaces the one before"`
+	FreshAt time.Time `json:"fresh_at"`
+	Until   time.Time `json:"fresh_until"`
+}
+
+// Who is who asks.
+type Who struct {
+	Name    string    `json:"name"`
+	UserID  string    `json:"user_id,omitempty"`
+	Role    string    `json:"role"`
+	By      string    `json:"by" doc:"root: the admin socket; session; or token"`
+	Rights  []string  `json:"rights" nullable:"false" doc:"What may be done: events, read, helpdesk, change, own"`
+	Session *Session  `json:"session,omitempty"`
+	Token   *APIToken `json:"token,omitempty"`
+}
+
+// APIToken lets a program act for who made it, within its scopes.
+type APIToken struct {
+	ID          string    `json:"id"`
+	Name        string    `json:"name"`
+	Maker       string    `json:"maker"`
+	MakerID     string    `json:"maker_id"`
+	Scopes      []string  `json:"scopes" nullable:"false" doc:"Of events, read, helpdesk, change, own"`
+	Role        string    `json:"role" doc:"The highest that it ever has"`
+	Now         string    `json:"role_now" doc:"The one that it has now: not above its maker's; none where the maker is disabled"`
+	CreatedAt   time.Time `json:"created_at"`
+	ExpiresAt   time.Time `json:"expires_at"`
+	LastUsedAt  time.Time `json:"last_used_at,omitzero"`
+	LastAddress string    `json:"last_address,omitempty"`
+	Token       Secret    `json:"token,omitzero" doc:"Only when it is made: send it as Authorization: Bearer"`
+}
+
+// NewAPIToken makes one.
+type NewAPIToken struct {
+	Name     string   `json:"name" doc:"What it is for"`
+	Scopes   []string `json:"scopes" doc:"At least one of events, read, helpdesk, change, own"`
+	Role     string   `json:"role,omitempty" doc:"The highest that it shall have; absent: yours"`
+	ValidFor string   `json:"valid_for,omitempty" doc:"Duration such as 2160h (90 days, the default), 1h to 8760h"`
+}
+
+// Approval is what a second owner was asked for (E3).
+type Approval struct {
+	ID        string    `json:"id"`
+	Action    string    `json:"action" doc:"Id of the operation"`
+	Subject   string    `json:"subject"`
+	SubjectID string    `json:"subject_id"`
+	Reason    string    `json:"reason"`
+	Requester string    `json:"requester"`
+	Approver  string    `json:"approver,omitempty"`
+	State     string    `json:"state" doc:"asked, given, denied, used or expired"`
+	AskedAt   time.Time `json:"asked_at"`
+	DecidedAt time.Time `json:"decided_at,omitzero"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// NewApproval asks for one.
+type NewApproval struct {
+	Action  string `json:"action" doc:"Id of the operation that shall be done"`
+	Subject string `json:"subject" doc:"The user whom it is about: name or id"`
+	Reason  string `json:"reason"`
+}
+
+// Verdict decides about an approval.
+type Verdict struct {
+	Approve bool `json:"approve" doc:"false denies it, and withdraws one's own"`
+}
