@@ -12,6 +12,7 @@
 package web
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
+	"latchkey/internal/rest"
 	"latchkey/internal/server/rate"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
@@ -81,6 +83,9 @@ func New(d Deps) http.Handler {
 	}
 	if d.Clock == nil {
 		d.Clock = clock.Real
+	}
+	if d.OpenAPI == nil && d.API != nil {
+		d.OpenAPI = func() ([]byte, error) { return description(d.API) }
 	}
 	s := &site{Deps: d, mux: http.NewServeMux(), guests: rate.New(d.Rate.Or(DefaultRate), d.Clock)}
 	for _, area := range d.Areas {
@@ -303,3 +308,28 @@ func patterns(areas [][]ui.Route) (out []string) {
 	slices.Sort(out)
 	return out
 }
+
+// description asks the API for its description.
+func description(api http.Handler) ([]byte, error) {
+	r, err := http.NewRequest(http.MethodGet, rest.Base+"/openapi.json", http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	w := &memory{header: http.Header{}}
+	api.ServeHTTP(w, r)
+	if w.status != 0 && w.status != http.StatusOK {
+		return nil, fmt.Errorf("the API answers %d when it is asked for its description", w.status)
+	}
+	return w.body.Bytes(), nil
+}
+
+// memory keeps an answer.
+type memory struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (m *memory) Header() http.Header         { return m.header }
+func (m *memory) Write(b []byte) (int, error) { return m.body.Write(b) }
+func (m *memory) WriteHeader(status int)      { m.status = status }

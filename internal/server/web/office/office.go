@@ -14,5 +14,9 @@ func Routes() []ui.Route {
 	return []ui.Route{
 		{Pattern: "GET /console", Serve: dashboard},
 		{Pattern: "GET /console/search", Serve: search},
+		{Pattern: "GET /console/settings", Serve: showSettings},
+		{Pattern: "POST /console/settings", Fresh: true, Serve: changeSettings},
+		{Pattern: "GET /console/status", Serve: status},
+		{Pattern: "GET /console/api", Serve: showAPI},
 	}
 }

@@ -76,8 +76,8 @@ func Count(n int64) string {
 	return head + s
 }
 
-// curlText writes an operation as a command for a shell of POSIX.
-func curlText(host string, c *Curl) string {
+// CurlText writes an operation as a command for a shell of POSIX.
+func CurlText(host string, c *Curl) string {
 	var b strings.Builder
 	b.WriteString("curl --fail-with-body")
 	if c.Method != "GET" {
@@ -143,3 +143,6 @@ func itoa(n int) string { return strconv.Itoa(n) }
 func f1(x float64) string { return fmt.Sprintf("%.1f", x) }
 
 func sorted(m map[string]string) []string { return slices.Sorted(maps.Keys(m)) }
+
+// Span writes a duration for people: "30 minutes", "12 hours".
+func Span(d time.Duration) string { return text.Duration(d) }

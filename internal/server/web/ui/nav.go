@@ -28,6 +28,7 @@ var console = []group{
 		{"users", words.NavUsers, "/console/users", "user", ""},
 		{"groups", words.NavGroups, "/console/groups", "users", ""},
 		{"locks", words.NavLocks, "/console/locks", "lock", ""},
+		{"reports", words.DeskReports, "/console/reports", "warn", ""},
 	}},
 	{words.NavGroupMachines, []Link{
 		{"machines", words.NavMachines, "/console/machines", "machine", ""},
