@@ -8,6 +8,7 @@ import (
 
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 )
 
 // scene is what happens when somebody comes to a machine: some events, at once.
@@ -45,6 +46,12 @@ var scenes = []scene{
 	{1, []event.Event{{Type: event.UserAdded}}, false},
 	{1, []event.Event{{Type: event.MachineJoined}}, false},
 	{1, []event.Event{{Type: event.TokenIssued}}, false},
+}
+
+// recent is a sign-in of the last week, on which a policy reports.
+type recent struct {
+	at                int64
+	id, user, outcome string
 }
 
 // events writes the log from the oldest to the newest. A hundredth is about one busy account. Of the rare type there are
@@ -92,6 +99,15 @@ func (w *world) events(ctx context.Context) error {
 			e.ReceivedAt += 3600e6
 		}
 		e.ID = id(e.At, kindEvent, seq)
+		if e.Type == event.SigninAllowed {
+			w.Event = rest.EventPrefix + e.ID
+			if e.Subject == w.Admin {
+				w.Own = w.Event
+			}
+			if e.At > w.now()-7*86400e6 && len(w.recent) < 100_000 {
+				w.recent = append(w.recent, recent{e.At, e.ID, e.UserID, e.Outcome})
+			}
+		}
 		seq++
 		hash := event.Next(chain, uint64(seq), prev, e)
 		row := []any{
@@ -105,14 +121,27 @@ func (w *world) events(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	changes := []policy.Change{policy.Same, policy.AskedMore, policy.AskedLess, policy.AskedToEnrol, policy.DeniedNow}
+	err = w.table(ctx, "policy_reports", "policy_id, at, event_id, version, user_id, outcome, change", counted(len(w.recent), func(i int) ([]any, error) {
+		e := w.recent[i]
+		return []any{id(w.began(), kindPolicy, reporting), e.at, e.id, 1, e.user, e.outcome, string(changes[i%len(changes)])}, nil
+	}))
+	if err != nil {
+		return err
+	}
 	return w.exec(ctx, "UPDATE chains SET seq = $1, hash = $2 WHERE chain = $3", int64(w.Events), prev[:], chain)
 }
 
 // scene puts the events of one scene into the queue.
 func (w *world) scene(queue []event.Event, r *rand.Rand, total, seq int, trace string) []event.Event {
 	u := usual + r.IntN(w.Users-usual)
-	if r.IntN(100) == 0 {
+	switch r.IntN(100) {
+	case 0:
 		u = busy
+	case 1:
+		if seq%20 == 0 {
+			u = admin
+		}
 	}
 	m := u % w.Machines
 	if r.IntN(8) == 0 {

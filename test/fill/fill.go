@@ -54,6 +54,13 @@ type Named struct {
 	QuietMachine string       // of which there is no event
 	Rare         string       // a type of which there are few events, all of them long ago
 	Policy       string       // a policy with a long history
+	Reporting    string       // a policy that only reports, with many reports
+	Event        string       // id of a sign-in with its trace
+	Own          string       // id of a sign-in of the administrator
+	Factor       string       // id of the administrator's authenticator
+	Report       string       // id of something that somebody has reported
+	Import       string       // id of an import
+	OwnMachine   string       // id of a machine of the administrator
 }
 
 // Made is what Database has made, and how long the parts took.
@@ -109,7 +116,7 @@ func Database(ctx context.Context, dir, database string, size Size) (Made, error
 		{"machines", w.machines},
 		{"offline data and windows", w.pairs},
 		{"policies", w.policies},
-		{"events", w.events},
+		{"events", w.events}, {"desk", w.desk},
 		{"indices", b.index},
 	} {
 		begun := time.Now()

@@ -9,6 +9,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/directory/local"
@@ -23,6 +24,7 @@ type world struct {
 	keeper *factor.Keeper
 	box    *seal.Box
 	rare   int // events of the rare type so far
+	recent []recent
 }
 
 func splitColumns(s string) []string {
@@ -199,7 +201,9 @@ func (w *world) factors(ctx context.Context) error {
 		counted(w.Users, func(i int) ([]any, error) {
 			fid := id(began+int64(i), kindFactor, i)
 			confirmed := began
-			if i != admin && i%25 == 0 {
+			if i == admin {
+				w.Factor = rest.FactorPrefix + fid
+			} else if i%25 == 0 {
 				confirmed = 0
 			}
 			return []any{

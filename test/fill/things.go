@@ -5,13 +5,15 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 	"latchkey/internal/wire"
 )
 
 func (w *world) machines(ctx context.Context) error {
-	w.Machine, w.QuietMachine = machineName(w.Machines/2), machineName(quiet)
+	w.Machine, w.QuietMachine, w.OwnMachine = machineName(w.Machines/2), machineName(quiet), rest.MachinePrefix+w.machineID(admin)
 	began := w.began()
 	day := int64(86400e6)
 	err := w.table(ctx, "machines", "id, number, name, status, mode, unknown_users, owner_user, all_users, os, agent_version, wire_version, tpm_class, tpm_info, boot, address, last_seen_at, joined_at, created_at, updated_at, hostname, key_in_tpm",
@@ -115,10 +117,22 @@ func (w *world) pairs(ctx context.Context) error {
 
 // policies: the default one as the server makes it, and fifty for groups, one of them with a long history.
 func (w *world) policies(ctx context.Context) error {
-	w.Policy = policyName(1)
+	w.Policy, w.Reporting = policyName(1), policyName(reporting)
 	body, err := json.Marshal(policy.NewPolicy())
 	if err != nil {
 		return err
+	}
+	only := policy.NewPolicy()
+	only.ReportOnly = true
+	trial, err := json.Marshal(only)
+	if err != nil {
+		return err
+	}
+	bodyOf := func(p int) string {
+		if p == reporting {
+			return string(trial)
+		}
+		return string(body)
 	}
 	const n = 51
 	began := w.began()
@@ -127,7 +141,7 @@ func (w *world) policies(ctx context.Context) error {
 		if i == 1 {
 			version = 200
 		}
-		return []any{id(began, kindPolicy, i), policyName(i), 10 * i, i == 0, string(body), version, began, began}, nil
+		return []any{id(began, kindPolicy, i), policyName(i), 10 * i, i == 0, bodyOf(i), version, began, began}, nil
 	}))
 	if err != nil {
 		return err
@@ -147,9 +161,87 @@ func (w *world) policies(ctx context.Context) error {
 		if p > 0 && p <= w.Groups {
 			groups = fmt.Sprintf("[%q]", groupName(p-1))
 		}
-		return []any{id(began, kindPolicy, p), version, policyName(p), 10 * p, string(body), groups, w.Admin, began + int64(i)*3600e6, "tightened after the review of " + hex.EncodeToString([]byte{byte(i)})}, nil
+		return []any{id(began, kindPolicy, p), version, policyName(p), 10 * p, bodyOf(p), groups, w.Admin, began + int64(i)*3600e6, "tightened after the review of " + hex.EncodeToString([]byte{byte(i)})}, nil
 	}))
 }
+
+// desk is what administrators and people leave behind: tokens, reports, views, approvals, imports.
+func (w *world) desk(ctx context.Context) error {
+	hash := func(kind, i int) []byte { return fmt.Appendf(nil, "%02d%030d", kind, i) }
+	now, day := w.now(), int64(86400e6)
+	err := w.table(ctx, "join_tokens", "id, secret_hash, kind, machine_name, created_by, created_at, expires_at, used_at, machine_id", counted(120, func(i int) ([]any, error) {
+		at, used, kind, machine := now-int64(i)*3600e6, int64(0), "single", ""
+		if i%3 == 0 {
+			used, machine = at+60e6, w.machineID(i%w.Machines)
+		}
+		if i%40 == 1 {
+			kind = "mass"
+		}
+		return []any{id(at, kindCode, i), hash(1, i), kind, fmt.Sprintf("new-pc-%d", i), w.Admin, at, at + day, used, machine}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	err = w.table(ctx, "api_tokens", "id, secret_hash, user_id, name, scopes, role, created_at, expires_at, last_used_at, last_address", counted(80, func(i int) ([]any, error) {
+		return []any{id(now-int64(i)*day, kindCode, 1000+i), hash(2, i), w.userID(admin), fmt.Sprintf("backup job %d", i), `["read"]`, "auditor", now - int64(i)*day, now + int64(90-i)*day, now - 60e6, "10.0.0.9"}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	err = w.table(ctx, "reports", "id, user_id, kind, event_id, machine_id, machine, told, address, state, created_at, handled_at, handled_by, answer", counted(400, func(i int) ([]any, error) {
+		at, state, by, handled := now-int64(i)*3600e6, "open", "", int64(0)
+		if i%4 != 0 {
+			state, by, handled = "handled", w.Admin, at+3600e6
+		}
+		rid := id(at, kindCode, 2000+i)
+		if i == 0 {
+			w.Report = rest.ReportPrefix + rid
+		}
+		if i%2 == 0 {
+			return []any{rid, w.userID(usual + i%(w.Users-usual)), "signin", strings.TrimPrefix(w.Event, rest.EventPrefix), "", "", "I was on holiday", "10.1.2.3", state, at, handled, by, ""}, nil
+		}
+		return []any{rid, w.userID(usual + i%(w.Users-usual)), "machine", "", w.machineID(i % w.Machines), machineName(i % w.Machines), "left on a train", "10.1.2.3", state, at, handled, by, "revoked"}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	err = w.table(ctx, "event_views", "id, owner, name, query, made_by, created_at", counted(6, func(i int) ([]any, error) {
+		owner := ""
+		if i%2 == 1 {
+			owner = w.userID(admin)
+		}
+		return []any{id(now, kindCode, 3000+i), owner, fmt.Sprintf("Denied at night %d", i), "type=signin.denied", w.Admin, now}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	err = w.table(ctx, "approvals", "id, action, subject_id, subject, reason, requester_id, requester, state, asked_at, expires_at", counted(3, func(i int) ([]any, error) {
+		return []any{id(now-int64(i)*60e6, kindCode, 4000+i), "remove-factor", w.userID(usual), userName(usual), "lost the phone", w.userID(busy), w.Busy, "asked", now - int64(i)*60e6, now + 900e6}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	const rows = 300
+	iid := id(now, kindCode, 5000)
+	w.Import = rest.ImportPrefix + iid
+	err = w.table(ctx, "imports", "id, source, label, actor, actor_user, actor_role, address, state, columns, bytes_read, rows_read, rows_new, rows_changed, rows_same, rows_faulty, created_at, updated_at", counted(1, func(int) ([]any, error) {
+		return []any{iid, "", "people.csv", w.Admin, w.userID(admin), "owner", "127.0.0.1", "checked", `["name","mail"]`, 12345, rows, rows - 20, 10, 0, 10, now, now}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	return w.table(ctx, "import_rows", "import_id, n, line, state, name, name_fold, input, faults", counted(rows, func(i int) ([]any, error) {
+		state, faults := "new", "[]"
+		if i%30 == 7 {
+			state, faults = "faulty", `[{"field":"mail","fault":"\"nobody\" is no mail address; allowed is NAME@HOST"}]`
+		}
+		name := fmt.Sprintf("imported%d", i)
+		return []any{iid, i + 1, i + 2, state, name, name, fmt.Sprintf(`{"name":%q}`, name), faults}, nil
+	}))
+}
+
+// reporting is the place of the policy that only reports.
+const reporting = 2
 
 func policyName(i int) string {
 	if i == 0 {

@@ -1,0 +1,52 @@
+package fill
+
+import (
+	"net/url"
+	"strings"
+
+	"latchkey/internal/server/web"
+)
+
+// notPages are GET routes that give something else than a page, and what.
+var notPages = map[string]string{}
+
+// Page is a page of the server with an address that shows something.
+type Page struct {
+	Pattern string // of the route
+	Path    string
+}
+
+// Pages are all pages of the server, by its own list of routes, with addresses that show what was filled in. missing are
+// routes with a part in their path of which nobody has said here what could stand there.
+func Pages(n Named) (pages []Page, missing []string) {
+	for _, area := range web.Areas() {
+		for _, r := range area {
+			path, ok := strings.CutPrefix(r.Pattern, "GET ")
+			if !ok || notPages[path] != "" {
+				continue
+			}
+			if path, ok = n.address(path); !ok {
+				missing = append(missing, r.Pattern)
+				continue
+			}
+			pages = append(pages, Page{r.Pattern, path})
+		}
+	}
+	return pages, missing
+}
+
+// address puts what there is in place of the parts of a pattern.
+func (n Named) address(pattern string) (string, bool) {
+	own := strings.HasPrefix(pattern, "/me/")
+	machine := n.Machine
+	if own {
+		machine = n.OwnMachine
+	}
+	for part, value := range map[string]string{
+		"{$}": "", "{user}": n.Usual, "{group}": n.Group, "{machine}": machine, "{policy}": n.Policy, "{event}": n.Event, "{signin}": n.Own, "{factor}": n.Factor,
+		"{report}": n.Report, "{import}": n.Import, "{version}": "150",
+	} {
+		pattern = strings.ReplaceAll(pattern, part, url.PathEscape(value))
+	}
+	return pattern, !strings.Contains(pattern, "{")
+}
