@@ -63,6 +63,8 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	doors = append(doors, &door{"people", tls.NewListener(places.Listen(people), conf), &http.Server{
 		Handler: h.people, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 10 * time.Second, IdleTimeout: time.Minute,
 		MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(r.Log.Handler(), slog.LevelDebug),
+		// Whoever follows the event log is let go when the server stops.
+		BaseContext: func(net.Listener) context.Context { return life },
 	}})
 	r.addrs.Listen = people.Addr().String()
 

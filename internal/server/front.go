@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"latchkey/internal/server/api"
 )
 
 // front is the door for people: the health endpoints, and behind them the pages and the
 // API.
-func (r *running) front(pages http.Handler) http.Handler {
+func (r *running) front(pages, rest http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	r.health(mux)
+	mux.Handle("/api/", api.Front(api.FrontDeps{API: rest, Sessions: r.sessions, Clock: r.Clock, Logger: r.Log}))
 	mux.Handle("/", pages)
 	return mux
 }
