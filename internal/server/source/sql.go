@@ -36,6 +36,9 @@ func OverSQL(ctx context.Context, c driver.Connector, readOnly bool, prepare []s
 	if err != nil {
 		return err
 	}
+	if len(names) == 0 {
+		return errors.New("the statement gives no columns; allowed is a SELECT")
+	}
 	if err := columns(names); err != nil {
 		return err
 	}

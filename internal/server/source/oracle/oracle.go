@@ -18,8 +18,8 @@ func init() {
 	})
 }
 
-// address is the driver's own form. What came from outside is escaped by it.
-func address(a source.Address) string {
+// addressOf is the driver's own form. What came from outside is escaped by it.
+func addressOf(a source.Address) string {
 	options := map[string]string{"CONNECTION TIMEOUT": "10", "PREFETCH_ROWS": "200"}
 	switch a.TLS {
 	case source.TLSVerify:
@@ -35,7 +35,7 @@ func query(ctx context.Context, a source.Address, q string, columns func([]strin
 	if err != nil {
 		return err
 	}
-	c, ok := ora.NewConnector(address(a)).(*ora.OracleConnector)
+	c, ok := ora.NewConnector(addressOf(a)).(*ora.OracleConnector)
 	if !ok {
 		return fmt.Errorf("the driver gives a connector of an unknown type")
 	}
