@@ -2,6 +2,7 @@ package web
 
 import (
 	"latchkey/internal/server/web/entry"
+	"latchkey/internal/server/web/fleet"
 	"latchkey/internal/server/web/office"
 	"latchkey/internal/server/web/people"
 	"latchkey/internal/server/web/portal"
@@ -12,6 +13,7 @@ import (
 func Areas() [][]ui.Route {
 	return [][]ui.Route{
 		entry.Routes(),
+		fleet.Routes(),
 		office.Routes(),
 		portal.Routes(),
 		people.Routes(),

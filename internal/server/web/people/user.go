@@ -2,7 +2,6 @@ package people
 
 import (
 	"context"
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -11,13 +10,13 @@ import (
 
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
-	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/forms"
+	"latchkey/internal/server/web/trace"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -30,7 +29,7 @@ type bench struct {
 	more     bool // machines that are not shown
 	windows  []rest.Window
 	sessions []session.Session
-	signins  []signin
+	signins  []trace.Signin
 	me       desk.Actor
 	fresh    bool
 	here     string // the page's address
@@ -46,12 +45,6 @@ type bench struct {
 type place struct {
 	m       rest.Machine
 	offline []rest.OfflineEntry
-}
-
-// signin is an event with the trace of its decision (S13).
-type signin struct {
-	rest.Event
-	trace []policy.Step
 }
 
 func (b *bench) id() string { return strings.TrimPrefix(b.u.ID, rest.UserPrefix) }
@@ -121,9 +114,7 @@ func load(r *ui.Request, ref string) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, e := range events.Items {
-		b.signins = append(b.signins, signin{e, traceOf(e)})
-	}
+	b.signins = trace.Of(events.Items)
 	if err := a.Over(b.u.Name, b.id(), b.u.Role); err != nil {
 		b.blocked = fault.Of(err).Public()
 		if a.Role == rest.RoleOwner && a.UserID != b.id() {
@@ -134,17 +125,6 @@ func load(r *ui.Request, ref string) (*bench, error) {
 		}
 	}
 	return b, nil
-}
-
-// traceOf is the trace that stands in the event of a sign-in.
-func traceOf(e rest.Event) []policy.Step {
-	var d struct {
-		Trace []policy.Step `json:"trace"`
-	}
-	if json.Unmarshal(e.Data, &d) != nil {
-		return nil
-	}
-	return d.Trace
 }
 
 func (b *bench) frame() ui.Page {
@@ -506,25 +486,6 @@ func removeUser(r *ui.Request, a desk.Actor, ref string) (done, error) {
 		return done{}, fault.New(fault.Invalid, nil).With("confirm", "type %s exactly as it stands above", u.Name)
 	}
 	return done{to: "/console/users", notice: words.DeskUserRemoved(u.Name)}, r.Desk.RemoveUser(r.Context(), a, ref, forms.Rev(r, "remove"))
-}
-
-// reasonOf is the reason of an event as a sentence.
-func reasonOf(e rest.Event) string {
-	if s := event.Reasons[e.Reason]; s != "" {
-		return s
-	}
-	return e.Reason
-}
-
-// outcomeKind colours the outcome of a sign-in.
-func outcomeKind(e rest.Event) string {
-	switch event.Type(e.Type) {
-	case event.SigninAllowed:
-		return ui.OK
-	case event.SigninDenied, event.SigninReplayed:
-		return ui.Bad
-	}
-	return ui.Neutral
 }
 
 func kindOfFactor(state string) string {
