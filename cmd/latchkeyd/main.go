@@ -21,6 +21,10 @@ import (
 	_ "latchkey/internal/server/factor/backup" // the kinds of factors and directories that this server has
 	_ "latchkey/internal/server/factor/bypass"
 	_ "latchkey/internal/server/factor/totp"
+	_ "latchkey/internal/server/source/mysql" // and of databases that users are imported from
+	_ "latchkey/internal/server/source/oracle"
+	_ "latchkey/internal/server/source/postgresql"
+	_ "latchkey/internal/server/source/sqlserver"
 )
 
 func main() { daemon.Main(run) }

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"latchkey/internal/server/source"
-	"latchkey/internal/server/source/sourcetest"
+	"latchkey/internal/server/sourcetest"
 	"latchkey/internal/server/store/storetest"
 )
 

@@ -42,7 +42,7 @@ func NewMariaDB(t testing.TB) *MariaDB {
 	t.Helper()
 	program := find("mariadbd")
 	if program == "" {
-		t.Fatal("these tests need a real MariaDB (Debian package \"mariadb-server\")")
+		t.Fatal("these tests need a real MariaDB (Debian packages \"mariadb-server-core\" and \"mariadb-client-core\")")
 	}
 	dir, err := os.MkdirTemp("/tmp", "latchkey-maria-") // a socket's path is short
 	if err != nil {
@@ -52,7 +52,7 @@ func NewMariaDB(t testing.TB) *MariaDB {
 	m := &MariaDB{t: t, dir: dir, Socket: filepath.Join(dir, "sock")}
 	m.certificate()
 	if os.Getuid() == 0 {
-		m.cred = account(t, "mysql")
+		m.cred = account(t, "nobody")
 		err := filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
 			return errors.Join(err, os.Chown(path, int(m.cred.Uid), int(m.cred.Gid)))
 		})
