@@ -16,6 +16,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path"
+	"reflect"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -102,9 +104,23 @@ func config(version string) huma.Config {
 	c := huma.DefaultConfig("Latchkey", version)
 	c.OpenAPIPath, c.DocsPath, c.SchemasPath = "", "", ""
 	c.CreateHooks = nil // they would put $schema into every body
+	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	c.RejectUnknownQueryParameters = true
 	c.Info.Description = "Administration of Latchkey. Ids carry a prefix; wherever an id is asked for in a path, the exact name will do. Times are RFC 3339 in UTC."
 	return c
+}
+
+// schemaName keeps types of one name apart: those of package rest have their own, others
+// that of their package before it.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	if pkg := path.Base(t.PkgPath()); t.Name() != "" && pkg == "policy" {
+		return "Policy" + name
+	}
+	return name
 }
 
 // recover keeps a mistake in one handler from being more than a 500.
