@@ -342,3 +342,22 @@ func TestGroupsThatAreMissingAreNamedOrMade(t *testing.T) {
 		}
 	})
 }
+
+// end is how many events there are.
+func (r *rig) end() (count, same int64) {
+	r.t.Helper()
+	r.must(r.Store.Read(context.Background(), func(q *store.Queries) error {
+		chains, err := q.ListChains(context.Background())
+		for _, c := range chains {
+			count += c.Seq
+		}
+		return err
+	}))
+	return count, count
+}
+
+// nothing is the smallest change that somebody else may wish to make.
+func nothing(ctx context.Context, tx *store.Tx) error {
+	_, err := tx.DeleteOldIdempotency(ctx, 0)
+	return err
+}
