@@ -16,7 +16,10 @@ import (
 	"syscall"
 	"time"
 
+	"latchkey/internal/buildinfo"
+	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/secret"
 	"latchkey/internal/text"
 )
 
@@ -32,36 +35,57 @@ const (
 
 // client speaks to the API.
 type client struct {
-	path string
+	app  *app
+	base string // https://HOST:PORT, or what stands in for it on the socket
+	name string // of the server, for people
+	path string // of the socket; empty over the network
 	http *http.Client
+
+	bearer  secret.Bytes         // proves who asks; empty on the socket
+	renewed func(s string) error // keeps another secret of the session; nil without one
 }
 
 // client opens what --server names.
 func (a *app) client() (*client, error) {
-	path, ok := strings.CutPrefix(a.server, "unix:")
+	server := a.server
+	if server == "" {
+		server = defaultServer
+		// Whoever has signed in somewhere means that server.
+		if p, err := a.readProfile(); err == nil && p.Current != "" {
+			server = p.Current
+		} else if err != nil && a.profile != "" {
+			return nil, err
+		}
+	}
+	path, ok := strings.CutPrefix(server, "unix:")
 	switch {
-	case strings.HasPrefix(a.server, "https://"):
-		return nil, usagef("--server: signing in to the API over the network comes with the console; today this command works on the server itself, as root, with --server unix:PATH (default %s)", defaultServer)
-	case strings.HasPrefix(a.server, "http://"):
-		return nil, usagef("--server: plain http is never spoken; allowed is unix:PATH (default %s)", defaultServer)
+	case strings.HasPrefix(server, "https://"):
+		return a.signedIn(server)
+	case strings.HasPrefix(server, "http://"):
+		return nil, usagef("--server: plain http is never spoken; allowed are https://HOST:PORT and unix:PATH (default %s)", defaultServer)
 	case !ok || path == "":
-		return nil, usagef("--server: %q is not allowed; allowed is unix:PATH (default %s)", text.CleanN(a.server, 100), defaultServer)
+		return nil, usagef("--server: %q is not allowed; allowed are https://HOST:PORT and unix:PATH (default %s)", text.CleanN(server, 100), defaultServer)
+	case a.tokenFile != "":
+		return nil, usagef("--token-file goes with --server https://HOST:PORT; whoever opens the admin socket needs no token")
 	case len(path) > 100:
 		return nil, usagef("--server: the path has %d octets; a socket's path has at most 100", len(path))
 	}
 	var d net.Dialer
-	return &client{path, &http.Client{
+	return &client{app: a, base: "http://latchkey", name: path, path: path, http: &http.Client{
 		Timeout: answerTime,
 		Transport: &http.Transport{
 			DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return d.DialContext(ctx, "unix", path) },
 			DisableKeepAlives: false,
 		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return errors.New("the server answers with a redirection") },
+		CheckRedirect: noRedirect,
 	}}, nil
 }
 
-// explainDial says why the socket can not be reached, and what to do.
+// explainDial says why the server can not be reached, and what to do.
 func (c *client) explainDial(err error) error {
+	if c.path == "" {
+		return c.explainDialNetwork(err)
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("there is no socket %s: latchkeyd does not run on this machine, or keeps it elsewhere; start it, or name the socket with --server unix:PATH", c.path)
@@ -79,38 +103,70 @@ func (c *client) explainDial(err error) error {
 
 // request makes one request; path holds escaped parts.
 func (c *client) request(ctx context.Context, method, path string, query url.Values, body any, header http.Header) (*http.Response, error) {
-	u := "http://latchkey" + rest.Base + path
+	u := c.base + rest.Base + path
 	if len(query) > 0 {
 		u += "?" + query.Encode()
 	}
-	var r io.Reader
+	var sent []byte
 	if body != nil {
-		b, err := json.Marshal(body)
+		var err error
+		if sent, err = json.Marshal(body); err != nil {
+			return nil, err
+		}
+		defer clear(sent)
+	}
+	for tries := 0; ; tries++ {
+		var r io.Reader
+		if body != nil {
+			r = bytes.NewReader(sent)
+		}
+		req, err := http.NewRequestWithContext(ctx, method, u, r)
 		if err != nil {
 			return nil, err
 		}
-		defer clear(b)
-		r = bytes.NewReader(b)
+		if header != nil {
+			req.Header = header.Clone()
+		}
+		if body != nil {
+			req.Header.Set("Content-Type", "application/json")
+		}
+		req.Header.Set("User-Agent", "latchkey/"+buildinfo.Version())
+		if !c.bearer.Empty() {
+			req.Header.Set("Authorization", "Bearer "+string(c.bearer.Reveal()))
+		}
+		if c.app != nil && c.app.approval != "" && method != http.MethodGet {
+			req.Header.Set("Latchkey-Approval", c.app.approval)
+		}
+		res, err := c.http.Do(req)
+		if err != nil {
+			return nil, c.explainDial(err)
+		}
+		if res.StatusCode >= 200 && res.StatusCode <= 299 {
+			return res, nil
+		}
+		problem := problemOf(res)
+		_ = res.Body.Close()
+		if !c.again(ctx, res, problem, tries) {
+			return nil, c.hint(problem)
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, method, u, r)
-	if err != nil {
-		return nil, err
+}
+
+// hint adds what to do at this command where the server can not know it.
+func (c *client) hint(err error) error {
+	var p *rest.Problem
+	if c.path != "" || !errors.As(err, &p) {
+		return err
 	}
-	if header != nil {
-		req.Header = header
+	switch p.Code {
+	case fault.StepUp:
+		p.Detail += " At a terminal this command asks for it; else sign in again (latchkey login)."
+	case fault.Unauthorized:
+		if c.renewed != nil {
+			p.Detail = "Your session at " + c.name + " has ended. Sign in again: latchkey login --server " + c.name
+		}
 	}
-	if body != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	res, err := c.http.Do(req)
-	if err != nil {
-		return nil, c.explainDial(err)
-	}
-	if res.StatusCode < 200 || res.StatusCode > 299 {
-		defer res.Body.Close()
-		return nil, problemOf(res)
-	}
-	return res, nil
+	return err
 }
 
 // problemOf reads the problem of an answer that is not 2xx.

@@ -34,9 +34,13 @@ type app struct {
 	out, err *os.File
 	clock    clock.Clock
 
-	server string // unix:PATH
-	output string // table or json
-	yes    bool
+	server    string // unix:PATH or https://HOST:PORT; empty: where somebody has signed in, else the default
+	profile   string // file of what is remembered; empty: in the person's own folder
+	caPrint   string // of the server's CA, for this run
+	tokenFile string // holds an API token
+	approval  string // id of a second owner's approval
+	output    string // table or json
+	yes       bool
 
 	lines *lineReader // of in, made at the first use
 }
@@ -60,6 +64,7 @@ server can not be reached.
 
 On the server, as root:  latchkey user | group | factor | policy | machine | offline
                          latchkey window | events | explain | server
+Elsewhere the same, behind: latchkey login --server https://HOST:PORT
 On a machine:            latchkey status | signin`,
 		SilenceErrors: true, SilenceUsage: true,
 		Version: buildinfo.Version(),
@@ -72,13 +77,18 @@ On a machine:            latchkey status | signin`,
 	}
 	root.SetVersionTemplate("latchkey {{.Version}}\n")
 	f := root.PersistentFlags()
-	f.StringVar(&a.server, "server", defaultServer, "the server's admin socket, unix:PATH")
+	f.StringVar(&a.server, "server", "", "https://HOST:PORT, or the server's admin socket, unix:PATH (default: where you have signed in, else "+defaultServer+")")
+	f.StringVar(&a.caPrint, "ca-fingerprint", "", "SHA-256 of the server's CA, in place of the system's certificates")
+	f.StringVar(&a.tokenFile, "token-file", "", "file with an API token, in place of a login")
+	f.StringVar(&a.profile, "profile", "", "file that holds your logins (default latchkey/profile.json in your configuration folder)")
+	f.StringVar(&a.approval, "approval", "", "id of a second owner's approval (apr_…) that this uses")
 	f.StringVarP(&a.output, "output", "o", outputTable, "form of the answer: table or json")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usageError{err, cmd} })
 	choose(root, "output", outputTable, outputJSON)
 	root.AddCommand(
 		a.userCommand(), a.groupCommand(), a.factorCommand(), a.policyCommand(), a.machineCommand(), a.offlineCommand(),
 		a.windowCommand(), a.eventsCommand(), a.explainCommand(), a.serverCommand(), a.statusCommand(), a.signinCommand(), a.versionCommand(),
+		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.tokenCommand(), a.sessionCommand(), a.approvalCommand(), a.importCommand(),
 	)
 	strict(root)
 	return root
