@@ -383,3 +383,9 @@ func MyLostDone(revoked bool) string {
 	}
 	return "The help desk is told. Your own data there is withdrawn: at once if the machine is connected, else at its next contact."
 }
+
+// OfflineWord is the word for a state of offline sign-in.
+func OfflineWord(state string) string { return MyOfflineStates[state].Word }
+
+// PasswordLabels are those of the fields of the password page.
+func PasswordLabels() []string { return []string{MyPasswordOld, MyPasswordNew, MyPasswordAgain} }
