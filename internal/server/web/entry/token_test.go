@@ -1,0 +1,237 @@
+package entry_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/session"
+)
+
+// session is the browser's own, as the door sees it.
+func (b *browser) session() *session.Session {
+	b.r.Helper()
+	req, _ := http.NewRequest(http.MethodGet, "/", nil)
+	req.AddCookie(b.cookies[session.Cookie])
+	s, err := b.r.sessions.OfRequest(req)
+	b.r.must(err)
+	if s == nil {
+		b.r.Fatal("the browser has no session")
+	}
+	return s
+}
+
+// call asks the API with a token or the secret of a session.
+func (r *rig) call(method, path, bearer, body string) (status int, out string) {
+	r.Helper()
+	req, err := http.NewRequest(method, r.server.URL+rest.Base+path, strings.NewReader(body))
+	r.must(err)
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	if body != "" {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	res, err := r.server.Client().Do(req)
+	r.must(err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	r.must(err)
+	return res.StatusCode, string(b)
+}
+
+func TestATokenHasItsScopesAndNoMoreThanItsMaker(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		olga := r.person("olga", rest.RoleOwner)
+		b := olga.signedIn()
+		make := func(in session.NewToken) (session.Token, string) {
+			t.Helper()
+			tok, raw, err := r.sessions.MakeToken(r.Context(), b.session(), "192.0.2.1", in)
+			r.must(err)
+			return tok, string(raw.Reveal())
+		}
+		for what, in := range map[string]session.NewToken{
+			"no name":       {Scopes: []string{"read"}},
+			"a long name":   {Name: strings.Repeat("x", 65), Scopes: []string{"read"}},
+			"no scope":      {Name: "a"},
+			"a wrong scope": {Name: "a", Scopes: []string{"everything"}},
+			"self":          {Name: "a", Scopes: []string{"self"}},
+			"a wrong role":  {Name: "a", Scopes: []string{"read"}, Role: "king"},
+			"no role":       {Name: "a", Scopes: []string{"read"}, Role: rest.RoleNone},
+			"too long":      {Name: "a", Scopes: []string{"read"}, For: 366 * 24 * time.Hour},
+			"too short":     {Name: "a", Scopes: []string{"read"}, For: time.Minute},
+		} {
+			if _, _, err := r.sessions.MakeToken(r.Context(), b.session(), "", in); !fault.Is(err, fault.Invalid) {
+				t.Errorf("a token with %s: %v", what, err)
+			}
+		}
+		reader, readRaw := make(session.NewToken{Name: "reader", Scopes: []string{"read"}})
+		_, eventsRaw := make(session.NewToken{Name: "siem", Scopes: []string{"events"}})
+		_, lowRaw := make(session.NewToken{Name: "low", Scopes: []string{"read", "change"}, Role: rest.RoleAuditor})
+		if _, _, err := r.sessions.MakeToken(r.Context(), b.session(), "", session.NewToken{Name: "reader", Scopes: []string{"read"}}); !fault.Is(err, fault.Invalid) {
+			t.Errorf("two tokens of one name: %v", err)
+		}
+		if !strings.HasPrefix(readRaw, "lk_") || len(readRaw) != 46 || reader.Expires.Sub(reader.Created) != session.TokenFor {
+			t.Errorf("the token is %+v", reader)
+		}
+		for _, c := range []struct {
+			raw, method, path, body string
+			want                    int
+		}{
+			{readRaw, "GET", "/users", "", 200},
+			{readRaw, "GET", "/events", "", 200},
+			{readRaw, "POST", "/users", `{"name":"x"}`, 403},
+			{readRaw, "GET", "/settings", "", 200},
+			{readRaw, "POST", "/users/olga/unlock", "", 403},
+			{eventsRaw, "GET", "/events", "", 200},
+			{eventsRaw, "GET", "/users", "", 403},
+			{lowRaw, "GET", "/users", "", 200},
+			{lowRaw, "POST", "/users", `{"name":"x"}`, 403}, // its role is too low
+			{"", "GET", "/users", "", 401},
+			{readRaw + "x", "GET", "/users", "", 401},
+			{strings.Replace(readRaw, "lk_", "ls_", 1), "GET", "/users", "", 401},
+			{b.cookies[session.Cookie].Value, "GET", "/users", "", 401}, // a browser's session is no program's
+		} {
+			if got, body := r.call(c.method, c.path, c.raw, c.body); got != c.want {
+				t.Errorf("%s %s with %.6s…: %d, want %d: %s", c.method, c.path, c.raw, got, c.want, body)
+			}
+		}
+		// It signs nobody in, approves nothing and makes no other.
+		for _, c := range [][2]string{{"/tokens", `{"name":"y","scopes":["read"]}`}, {"/approvals", `{"action":"set-password","subject":"olga","reason":"r"}`}} {
+			if got, body := r.call("POST", c[0], readRaw, c[1]); got != 403 {
+				t.Errorf("a token at %s: %d %s", c[0], got, body)
+			}
+		}
+		actor, tok, err := r.sessions.TokenActor(r.Context(), readRaw, "192.0.2.1")
+		r.must(err)
+		if actor.Name != "olga (token reader)" || !actor.Token || actor.Role != rest.RoleOwner || actor.Session != "" || actor.Fresh || tok.LastUsed.IsZero() {
+			t.Errorf("the actor is %+v", actor)
+		}
+
+		// With its maker it rises never, and falls at once.
+		role := func(role string, disabled bool) {
+			t.Helper()
+			_, err := r.ChangeUser(r.Context(), desk.Actor{
+				Name: "root@local", Role: rest.RoleOwner, Local: true, Approver: &desk.Actor{Name: "o", UserID: "o", Role: rest.RoleOwner}, ApprovedFor: olga.id,
+			}, "olga", 0, rest.UserChange{Role: &role, Disabled: &disabled})
+			r.must(err)
+		}
+		status := func(raw, path string) int {
+			s, _ := r.call("GET", path, raw, "")
+			return s
+		}
+		role(rest.RoleAuditor, false)
+		if s := status(readRaw, "/users"); s != 200 {
+			t.Errorf("the token of an auditor: %d", s)
+		}
+		role(rest.RoleNone, false)
+		if s := status(readRaw, "/users"); s != 401 {
+			t.Errorf("the token of somebody without a role: %d", s)
+		}
+		role(rest.RoleOwner, true)
+		if s := status(readRaw, "/users"); s != 401 {
+			t.Errorf("the token of somebody disabled: %d", s)
+		}
+		role(rest.RoleOwner, false)
+		if s, _ := r.call("POST", "/users", lowRaw, `{"name":"x"}`); s != 403 {
+			t.Errorf("a token rose with its maker: %d", s)
+		}
+		r.clock.Advance(session.TokenFor)
+		if s := status(readRaw, "/users"); s != 401 {
+			t.Errorf("an expired token: %d", s)
+		}
+		// Fresh or not at all.
+		b = olga.signedIn()
+		r.clock.Advance(session.FreshFor)
+		if _, _, err := r.sessions.MakeToken(r.Context(), b.session(), "", session.NewToken{Name: "late", Scopes: []string{"read"}}); !fault.Is(err, fault.StepUp) {
+			t.Errorf("a token was made without a fresh second factor: %v", err)
+		}
+		b = olga.signedIn()
+		revoked, raw := make(session.NewToken{Name: "gone", Scopes: []string{"read"}})
+		bob := r.person("bob", rest.RoleAuditor).signedIn().session()
+		if err := r.sessions.RevokeToken(r.Context(), bob.Actor(""), revoked.ID); !fault.Is(err, fault.Forbidden) {
+			t.Errorf("an auditor revoked somebody's token: %v", err)
+		}
+		r.must(r.sessions.RevokeToken(r.Context(), b.session().Actor(""), revoked.ID))
+		if s := status(raw, "/users"); s != 401 {
+			t.Errorf("a revoked token: %d", s)
+		}
+		if n := len(r.events(event.APITokenMade, olga.id)); n != 4 {
+			t.Errorf("%d tokens are written down", n)
+		}
+		if n := len(r.events(event.APITokenRevoked, olga.id)); n != 1 {
+			t.Errorf("%d revocations are written down", n)
+		}
+	})
+}
+
+// The command line signs in over the network with the same factors, and has a session
+// that a browser can not use.
+func TestAProgramSignsInWithPasswordAndCode(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		olga := r.person("olga", rest.RoleOwner)
+		status, body := r.call("POST", "/sessions", "", `{"name":"olga","password":"wrong wrong wrong"}`)
+		if status != 401 {
+			t.Errorf("a wrong password: %d %s", status, body)
+		}
+		r.clock.Advance(3 * time.Second)
+		status, body = r.call("POST", "/sessions", "", `{"name":"olga","password":"`+password+`"}`)
+		var step struct{ Signin, Next, Secret string }
+		r.must(json.Unmarshal([]byte(body), &step))
+		if status != 200 || step.Next != "code" || step.Secret != "" {
+			t.Fatalf("a right password: %d %s", status, body)
+		}
+		status, body = r.call("POST", "/sessions/answer", "", `{"signin":"`+step.Signin+`","code":"`+olga.fresh()+`"}`)
+		r.must(json.Unmarshal([]byte(body), &step))
+		if status != 200 || !strings.HasPrefix(step.Secret, session.CLIPrefix) {
+			t.Fatalf("a right code: %d %s", status, body)
+		}
+		if status, body := r.call("GET", "/users", step.Secret, ""); status != 200 {
+			t.Errorf("with the session: %d %s", status, body)
+		}
+		thief := r.browser()
+		thief.cookies[session.Cookie] = &http.Cookie{Name: session.Cookie, Value: step.Secret}
+		thief.get("/console/approvals").goes("/signin?next=%2Fconsole%2Fapprovals")
+		if s, err := r.sessions.OfProgram(r.Context(), step.Secret); err != nil || s == nil || s.Kind != session.CLI {
+			t.Errorf("the session is %+v, %v", s, err)
+		}
+		if status, _ := r.call("DELETE", "/session", step.Secret, ""); status >= 300 {
+			t.Errorf("signing out: %d", status)
+		}
+		if status, _ := r.call("GET", "/users", step.Secret, ""); status != 401 {
+			t.Errorf("behind the end: %d", status)
+		}
+	})
+}
+
+// A person's own password is judged again behind a session, and counted.
+func TestTheOwnPasswordIsJudgedAndCounted(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		bob := r.person("bob", "none")
+		judge := func(p string) error {
+			r.clock.Advance(3 * time.Second)
+			return r.sessions.Password(r.Context(), bob.id, "192.0.2.1", secret.FromString(p))
+		}
+		r.must(judge(password))
+		waits := false
+		for range 12 {
+			err := judge("wrong wrong wrong")
+			waits = waits || fault.Is(err, fault.TooMany)
+			if !fault.Is(err, fault.Invalid) && !fault.Is(err, fault.TooMany) {
+				t.Fatalf("a wrong password: %v", err)
+			}
+		}
+		if !waits {
+			t.Error("nobody has to wait")
+		}
+		bob.signedIn() // it locks this question and nothing else
+	})
+}
