@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -184,3 +185,15 @@ func checkID(p CheckProps) string { return fieldID(checkKey(p)) }
 
 // Count0 writes a number for programs.
 func Count0(n int64) string { return strconv.FormatInt(n, 10) }
+
+// picture is what a drawing may hold: shapes, their sizes and a label. No script, no
+// address, no handler.
+var picture = regexp.MustCompile(`^<svg(\s[^<>]*)?>(</?(svg|title|desc|g|path|rect|circle)(\s[^<>]*)?/?>|[^<>])*</svg>\s*$`)
+
+var handler = regexp.MustCompile(`(?i)\son[a-z]+\s*=|\sstyle\s*=|href|url\(`)
+
+var quoted = regexp.MustCompile(`"[^"]*"`)
+
+func isPicture(s string) bool {
+	return picture.MatchString(s) && !handler.MatchString(quoted.ReplaceAllString(s, `""`))
+}
