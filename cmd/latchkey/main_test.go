@@ -20,6 +20,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/otp"
+	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/api"
 	"latchkey/internal/server/desk"
@@ -66,6 +67,7 @@ func TestScripts(t *testing.T) {
 			"enrolled": cmdEnrolled,
 			"window":   cmdWindow,
 			"locked":   cmdLocked,
+			"reported": cmdReported,
 			"tamper":   cmdTamper,
 			"field":    cmdField,
 			"totp":     cmdTOTP,
@@ -248,6 +250,15 @@ func cmdWindow(ts *testscript.TestScript, _ bool, args []string) {
 func cmdLocked(ts *testscript.TestScript, _ bool, args []string) {
 	u, m := ids(ts, args[0], args[1])
 	rigOf(ts).Lock(tb(ts), u, m, clock.Micros(time.Now().Add(15*time.Minute)))
+}
+
+// cmdReported: reported USER MACHINE TEXT: the user reports the machine lost, as in the portal.
+func cmdReported(ts *testscript.TestScript, _ bool, args []string) {
+	u, m := ids(ts, args[0], args[1])
+	a := desk.Actor{Name: args[0], Role: rest.RoleNone, UserID: u, Session: "s", Fresh: true}
+	if _, err := rigOf(ts).LoseOwnMachine(context.Background(), a, rest.MachinePrefix+m, rest.NewReport{Told: args[2]}); err != nil {
+		ts.Fatalf("%v", err)
+	}
 }
 
 // cmdField: field FILE PATH VALUE compares a field of a JSON document ("0.name", "left.days"); with ! it must differ.
