@@ -155,8 +155,16 @@ func one(ctx context.Context, o options, size fill.Size, engine string, stdout, 
 	} else if named, err = remember(memory); err != nil {
 		return nil, err
 	}
+	database := w.database()
+	if database == "" {
+		database = "sqlite:" + filepath.Join(w.data(), "latchkey.db")
+	}
+	cookie, err := fill.Session(ctx, database, named.Admin, time.Now())
+	if err != nil {
+		return nil, err
+	}
 	if err := w.serve(ctx); err != nil {
 		return nil, err
 	}
-	return w.pages(ctx, o, named, stderr)
+	return w.pages(ctx, o, named, cookie, stderr)
 }

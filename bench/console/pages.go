@@ -10,10 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strings"
 	"time"
 
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/session"
 	"latchkey/test/fill"
 )
 
@@ -58,25 +60,66 @@ func lists(n fill.Named) []string {
 	}
 }
 
+// searches are pages of the console with filters that are asked for: usual ones and nasty ones.
+func searches(n fill.Named) []string {
+	out := []string{"/console/search?q=" + url.QueryEscape(n.Usual[:4]), "/console/users?q=" + url.QueryEscape(n.Usual[:4]), "/console/users?q=zz"}
+	for _, p := range lists(n) {
+		path, query, ok := strings.Cut(p, "?")
+		if ok && (path == "/events" || path == "/users" || path == "/machines" || path == "/offline" || path == "/windows") {
+			out = append(out, "/console"+p[:len(path)]+"?"+query)
+		}
+	}
+	return out
+}
+
 // pages measures everything.
-func (w *world) pages(ctx context.Context, o options, named fill.Named, stderr io.Writer) (out []timed, err error) {
+func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie string, stderr io.Writer) (out []timed, err error) {
 	admin := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", w.admin)
 	}}}
+	one := func(name string, c *http.Client, address string, status int) error {
+		t, err := repeat(ctx, c, address, cookie, o.rounds, status)
+		if err != nil {
+			return err
+		}
+		t.name = name
+		fmt.Fprintf(stderr, "%-70s %s %d\n", t.name, t, t.size)
+		out = append(out, t)
+		return nil
+	}
 	for _, path := range lists(named) {
-		t, err := repeat(ctx, admin, "http://latchkey"+rest.Base+path, o.rounds)
+		if err := one("API "+path, admin, "http://latchkey"+rest.Base+path, http.StatusOK); err != nil {
+			return nil, err
+		}
+	}
+	found, missing := fill.Pages(named)
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("it is not known what stands in the paths of %s", missing)
+	}
+	var paths []string
+	for _, p := range found {
+		if !p.Anyone {
+			paths = append(paths, p.Path)
+		}
+	}
+	for i, path := range append(paths, searches(named)...) {
+		// Each from an address of its own: one browser may not ask for as much.
+		from := &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(1+i%250))}
+		c := &http.Client{Timeout: 2 * time.Minute, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }, Transport: &http.Transport{
+			DialContext: (&net.Dialer{LocalAddr: from}).DialContext, ForceAttemptHTTP2: true,
+			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // its own server, on loopback
+		}}
+		err := one(path, c, "https://"+w.people+path, http.StatusOK)
+		c.CloseIdleConnections()
 		if err != nil {
 			return nil, err
 		}
-		t.name = "API " + path
-		fmt.Fprintf(stderr, "%-60s %s %d\n", t.name, t, t.size)
-		out = append(out, t)
 	}
 	return out, nil
 }
 
 // repeat makes the same request many times, but for slow ones, of which a few are enough to know.
-func repeat(ctx context.Context, c *http.Client, address string, rounds int) (t timed, err error) {
+func repeat(ctx context.Context, c *http.Client, address, cookie string, rounds, status int) (t timed, err error) {
 	all := time.Duration(0)
 	for i := range rounds + 1 {
 		begun := time.Now()
@@ -84,6 +127,7 @@ func repeat(ctx context.Context, c *http.Client, address string, rounds int) (t 
 		if err != nil {
 			return t, err
 		}
+		req.AddCookie(&http.Cookie{Name: session.Cookie, Value: cookie})
 		res, err := c.Do(req)
 		if err != nil {
 			return t, err
@@ -94,7 +138,7 @@ func repeat(ctx context.Context, c *http.Client, address string, rounds int) (t 
 		if err != nil {
 			return t, err
 		}
-		if res.StatusCode != http.StatusOK {
+		if res.StatusCode != status {
 			return t, fmt.Errorf("%s: %s: %.300s", address, res.Status, b)
 		}
 		t.size = len(b)
@@ -107,5 +151,3 @@ func repeat(ctx context.Context, c *http.Client, address string, rounds int) (t 
 	}
 	return t, nil
 }
-
-var _ = tls.VersionTLS13

@@ -112,6 +112,12 @@ func (b *Browser) Open(t testing.TB, base string) *Page {
 	return p
 }
 
+// Cookie gives the window a cookie of the server.
+func (p *Page) Cookie(name, value string) {
+	p.t.Helper()
+	p.do("set a cookie", network.SetCookie(name, value).WithURL(p.base+"/").WithPath("/").WithSecure(true).WithHTTPOnly(true))
+}
+
 // In is the same window for a subtest.
 func (p *Page) In(t testing.TB, do func(p *Page)) {
 	was := p.t

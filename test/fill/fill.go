@@ -116,7 +116,8 @@ func Database(ctx context.Context, dir, database string, size Size) (Made, error
 		{"machines", w.machines},
 		{"offline data and windows", w.pairs},
 		{"policies", w.policies},
-		{"events", w.events}, {"desk", w.desk},
+		{"events", w.events},
+		{"desk", w.desk},
 		{"indices", b.index},
 	} {
 		begun := time.Now()

@@ -5,15 +5,21 @@ import (
 	"strings"
 
 	"latchkey/internal/server/web"
+	"latchkey/internal/server/web/ui"
 )
 
 // notPages are GET routes that give something else than a page, and what.
-var notPages = map[string]string{}
+var notPages = map[string]string{
+	"/console/offline/export.csv": "a file",
+	"/console/events/export":      "a file",
+	"/console/events/stream":      "events as they come",
+}
 
 // Page is a page of the server with an address that shows something.
 type Page struct {
 	Pattern string // of the route
 	Path    string
+	Anyone  bool // it is for whoever has not signed in
 }
 
 // Pages are all pages of the server, by its own list of routes, with addresses that show what was filled in. missing are
@@ -29,7 +35,7 @@ func Pages(n Named) (pages []Page, missing []string) {
 				missing = append(missing, r.Pattern)
 				continue
 			}
-			pages = append(pages, Page{r.Pattern, path})
+			pages = append(pages, Page{r.Pattern, path, r.Needs == ui.Anyone})
 		}
 	}
 	return pages, missing
