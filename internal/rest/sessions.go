@@ -123,3 +123,9 @@ type NewApproval struct {
 type Verdict struct {
 	Approve bool `json:"approve" doc:"false denies it, and withdraws one's own"`
 }
+
+// SetupCode lets somebody make the first owner at /setup of the people's door.
+type SetupCode struct {
+	Wanted bool   `json:"wanted" doc:"There is no owner yet"`
+	Code   Secret `json:"code,omitzero"`
+}

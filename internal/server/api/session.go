@@ -21,10 +21,11 @@ func init() {
 		"list-sessions": "read", "list-own-sessions": "self", "revoke-session": person, "list-user-sessions": "read", "revoke-user-sessions": "helpdesk",
 		"list-api-tokens": "read", "make-api-token": person, "revoke-api-token": person,
 		"list-approvals": "read", "ask-approval": "own", "decide-approval": "own",
+		"show-setup-code": "own",
 	} {
 		rights[id] = right
 	}
-	for _, id := range []string{"begin-session", "answer-session", "renew-password", "prove-session", "make-api-token"} {
+	for _, id := range []string{"begin-session", "answer-session", "renew-password", "prove-session", "make-api-token", "show-setup-code"} {
 		secrets[id] = true
 	}
 	for _, id := range []string{"make-api-token", "ask-approval", "decide-approval"} {
@@ -363,5 +364,13 @@ func (x *door) session() {
 		}
 		p, err := m.Decide(ctx, s, addressOf(ctx), bare(session.ApprovalPrefix, in.Approval), in.Body.Approve)
 		return reply(approvalOf(p), err)
+	})
+	addSession(x, "show-setup-code", "GET", "/setup-code", "Show the code that makes the first owner, where there is none yet", 0, func(ctx context.Context, m *session.Sessions, _ *empty) (*plain[rest.SetupCode], error) {
+		a, err := actor(ctx)
+		if err != nil {
+			return nil, err
+		}
+		code, err := m.SetupCode(ctx, a)
+		return reply(rest.SetupCode{Wanted: !code.Empty(), Code: rest.Hide(code)}, err)
 	})
 }

@@ -50,11 +50,12 @@ func (m *Sessions) SetupWanted(ctx context.Context) (wanted bool, err error) {
 	return wanted, err
 }
 
-// SetupCode gives the code for the first owner to root on the server, and makes one if
-// there is none; an empty code means that there is an owner already.
+// SetupCode gives the code for the first owner, and makes one if there is none; an empty
+// code means that there is an owner already. It asks for an owner's right, which nobody
+// has then but root on the server.
 func (m *Sessions) SetupCode(ctx context.Context, a desk.Actor) (secret.Bytes, error) {
-	if !a.Local {
-		return secret.Bytes{}, fault.New(fault.Forbidden, nil)
+	if err := may(a, "own"); err != nil {
+		return secret.Bytes{}, err
 	}
 	return m.setupCode(ctx)
 }
