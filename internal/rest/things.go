@@ -303,6 +303,7 @@ type Explained struct {
 	Link     string          `json:"link"`
 	Decision policy.Decision `json:"decision"`
 	Notes    []string        `json:"notes,omitempty" doc:"What this answer could not know"`
+	Reports  []policy.Report `json:"reports,omitempty" doc:"What policies that only report would have decided"`
 }
 
 // Settings are those of the server as a whole.

@@ -102,6 +102,9 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 		}
 		out.User, out.Machine, out.At, out.Link = ask.Name.User, m.Name, ask.At.UTC(), string(ask.Link)
 		out.Decision = policy.Decide(r, f)
+		if !in.Offline {
+			out.Reports = policy.Reports(r, f, out.Decision)
+		}
 		return nil
 	})
 	return out, err

@@ -99,6 +99,17 @@ func (v *faults) settings(p policy.Policy, given json.RawMessage) policy.Policy 
 		v.add("settings", "it has %d entries; there are %d settings", len(keys), len(settingNames))
 		return p
 	}
+	// Reading into a list would write over the one that p shares with whoever gave it.
+	whole, err := json.Marshal(p)
+	if err != nil {
+		v.add("settings", "%s", jsonFault(err))
+		return p
+	}
+	p = policy.Policy{}
+	if err := json.Unmarshal(whole, &p); err != nil {
+		v.add("settings", "%s", jsonFault(err))
+		return p
+	}
 	var raw map[string]json.RawMessage
 	if err := json.Unmarshal(given, &raw); err != nil {
 		v.add("settings", "%s; allowed is an object such as {\"window\": \"4h\"}", jsonFault(err))

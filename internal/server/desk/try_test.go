@@ -127,6 +127,12 @@ func TestP5ADraftIsTriedAgainstTheLastWeek(t *testing.T) {
 			t.Errorf("longer window: %+v", x)
 		}
 
+		// A draft that names other factors leaves those of the policy as they are.
+		x = try(rest.TryPolicy{Policy: "default", Settings: json.RawMessage(`{"online_factors":["backup"]}`)})
+		if no := trialOf(t, x.Changes, policy.DeniedNow); no.Signins != 4 || x.Before != 3 {
+			t.Errorf("other factors: %+v", x)
+		}
+
 		// A new policy for a group applies to its members alone.
 		groups := []string{"staff"}
 		x = try(rest.TryPolicy{Groups: &groups, Settings: json.RawMessage(`{"online_factors":["backup"],"offline":"deny"}`)})

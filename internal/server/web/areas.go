@@ -3,9 +3,11 @@ package web
 import (
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/fleet"
+	"latchkey/internal/server/web/log"
 	"latchkey/internal/server/web/office"
 	"latchkey/internal/server/web/people"
 	"latchkey/internal/server/web/portal"
+	"latchkey/internal/server/web/rules"
 	"latchkey/internal/server/web/ui"
 )
 
@@ -17,5 +19,7 @@ func Areas() [][]ui.Route {
 		office.Routes(),
 		portal.Routes(),
 		people.Routes(),
+		rules.Routes(),
+		log.Routes(),
 	}
 }
