@@ -512,7 +512,7 @@ func (d *Desk) disenrolOwn(ctx context.Context, tx *store.Tx, a Actor, userID, m
 // signinTypes are the events that a person knows as a sign-in of his.
 var signinTypes = []string{
 	string(event.SigninAllowed), string(event.SigninDenied), string(event.SigninIgnored), string(event.SigninAbandoned),
-	string(event.BreakGlass), string(event.LockoutBegan), "session.opened", "session.denied",
+	string(event.BreakGlass), string(event.LockoutBegan), string(event.SessionOpened), string(event.SessionDenied),
 }
 
 // ListOwnSignins gives a page of the actor's sign-ins, the youngest first.
@@ -572,7 +572,7 @@ func signinOf(r db.Event) rest.OwnSignin {
 		s.MachineID = rest.MachinePrefix + r.MachineID
 	}
 	switch r.Type {
-	case string(event.SigninAllowed), string(event.SigninIgnored), string(event.BreakGlass), "session.opened":
+	case string(event.SigninAllowed), string(event.SigninIgnored), string(event.BreakGlass), string(event.SessionOpened):
 		s.Allowed = true
 	}
 	return s
