@@ -49,8 +49,18 @@ func runLists(c *script) {
 	users := []string{"lu0", "lu1", "lu2"}
 	machines := []string{"lm0", "lm1", "lm2"}
 	for _, f := range []db.UserFilter{
-		{}, {Role: "auditor"}, {MFA: "off"}, {GroupID: "lg1"}, {GroupID: "lg1", Members: true}, {State: "active"}, {State: "disabled"}, {State: "locked"},
-		{State: "waiting"}, {State: "unenrolled"}, {AfterName: "list-a", AfterFold: "list-a"}, {AfterName: "List-B", AfterFold: "list-b", State: "active"},
+		{},
+		{Role: "auditor"},
+		{MFA: "off"},
+		{GroupID: "lg1"},
+		{GroupID: "lg1", Members: true},
+		{State: "active"},
+		{State: "disabled"},
+		{State: "locked"},
+		{State: "waiting"},
+		{State: "unenrolled"},
+		{AfterName: "list-a", AfterFold: "list-a"},
+		{AfterName: "List-B", AfterFold: "list-b", State: "active"},
 	} {
 		f.Fold, f.At, f.N = "list-", 100, 10
 		c.do("FindUsers", f)
@@ -65,8 +75,18 @@ func runLists(c *script) {
 	c.do("FindLocks", db.LockFilter{At: 1 << 50, N: 1})
 	c.do("FindLocks", db.LockFilter{At: 1 << 50, N: 5, AfterName: "List-B"})
 	for _, f := range []db.MachineFilter{
-		{}, {Status: "pending"}, {Mode: "exempt"}, {OS: "WINDOWS"}, {TPM: "tpm"}, {Agents: []string{"1.0"}}, {Agents: []string{}}, {SeenBefore: 10}, {OwnerID: "lu0"},
-		{KnowsID: "lu0"}, {KnowsID: "lu1"}, {After: "lm1"},
+		{},
+		{Status: "pending"},
+		{Mode: "exempt"},
+		{OS: "WINDOWS"},
+		{TPM: "tpm"},
+		{Agents: []string{"1.0"}},
+		{Agents: []string{}},
+		{SeenBefore: 10},
+		{OwnerID: "lu0"},
+		{KnowsID: "lu0"},
+		{KnowsID: "lu1"},
+		{After: "lm1"},
 	} {
 		f.Name, f.N = "list-", 10
 		c.do("FindMachines", f)

@@ -145,6 +145,9 @@ func (q *Queries) FindUsers(ctx context.Context, f UserFilter) ([]User, error) {
 	}
 	if f.Role != "" {
 		c.add("role = %s", f.Role)
+		if f.Role != "none" {
+			c.where = append(c.where, "role <> 'none'") // said as the index says it
+		}
 	}
 	if f.MFA != "" {
 		c.add("mfa = %s", f.MFA)
@@ -320,7 +323,9 @@ func (q *Queries) FindMachines(ctx context.Context, f MachineFilter) ([]MachineR
 		" (SELECT COUNT(DISTINCT v.user_id) FROM vaults v WHERE v.machine_id = m.id AND v.state = 'active'),"+
 		" COALESCE((SELECT MAX(x.not_after) FROM machine_certificates x WHERE x.machine_id = m.id AND x.revoked_at = 0), 0)"+
 		" FROM machines m"+c.String()+" ORDER BY m.id LIMIT "+c.arg(f.N), c.args...)
-	return all(rows, err, func(r *MachineRow) []any { return append(fields(&r.Machine), &r.OwnerName, &r.Vaults, &r.CertificateUntil) })
+	return all(rows, err, func(r *MachineRow) []any {
+		return append(fields(&r.Machine), &r.OwnerName, &r.Vaults, &r.CertificateUntil)
+	})
 }
 
 // MachinesOf gives these machines, in no order.
