@@ -263,14 +263,8 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 			return err
 		}
 	}
-	if n, err = tx.MarkImportRowsDone(ctx, db.MarkImportRowsDoneParams{ImportID: i.ID, After: after, Last: last}); err != nil {
-		return err
-	}
-	if n != todo.Changed+todo.Fresh {
-		return errStale
-	}
 	failpoint.Hit("bulk.changed")
-	n, err = tx.CountDone(ctx, db.CountDoneParams{ID: i.ID, N: n, At: now, LeaseUntil: s.lease(workLease), LeaseBy: s.me})
+	n, err = tx.CountDone(ctx, db.CountDoneParams{ID: i.ID, N: todo.Changed + todo.Fresh, At: now, LeaseUntil: s.lease(workLease), LeaseBy: s.me})
 	if err == nil && n != 1 {
 		err = errDropped // another server goes on with it
 	}
@@ -278,7 +272,7 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 		return err
 	}
 	for from := after; tell; {
-		told, next, err := s.tell(ctx, tx, i, from)
+		told, next, err := s.tell(ctx, tx, i, from, last)
 		if err != nil || told == 0 {
 			return err
 		}
@@ -512,7 +506,7 @@ func (s *Service) tellAll(ctx context.Context, i db.Import) error {
 		var told int
 		var next int64
 		err := s.update(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
-			if told, next, err = s.tell(ctx, tx, i, after); err != nil || told > 0 {
+			if told, next, err = s.tell(ctx, tx, i, after, i.RowsRead); err != nil || told > 0 {
 				return err
 			}
 			return s.moveIn(ctx, tx, db.MoveImportParams{ID: i.ID, OldState: rest.ImportTelling, State: rest.ImportDone, At: s.now(), AppliedAt: i.AppliedAt, EndedAt: s.now()})
@@ -525,9 +519,10 @@ func (s *Service) tellAll(ctx context.Context, i db.Import) error {
 	}
 }
 
-// tell writes the events and codes of the next rows that are done; told is how many.
-func (s *Service) tell(ctx context.Context, tx *store.Tx, i db.Import, after int64) (told int, last int64, err error) {
-	rows, err := tx.ListUntoldImportRows(ctx, db.ListUntoldImportRowsParams{ImportID: i.ID, After: after, LimitN: tellBatch})
+// tell writes the events and codes of the next rows whose users were changed; told is
+// how many.
+func (s *Service) tell(ctx context.Context, tx *store.Tx, i db.Import, after, upTo int64) (told int, last int64, err error) {
+	rows, err := tx.ListUntoldImportRows(ctx, db.ListUntoldImportRowsParams{ImportID: i.ID, After: after, Last: upTo, LimitN: tellBatch})
 	if err != nil || len(rows) == 0 {
 		return 0, after, err
 	}

@@ -1239,17 +1239,26 @@ func (q *Queries) ListStaleImportRows(ctx context.Context, importID string) ([]i
 }
 
 const listUntoldImportRows = `-- name: ListUntoldImportRows :many
-SELECT import_id, n, line, state, name, name_fold, input, user_id, seen_rev, fields, display_name, mail, role, password_hash, must_change, activation, activate_at, disabled, mfa, uid, disables, changes, faults, note, want_code, code, done, told FROM import_rows WHERE import_id = $1 AND done = TRUE AND told = FALSE AND n > $2 ORDER BY n LIMIT CAST($3 AS BIGINT)
+SELECT import_id, n, line, state, name, name_fold, input, user_id, seen_rev, fields, display_name, mail, role, password_hash, must_change, activation, activate_at, disabled, mfa, uid, disables, changes, faults, note, want_code, code, done, told FROM import_rows
+WHERE import_id = $1 AND n > $2 AND n <= $3 AND told = FALSE AND (state = 'new' OR state = 'changed')
+ORDER BY n LIMIT CAST($4 AS BIGINT)
 `
 
 type ListUntoldImportRowsParams struct {
 	ImportID string
 	After    int64
+	Last     int64
 	LimitN   int64
 }
 
+// Rows behind "after" up to "last" whose users were changed, and whose events are still to be written.
 func (q *Queries) ListUntoldImportRows(ctx context.Context, arg ListUntoldImportRowsParams) ([]ImportRow, error) {
-	rows, err := q.db.QueryContext(ctx, listUntoldImportRows, arg.ImportID, arg.After, arg.LimitN)
+	rows, err := q.db.QueryContext(ctx, listUntoldImportRows,
+		arg.ImportID,
+		arg.After,
+		arg.Last,
+		arg.LimitN,
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -1298,25 +1307,6 @@ func (q *Queries) ListUntoldImportRows(ctx context.Context, arg ListUntoldImport
 		return nil, err
 	}
 	return items, nil
-}
-
-const markImportRowsDone = `-- name: MarkImportRowsDone :execrows
-UPDATE import_rows SET done = TRUE
-WHERE import_id = $1 AND n > $2 AND n <= $3 AND done = FALSE AND (state = 'new' OR state = 'changed')
-`
-
-type MarkImportRowsDoneParams struct {
-	ImportID string
-	After    int64
-	Last     int64
-}
-
-func (q *Queries) MarkImportRowsDone(ctx context.Context, arg MarkImportRowsDoneParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, markImportRowsDone, arg.ImportID, arg.After, arg.Last)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
 }
 
 const moveImport = `-- name: MoveImport :execrows
@@ -1510,7 +1500,7 @@ func (q *Queries) TakeImport(ctx context.Context, arg TakeImportParams) (int64, 
 }
 
 const tellImportRow = `-- name: TellImportRow :execrows
-UPDATE import_rows SET told = TRUE, code = $1, password_hash = '' WHERE import_id = $2 AND n = $3 AND told = FALSE
+UPDATE import_rows SET done = TRUE, told = TRUE, code = $1, password_hash = '' WHERE import_id = $2 AND n = $3 AND told = FALSE
 `
 
 type TellImportRowParams struct {

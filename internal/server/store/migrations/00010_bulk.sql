@@ -42,7 +42,8 @@ CREATE TABLE imports (
 
 -- state: new, changed, same, faulty. input: what the row says, without the password. user_id: of the user that is there,
 -- or who will be. seen_rev: the revision that the plan was made for, 0: nobody was there. fields: the user's own row
--- changes, and not only the groups. done: changed in the database. told: its events stand, and its code is made.
+-- changes, and not only the groups. done, told: its user was changed, its events stand, and its code is made; between the one
+-- transaction of a large import and that the import's own state says so.
 CREATE TABLE import_rows (
     import_id     TEXT COLLATE "C" NOT NULL REFERENCES imports (id) ON DELETE CASCADE,
     n             BIGINT NOT NULL,

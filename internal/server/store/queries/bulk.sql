@@ -142,10 +142,6 @@ DELETE FROM group_members
 WHERE user_id IN (SELECT m.user_id FROM import_members m WHERE m.import_id = sqlc.arg(import_id) AND m.added = FALSE AND m.n > sqlc.arg(after) AND m.n <= sqlc.arg(last))
   AND EXISTS (SELECT 1 FROM import_members x WHERE x.import_id = sqlc.arg(import_id) AND x.user_id = group_members.user_id AND x.group_id = group_members.group_id AND x.added = FALSE);
 
--- name: MarkImportRowsDone :execrows
-UPDATE import_rows SET done = TRUE
-WHERE import_id = sqlc.arg(import_id) AND n > sqlc.arg(after) AND n <= sqlc.arg(last) AND done = FALSE AND (state = 'new' OR state = 'changed');
-
 -- name: ListImportedUsers :many
 -- Users of a slice that were there before and changed; only_disabled: those whom it disables.
 SELECT user_id FROM import_rows
@@ -154,10 +150,13 @@ WHERE import_id = sqlc.arg(import_id) AND n > sqlc.arg(after) AND n <= sqlc.arg(
 ORDER BY n;
 
 -- name: ListUntoldImportRows :many
-SELECT * FROM import_rows WHERE import_id = sqlc.arg(import_id) AND done = TRUE AND told = FALSE AND n > sqlc.arg(after) ORDER BY n LIMIT CAST(sqlc.arg(limit_n) AS BIGINT);
+-- Rows behind "after" up to "last" whose users were changed, and whose events are still to be written.
+SELECT * FROM import_rows
+WHERE import_id = sqlc.arg(import_id) AND n > sqlc.arg(after) AND n <= sqlc.arg(last) AND told = FALSE AND (state = 'new' OR state = 'changed')
+ORDER BY n LIMIT CAST(sqlc.arg(limit_n) AS BIGINT);
 
 -- name: TellImportRow :execrows
-UPDATE import_rows SET told = TRUE, code = sqlc.arg(code), password_hash = '' WHERE import_id = sqlc.arg(import_id) AND n = sqlc.arg(n) AND told = FALSE;
+UPDATE import_rows SET done = TRUE, told = TRUE, code = sqlc.arg(code), password_hash = '' WHERE import_id = sqlc.arg(import_id) AND n = sqlc.arg(n) AND told = FALSE;
 
 -- name: ListImportCodes :many
 SELECT n, name, user_id, display_name, mail, code FROM import_rows
