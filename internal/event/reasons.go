@@ -149,6 +149,7 @@ var Reasons = map[string]string{
 	"database-rewound": "The database was put back to an earlier state.",
 	"factors-changed":  "The user's factors were changed.",
 	"password-changed": "The user's password was changed.",
+	"reported":         "The person has reported a sign-in that was not theirs, or a lost machine.",
 	"user-removed":     "The user was removed.",
 	"logoff":           "The user logged off.",
 	"machine-lost":     "The machine was reported lost.",
