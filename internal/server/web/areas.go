@@ -1,6 +1,7 @@
 package web
 
 import (
+	"latchkey/internal/server/web/bulk"
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/fleet"
 	"latchkey/internal/server/web/log"
@@ -14,6 +15,7 @@ import (
 // Areas are the routes of all areas. An area stands here and nowhere else.
 func Areas() [][]ui.Route {
 	return [][]ui.Route{
+		bulk.Routes(),
 		entry.Routes(),
 		fleet.Routes(),
 		office.Routes(),

@@ -24,6 +24,7 @@ import (
 	"latchkey/internal/otp"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/bulk"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/directory"
@@ -77,7 +78,9 @@ func New(t *testing.T, s *store.Store, c *clock.Manual) *Rig {
 		Store: s, Keys: r.Keys, Directories: dirs, Factors: factor.All(r.Keeper), Clock: c, Random: rand.Reader, Logger: log, Grain: -1,
 	})
 	r.Desk.Sessions = r.Sessions
-	r.server = httptest.NewTLSServer(web.New(web.Deps{Deps: ui.Deps{Desk: r.Desk, Sessions: r.Sessions, Clock: c, Log: log, Version: "test"}}))
+	imports := bulk.New(bulk.Config{Store: s, Desk: r.Desk, Box: r.Keys.Box, Clock: c, Passwords: r.Passwords, Codes: r.Keeper, Log: log})
+	t.Cleanup(imports.Close)
+	r.server = httptest.NewTLSServer(web.New(web.Deps{Deps: ui.Deps{Desk: r.Desk, Sessions: r.Sessions, Bulk: imports, Clock: c, Log: log, Version: "test"}}))
 	t.Cleanup(r.server.Close)
 	return r
 }
@@ -174,15 +177,20 @@ type Answer struct {
 // Do sends a request with a form, or none.
 func (b *Browser) Do(method, path string, form url.Values) Answer {
 	b.r.Helper()
-	var body io.Reader
-	if form != nil {
-		body = strings.NewReader(form.Encode())
+	if form == nil {
+		return b.Raw(method, path, "", nil)
 	}
+	return b.Raw(method, path, "application/x-www-form-urlencoded", strings.NewReader(form.Encode()))
+}
+
+// Raw sends a request with a body of any type.
+func (b *Browser) Raw(method, path, contentType string, body io.Reader) Answer {
+	b.r.Helper()
 	req, err := http.NewRequest(method, b.r.server.URL+path, body)
 	b.r.Must(err)
 	req.Header.Set("Sec-Fetch-Site", "same-origin")
-	if form != nil {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
 	}
 	for _, c := range b.cookies {
 		req.AddCookie(c)
