@@ -10,12 +10,16 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"latchkey/internal/otp"
 )
 
 // TestRealServer walks through the command's nouns against a real latchkeyd: its own
@@ -40,7 +44,7 @@ func TestRealServer(t *testing.T) {
 			e.Setenv("SERVER", "unix:"+filepath.Join(dir, "admin"))
 			return startServer(e, bin, dir)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport, "answers": cmdAnswers, "private": cmdPrivate},
 	})
 }
 
@@ -73,7 +77,9 @@ func startServer(e *testscript.Env, bin, dir string) error {
 	defer cancel()
 	for {
 		var addrs struct {
+			Listen      string `json:"listen"`
 			ListenAgent string `json:"listen_agent"`
+			CA          string `json:"ca"`
 		}
 		b, err := os.ReadFile(filepath.Join(dir, "data", "serve.json"))
 		if err == nil {
@@ -81,6 +87,8 @@ func startServer(e *testscript.Env, bin, dir string) error {
 		}
 		if err == nil {
 			e.Setenv("MACHINES", "https://"+addrs.ListenAgent)
+			e.Setenv("PEOPLE", "https://"+addrs.Listen)
+			e.Setenv("CA", addrs.CA)
 			return nil
 		}
 		select {
@@ -93,6 +101,41 @@ func startServer(e *testscript.Env, bin, dir string) error {
 			}
 			return errors.New("the server does not start")
 		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// cmdAnswers: answers FILE KEY-FILE STEPS LINE… writes what somebody types: the lines, and
+// behind them the code of the key for now, or for so many half minutes later.
+func cmdAnswers(ts *testscript.TestScript, _ bool, args []string) {
+	var v struct{ Key string }
+	if err := json.Unmarshal([]byte(ts.ReadFile(args[1])), &v); err != nil {
+		ts.Fatalf("%v", err)
+	}
+	seed, err := otp.ParseSeed(v.Key)
+	if err != nil {
+		ts.Fatalf("key: %v", err)
+	}
+	later, err := strconv.ParseInt(args[2], 10, 64)
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	// Not at the end of a half minute: the code must still be good when it comes.
+	if rest := 30 - time.Now().Unix()%30; rest < 4 {
+		time.Sleep(time.Duration(rest) * time.Second)
+	}
+	code := otp.DefaultParams.Code(seed, otp.DefaultParams.Step(time.Now())+later)
+	lines := strings.Join(append(slices.Clone(args[3:]), code), "\n") + "\n"
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(lines), 0o600))
+}
+
+// cmdPrivate: private FILE… fails unless only its owner may look into each.
+func cmdPrivate(ts *testscript.TestScript, _ bool, args []string) {
+	for _, f := range args {
+		info, err := os.Stat(ts.MkAbs(f))
+		ts.Check(err)
+		if info.Mode().Perm()&0o077 != 0 {
+			ts.Fatalf("%s has the mode %v", f, info.Mode())
 		}
 	}
 }
