@@ -70,7 +70,7 @@ const (
 	NavPolicies  = "Policies"
 	NavExplain   = "Explain a decision"
 	NavEvents    = "Events"
-	NavAudit     = "Administrators’ actions"
+	NavAudit     = "Admin actions"
 	NavImport    = "Import"
 	NavApprovals = "Approvals"
 	NavTokens    = "API tokens"
