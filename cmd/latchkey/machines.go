@@ -20,7 +20,7 @@ func span(d policy.Duration) string { return text.Duration(time.Duration(d)) }
 
 func (a *app) machineCommand() *cobra.Command {
 	return noun("machine", "Machines: where people sign in",
-		a.machineToken(), a.machineList(), a.machineShow(), a.machineSet(), a.machineRevoke(), a.machineLost(), a.machineRemove())
+		a.machineToken(), a.machineList(), a.machineShow(), a.machineSet(), a.machineRefuse(), a.machineRevoke(), a.machineLost(), a.machineReseed(), a.machineRemove())
 }
 
 func (a *app) machineToken() *cobra.Command {
@@ -97,7 +97,8 @@ func (a *app) machineToken() *cobra.Command {
 }
 
 func (a *app) machineList() *cobra.Command {
-	var status string
+	var f struct{ prefix, status, mode, os, tpm, silent, owner, user string }
+	var outdated bool
 	c := &cobra.Command{
 		Use: "list", Short: "List machines", Aliases: []string{"ls"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -106,9 +107,17 @@ func (a *app) machineList() *cobra.Command {
 				return err
 			}
 			q := url.Values{}
-			if status != "" {
-				q.Set("status", status)
+			for name, v := range map[string]string{
+				"prefix": f.prefix, "status": f.status, "mode": f.mode, "os": f.os, "tpm": f.tpm, "silent": f.silent, "owner": f.owner, "user": f.user,
+			} {
+				if v != "" {
+					q.Set(name, v)
+				}
 			}
+			if outdated {
+				q.Set("outdated", "true")
+			}
+			chosen := len(q) > 0
 			machines, err := list[rest.Machine](cmd.Context(), cl, "/machines", q, 0)
 			if err != nil {
 				return err
@@ -118,11 +127,25 @@ func (a *app) machineList() *cobra.Command {
 				for _, m := range machines {
 					t.Row(m.Name, m.Status, m.Mode, dash(m.Owner), m.TPM, plural(int(m.Vaults), "user"), agentOf(m), p.ago(m.LastSeenAt), m.OS)
 				}
-				p.table(t, "There are no machines yet. Make a join token: latchkey machine token")
+				none := "There are no machines yet. Make a join token: latchkey machine token"
+				if chosen {
+					none = "No machine is so."
+				}
+				p.table(t, none)
 			})
 		},
 	}
-	c.Flags().StringVar(&status, "status", "", "only pending, active, revoked or lost ones")
+	c.Flags().StringVar(&f.prefix, "prefix", "", "only names that begin so")
+	c.Flags().StringVar(&f.status, "status", "", "only pending, active, revoked or lost ones")
+	c.Flags().StringVar(&f.mode, "mode", "", "only normal, enforced or exempt ones")
+	c.Flags().StringVar(&f.os, "os", "", "only those whose operating system begins so, whatever the case")
+	c.Flags().StringVar(&f.tpm, "tpm", "", "only those that keep their data with tpm, software or none")
+	c.Flags().StringVar(&f.silent, "silent", "", "only those not heard of for so long, such as 72h")
+	c.Flags().StringVar(&f.owner, "owner", "", "only this user's own")
+	c.Flags().StringVar(&f.user, "user", "", "only those that know this user")
+	c.Flags().BoolVar(&outdated, "outdated", false, "only those whose agent is older than the settings ask for")
+	choose(c, "mode", string(policy.Normal), string(policy.Enforced), string(policy.Exempt))
+	choose(c, "tpm", "tpm", "software", "none")
 	choose(c, "status", rest.MachinePending, rest.MachineActive, rest.MachineRevoked, rest.MachineLost)
 	return c
 }
@@ -219,6 +242,58 @@ func (a *app) machineSet() *cobra.Command {
 	return c
 }
 
+func (a *app) machineRefuse() *cobra.Command {
+	var in rest.Why
+	c := &cobra.Command{
+		Use: "refuse MACHINE", Short: "Refuse a machine that waits for approval", Args: words("MACHINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			if err := a.confirm("Machine %s is refused: it may join again with a new token only.", args[0]); err != nil {
+				return err
+			}
+			var m rest.Machine
+			if err := cl.call(cmd.Context(), http.MethodPost, at("machines", args[0], "refuse"), nil, in, &m); err != nil {
+				return err
+			}
+			return a.emit(m, func(p *printer) { p.line("Machine %s is refused.", m.Name) })
+		},
+	}
+	c.Flags().StringVar(&in.Reason, "reason", "", "why; it stands in the event")
+	return a.yesFlag(c)
+}
+
+func (a *app) machineReseed() *cobra.Command {
+	return &cobra.Command{
+		Use: "reseed MACHINE", Short: "Which authenticators have data on a machine, to be renewed if it is lost", Args: words("MACHINE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var page rest.Page[rest.Reseed]
+			if err := cl.call(cmd.Context(), http.MethodGet, at("machines", args[0], "reseed"), nil, nil, &page); err != nil {
+				return err
+			}
+			return a.emit(page.Items, func(p *printer) { reseedTable(p, page.Items, "No authenticator has offline data on it.") })
+		},
+	}
+}
+
+func reseedTable(p *printer, list []rest.Reseed, none string) {
+	t := text.NewTable("USER", "KIND", "NAME", "KEPT BY", "URGENT", "ID")
+	for _, r := range list {
+		urgent, by := "no", "TPM"
+		if r.Urgent {
+			urgent, by = "yes", "software"
+		}
+		t.Row(r.User, r.Kind, r.Name, by, urgent, r.ID)
+	}
+	p.table(t, none)
+}
+
 func (a *app) machineRevoke() *cobra.Command {
 	var in rest.Why
 	c := &cobra.Command{
@@ -265,15 +340,7 @@ func (a *app) machineLost() *cobra.Command {
 					return
 				}
 				p.line("Renew these authenticators: their offline data lies on the machine.")
-				t := text.NewTable("USER", "KIND", "NAME", "KEPT BY", "URGENT", "ID")
-				for _, r := range l.Reseed {
-					urgent, by := "no", "TPM"
-					if r.Urgent {
-						urgent, by = "yes", "software"
-					}
-					t.Row(r.User, r.Kind, r.Name, by, urgent, r.ID)
-				}
-				p.table(t, "")
+				reseedTable(p, l.Reseed, "")
 				p.line("Add a new one (latchkey factor add totp|backup USER); an old authenticator app is then removed with latchkey factor remove USER ID (new backup codes end the old ones by themselves).")
 			})
 		},

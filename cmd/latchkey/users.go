@@ -110,7 +110,7 @@ func usersTable(p *printer, users []rest.User, none string) {
 }
 
 func (a *app) userList() *cobra.Command {
-	var prefix string
+	var f struct{ prefix, role, state, mfa, group string }
 	c := &cobra.Command{
 		Use: "list", Short: "List users", Aliases: []string{"ls"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -119,21 +119,34 @@ func (a *app) userList() *cobra.Command {
 				return err
 			}
 			q := url.Values{}
-			if prefix != "" {
-				q.Set("prefix", prefix)
+			for name, v := range map[string]string{"prefix": f.prefix, "role": f.role, "state": f.state, "mfa": f.mfa, "group": f.group} {
+				if v != "" {
+					q.Set(name, v)
+				}
 			}
+			chosen := len(q)
 			users, err := list[rest.User](cmd.Context(), cl, "/users", q, 0)
 			if err != nil {
 				return err
 			}
 			none := "There are no users yet. Add one: latchkey user add NAME"
-			if prefix != "" {
-				none = fmt.Sprintf("No user's name begins with %q.", prefix)
+			switch {
+			case f.prefix != "" && chosen == 1:
+				none = fmt.Sprintf("No user's name begins with %q.", f.prefix)
+			case chosen > 0:
+				none = "No user is so."
 			}
 			return a.emit(users, func(p *printer) { usersTable(p, users, none) })
 		},
 	}
-	c.Flags().StringVar(&prefix, "prefix", "", "only names that begin so, whatever their case")
+	c.Flags().StringVar(&f.prefix, "prefix", "", "only names that begin so, whatever their case")
+	c.Flags().StringVar(&f.role, "role", "", "only of this role: "+strings.Join(rest.Roles, ", "))
+	c.Flags().StringVar(&f.state, "state", "", "only those that are "+strings.Join(rest.UserStates, ", "))
+	c.Flags().StringVar(&f.mfa, "2fa", "", "only with this setting of their own: on, off or inherit")
+	c.Flags().StringVar(&f.group, "group", "", "only members of this group")
+	choose(c, "role", rest.Roles...)
+	choose(c, "state", rest.UserStates...)
+	choose(c, "2fa", rest.MFASettings...)
 	return c
 }
 

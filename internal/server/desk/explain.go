@@ -239,8 +239,10 @@ func stuckEverywhere(ctx context.Context, q *db.Queries, userID, machineID strin
 		}
 		why = u.Name + " has not signed in on " + m.Name + ", or it is not active, so it lets nobody of this name in without the server."
 	}
-	return append(none, rest.Stuck{User: u.Name, UserID: rest.UserPrefix + u.ID, Reason: nowhere, Why: why,
-		Next: u.Name + " signs in once with a second factor on the machine while the server can be reached."}), nil
+	return append(none, rest.Stuck{
+		User: u.Name, UserID: rest.UserPrefix + u.ID, Reason: nowhere, Why: why,
+		Next: u.Name + " signs in once with a second factor on the machine while the server can be reached.",
+	}), nil
 }
 
 // offlineNotes brings the server's facts down to what the machine itself would know,
