@@ -18,5 +18,8 @@ func Routes() []ui.Route {
 		{Pattern: "POST /console/settings", Fresh: true, Serve: changeSettings},
 		{Pattern: "GET /console/status", Serve: status},
 		{Pattern: "GET /console/api", Serve: showAPI},
+		{Pattern: "GET /console/tokens", Serve: listTokens},
+		{Pattern: "POST /console/tokens", Fresh: true, Serve: makeToken},
+		{Pattern: "POST /console/tokens/{token}/revoke", Serve: revokeToken},
 	}
 }
