@@ -239,24 +239,31 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 	if err := s.makeGroups(ctx, tx, a, i); err != nil {
 		return err
 	}
-	n, err := tx.ImportNewUsers(ctx, db.ImportNewUsersParams{ImportID: i.ID, After: after, Last: last, At: now})
-	if err != nil {
-		return err
+	// In parts, because PostgreSQL knows nothing yet of rows that were just written and
+	// plans badly for many of them.
+	fresh, fields := int64(0), int64(0)
+	for from := after; from < last; from += part {
+		to := min(from+part, last)
+		n, err := tx.ImportNewUsers(ctx, db.ImportNewUsersParams{ImportID: i.ID, After: from, Last: to, At: now})
+		if err != nil {
+			return err
+		}
+		fresh += n
+		if todo.Changed > 0 {
+			if n, err = tx.ImportChangedUsers(ctx, db.ImportChangedUsersParams{ImportID: i.ID, After: from, Last: to, At: now}); err != nil {
+				return err
+			}
+			fields += n
+			if _, err := tx.ImportRemovedMembers(ctx, db.ImportRemovedMembersParams{ImportID: i.ID, After: from, Last: to}); err != nil {
+				return err
+			}
+		}
+		if _, err := tx.ImportAddedMembers(ctx, db.ImportAddedMembersParams{ImportID: i.ID, After: from, Last: to}); err != nil {
+			return err
+		}
 	}
-	if n != todo.Fresh {
+	if fresh != todo.Fresh || fields != todo.Fields {
 		return errStale
-	}
-	if n, err = tx.ImportChangedUsers(ctx, db.ImportChangedUsersParams{ImportID: i.ID, After: after, Last: last, At: now}); err != nil {
-		return err
-	}
-	if n != todo.Fields {
-		return errStale
-	}
-	if _, err := tx.ImportRemovedMembers(ctx, db.ImportRemovedMembersParams{ImportID: i.ID, After: after, Last: last}); err != nil {
-		return err
-	}
-	if _, err := tx.ImportAddedMembers(ctx, db.ImportAddedMembersParams{ImportID: i.ID, After: after, Last: last}); err != nil {
-		return err
 	}
 	if todo.Changed > 0 {
 		if err := s.touch(ctx, tx, a, i, after, last); err != nil {
@@ -264,7 +271,7 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 		}
 	}
 	failpoint.Hit("bulk.changed")
-	n, err = tx.CountDone(ctx, db.CountDoneParams{ID: i.ID, N: todo.Changed + todo.Fresh, At: now, LeaseUntil: s.lease(workLease), LeaseBy: s.me})
+	n, err := tx.CountDone(ctx, db.CountDoneParams{ID: i.ID, N: todo.Changed + todo.Fresh, At: now, LeaseUntil: s.lease(workLease), LeaseBy: s.me})
 	if err == nil && n != 1 {
 		err = errDropped // another server goes on with it
 	}

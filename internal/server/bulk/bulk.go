@@ -76,6 +76,7 @@ const (
 	// out; whole is up to how many the events of each user fit into the one transaction
 	// of all or nothing.
 	slice     = 500
+	part      = 1000 // rows of one statement
 	whole     = 2000
 	tellBatch = 200
 	// maxOpen bounds the imports that one administrator has begun and not ended.
