@@ -44,7 +44,7 @@ type Me struct {
 	Machines          int       `json:"machines"`
 	Offline           int       `json:"offline" doc:"Machines on which offline sign-in works now"`
 	OpenReports       int64     `json:"open_reports"`
-	Steps             []string  `json:"steps" nullable:"false" doc:"What to do next, the most important first: change-password, enrol, unconfirmed, backup-codes, few-backup-codes, second-authenticator, offline-soon, open-reports"`
+	Steps             []string  `json:"steps" nullable:"false" doc:"What to do next, the most important first: change-password, enrol, unconfirmed, backup-codes, few-backup-codes, offline-soon, second-authenticator, open-reports"`
 	Contact           string    `json:"contact,omitempty" doc:"Whom to call"`
 	Rev               int64     `json:"rev" doc:"The ETag"`
 }

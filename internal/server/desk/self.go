@@ -166,8 +166,8 @@ func (d *Desk) meOf(ctx context.Context, q *db.Queries, u db.User) (rest.Me, err
 		{rest.StepUnconfirmed, unconfirmed},
 		{rest.StepBackup, out.Authenticators > 0 && !backup},
 		{rest.StepFewBackup, backup && out.BackupLeft < rest.FewBackupCodes},
-		{rest.StepSecond, out.Authenticators == 1},
 		{rest.StepOffline, soon},
+		{rest.StepSecond, out.Authenticators == 1},
 		{rest.StepReports, out.OpenReports > 0},
 	} {
 		if s.due {
@@ -356,17 +356,22 @@ func (d *Desk) ListOwnMachines(ctx context.Context, a Actor, after string, limit
 	if err != nil {
 		return out, err
 	}
-	for i, m := range out.Items {
-		id, _ := cut(rest.MachinePrefix, m.ID)
-		last, err := d.Store.Events(ctx, store.EventFilter{Types: []string{string(event.SigninAllowed)}, UserID: a.UserID, MachineID: id, Limit: 1})
-		if err != nil {
+	for i := range out.Items {
+		if err := d.lastSignin(ctx, a, &out.Items[i]); err != nil {
 			return out, err
-		}
-		if len(last) > 0 {
-			out.Items[i].LastSigninAt = rest.Time(last[0].At)
 		}
 	}
 	return out, nil
+}
+
+// lastSignin looks up when the actor came in there last.
+func (d *Desk) lastSignin(ctx context.Context, a Actor, m *rest.OwnMachine) error {
+	id, _ := cut(rest.MachinePrefix, m.ID)
+	last, err := d.Store.Events(ctx, store.EventFilter{Types: []string{string(event.SigninAllowed)}, UserID: a.UserID, MachineID: id, Limit: 1})
+	if err == nil && len(last) > 0 {
+		m.LastSigninAt = rest.Time(last[0].At)
+	}
+	return err
 }
 
 // ownMachines lists them; only limits it to one.
@@ -469,7 +474,10 @@ func (d *Desk) ShowOwnMachine(ctx context.Context, a Actor, ref string) (rest.Ow
 		out, _, err = d.ownMachine(ctx, q, u, ref)
 		return err
 	})
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	return out, d.lastSignin(ctx, a, &out)
 }
 
 // DisenrolOwn wipes the actor's offline data from one of his machines: at once

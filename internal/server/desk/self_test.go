@@ -539,6 +539,9 @@ func TestOwnMachines(t *testing.T) {
 			one.Offline.State != "active" || one.Offline.DaysLeft != 1 || one.Offline.SigninsLeft != 8 || !slices.Equal(one.Offline.Warnings, []string{rest.WarnDays, rest.WarnSignins}) {
 			t.Errorf("%+v", one)
 		}
+		if m := ok(r.ShowOwnMachine(ctx, a, one.ID))(t); !m.LastSigninAt.Equal(one.LastSigninAt) {
+			t.Errorf("%+v", m)
+		}
 		if two.Name != "shared" || two.Mine || !two.SignedIn || !two.LastSigninAt.IsZero() || !slices.Equal(two.Offline.Warnings, []string{rest.WarnSoftware}) {
 			t.Errorf("%+v", two)
 		}

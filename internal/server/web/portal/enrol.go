@@ -25,6 +25,14 @@ type scan struct {
 	over   bool // the one before had ended
 }
 
+// step numbers what is to be done: in the first enrolment an app is installed before.
+func (s scan) step(n int) int {
+	if s.first {
+		n++
+	}
+	return n
+}
+
 // offer begins an authenticator and makes its page.
 func offer(r *ui.Request, action string, first bool) (scan, error) {
 	p, err := r.Desk.BeginOwnTOTP(r.Context(), r.Actor(), asked(r))
@@ -119,10 +127,11 @@ func enrolOf() ui.Page {
 	return ui.Page{Title: words.MyEnrolTitle, Lead: words.MyEnrolLead, Section: "factors"}
 }
 
-// enrol is the first step. Who has a whole session has no need of it.
+// enrol is the first step. Who has a whole session has no need of it, and adds one
+// more.
 func enrol(r *ui.Request) error {
 	if !enrolling(r) {
-		return r.Go("/me/factors/add", "")
+		return again(r, addFactor(r))
 	}
 	s, err := offer(r, "/me/enrol", true)
 	if err != nil {

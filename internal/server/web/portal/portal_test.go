@@ -82,7 +82,7 @@ func TestE1TheWizard(t *testing.T) {
 			t.Errorf("%+v", f.Items)
 		}
 		// The wizard is over.
-		b.get("/me/enrol").goes("/me/factors/add")
+		b.get("/me/enrol").is(200).has(words.MyFactorAddTitle)
 	})
 }
 
@@ -340,7 +340,7 @@ func TestThisWasNotMe(t *testing.T) {
 
 		// The console sees it, closes it, and the person reads what was done.
 		b.get("/console/reports").is(403)
-		list := o.get("/console/reports").is(200).has("anna", "laptop", words.MyReportSignin)
+		list := o.get("/console/reports").is(200).has("anna", "laptop", words.DeskReportSignin)
 		report := list.find(`href="(/console/reports/rep_[^"]+)"`)
 		o.get(report).is(200).has("I was asleep", words.DeskReportClose)
 		o.post(report+"/handled", "answer", "").is(422).has(words.DeskReportAnswer)

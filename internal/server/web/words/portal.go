@@ -54,9 +54,9 @@ const (
 	MyEnrolStepScan  = "Scan and confirm"
 	MyEnrolStepCodes = "Backup codes"
 	MyEnrolStepNext  = "What next"
-	MyEnrolOne       = "1. Install an authenticator app"
+	MyEnrolOne       = "Install an authenticator app"
 	MyEnrolOneText   = "Any app for one-time codes will do, such as Google Authenticator, Microsoft Authenticator, Zoho OneAuth, Aegis or the code field of a password manager. Install it on your phone from the phone’s own store. Have one already? Use that."
-	MyEnrolTwo       = "2. Scan this code with the app"
+	MyEnrolTwo       = "Scan this code with the app"
 	MyEnrolTwoText   = "In the app choose “add account” or the plus sign, then “scan QR code”."
 	MyEnrolQR        = "QR code for your authenticator app. If you can not scan it, type the key that stands below."
 	MyEnrolOnce      = "This one code serves everywhere: in the browser, on every machine you sign in to, and also without the network. You do not scan it again for another machine."
@@ -67,7 +67,7 @@ const (
 	MyEnrolSettings  = "Settings"
 	MyEnrolLink      = "On this phone itself"
 	MyEnrolOpen      = "Open the app"
-	MyEnrolThree     = "3. Type the code that the app shows"
+	MyEnrolThree     = "Type the code that the app shows"
 	MyEnrolCode      = "Code from the app"
 	MyEnrolName      = "Name of the app or phone"
 	MyEnrolNameHint  = "So that you know it later, such as “work phone”. You may leave it empty."
@@ -282,7 +282,7 @@ const (
 var MyScopes = map[string]string{
 	"logon":     "sign-in",
 	"elevation": "administrator’s rights",
-	"remote":    "sign-in from afar",
+	"remote":    "remote sign-in",
 }
 
 // Reports of a person.
@@ -309,6 +309,7 @@ const (
 	DeskReportsOpen     = "Open"
 	DeskReportsAll      = "All"
 	DeskReportTitle     = "A report"
+	DeskReportSignin    = "A sign-in that was not theirs"
 	DeskReportUser      = "User"
 	DeskReportEvent     = "Event"
 	DeskReportFrom      = "Reported from"
@@ -390,3 +391,6 @@ func OfflineWord(state string) string { return MyOfflineStates[state].Word }
 
 // PasswordLabels are those of the fields of the password page.
 func PasswordLabels() []string { return []string{MyPasswordOld, MyPasswordNew, MyPasswordAgain} }
+
+// MyStep is a heading with its number.
+func MyStep(n int, text string) string { return fmt.Sprintf("%d. %s", n, text) }
