@@ -158,6 +158,12 @@ var Reasons = map[string]string{
 	"offline-signin":   "The user signed in without the server.",
 	"reboot":           "The machine was started anew.",
 
+	// Sessions at the console and the portal.
+	"enrolled":         "The first authenticator was set up.",
+	"session-revoked":  "Somebody ended it from elsewhere.",
+	"setup-code-wrong": "The code for the first owner was wrong.",
+	"signed-out":       "The person signed out.",
+
 	// Machines, tokens, the server.
 	"active":                              "The machine may be used at once.",
 	"expired":                             "The token's time is over.",

@@ -46,6 +46,18 @@ const (
 // it from others.
 func Browser(id string) string { return browserPrefix + id }
 
+// Name is what people call a place at their door; empty for a machine, and for all
+// places together.
+func Name(place string) string {
+	switch {
+	case place == Door:
+		return "console and portal"
+	case strings.HasPrefix(place, browserPrefix):
+		return "console and portal, own browser"
+	}
+	return ""
+}
+
 // Block says that nothing may be judged now.
 type Block struct {
 	Until  time.Time

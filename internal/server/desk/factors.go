@@ -301,9 +301,16 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 
 // newFactors ends a user's windows where factors have changed: machines wipe the
 // offline data made with the old ones (O5), and a window that silenced the next
-// sign-in would keep the new from being made.
+// sign-in would keep the new from being made. What an administrator changes ends the
+// user's sessions at the people's door too: the old factor may be in other hands.
 func (d *Desk) newFactors(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
-	_, err := d.endWindows(ctx, tx, a, userID, "", "factors-changed")
+	if _, err := d.endWindows(ctx, tx, a, userID, "", "factors-changed"); err != nil {
+		return err
+	}
+	if d.Sessions == nil || a.UserID == userID {
+		return nil
+	}
+	_, err := d.Sessions.EndAll(ctx, tx, a.Name, userID, "", "factors-changed")
 	return err
 }
 

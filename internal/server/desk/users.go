@@ -11,6 +11,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -156,7 +157,9 @@ func (d *Desk) show(ctx context.Context, q *db.Queries, u db.User) (rest.User, e
 
 func lockOf(a db.Attempt, user, machine string, now int64) rest.Lock {
 	l := rest.Lock{User: user, UserID: rest.UserPrefix + a.UserID, Machine: machine, Failures: a.Failures}
-	if a.MachineID != "" {
+	if door := attempts.Name(a.MachineID); door != "" {
+		l.Machine = door // no machine: the people's door
+	} else if a.MachineID != "" {
 		l.MachineID = rest.MachinePrefix + a.MachineID
 	}
 	if a.BlockedUntil > now {

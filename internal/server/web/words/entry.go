@@ -27,7 +27,7 @@ const (
 	CodeTitle         = "Second factor"
 	UseBackup         = "Use a backup code instead"
 	UseApp            = "Use the authenticator app instead"
-	BackupIsPortal    = "A backup code opens your own account, not the console. Set up an authenticator app there, and sign in with it."
+	BackupIsPortal    = "A backup code opens your own account and does not open the console."
 	NoCodesLeft       = "Lost both? Ask your help desk."
 	SigninEnrolTitle  = "Set up a second factor"
 	SigninEnrolLead   = "You have none yet. With the enrolment code you set one up now; it takes a minute and an authenticator app on your phone."
