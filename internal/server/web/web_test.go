@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -371,6 +372,15 @@ func FuzzInside(f *testing.F) {
 			t.Errorf("%q leads to %v, %v", s, u, err)
 		}
 	})
+}
+
+func TestEveryEntryOfTheMenusIsAPage(t *testing.T) {
+	there := patterns(Areas())
+	for _, l := range append(ui.Pages("owner"), ui.PortalPages()...) {
+		if !slices.Contains(there, "GET "+l.Path) {
+			t.Errorf("the menu leads to %s, which nobody serves", l.Path)
+		}
+	}
 }
 
 func TestNoTwoAreasServeOnePage(t *testing.T) {

@@ -73,6 +73,9 @@ func Pages(role string) []Link {
 	return out
 }
 
+// PortalPages are the pages of the portal's menu.
+func PortalPages() []Link { return slices.Clone(portal) }
+
 func menu(role string) []group {
 	var out []group
 	for _, g := range console {
