@@ -201,6 +201,27 @@ func (i Conditional) rev() (int64, error) {
 	return n, nil
 }
 
+// tag is the same for what has no revision: what stands between the quotes, empty for any.
+func (i Conditional) tag() (string, error) {
+	if i.IfMatch == "" || i.IfMatch == "*" {
+		return "", nil
+	}
+	s, ok := strings.CutPrefix(i.IfMatch, `"`)
+	s, ok2 := strings.CutSuffix(s, `"`)
+	if !ok || !ok2 || len(s) != 24 || strings.Trim(s, "0123456789abcdef") != "" {
+		return "", fault.New(fault.Invalid, nil).With("If-Match", "it is no ETag of this; allowed is the one that was seen, or *")
+	}
+	return s, nil
+}
+
+// settingsTagged is an answer with the tag of the settings.
+func settingsTagged(s rest.Settings, err error) (*tagged[rest.Settings], error) {
+	if err != nil {
+		return nil, err
+	}
+	return &tagged[rest.Settings]{ETag: `"` + desk.SettingsTag(s) + `"`, Body: s}, nil
+}
+
 func etag(rev int64) string { return `"` + strconv.FormatInt(rev, 10) + `"` }
 
 // tagged is an answer with its ETag.

@@ -378,3 +378,19 @@ func TestShownCommandsWork(t *testing.T) {
 		}
 	}
 }
+
+// TestSettingsTag: two owners do not overwrite each other's settings.
+func TestSettingsTag(t *testing.T) {
+	p := openPlace(t)
+	owner := p.somebody(t, "owner", rest.RoleOwner, session.CLI, 0)
+	const path = rest.Base + "/settings"
+	seen := p.ask("GET", path, "", auth(owner)...).Header.Get("ETag")
+	res := p.ask("PATCH", path, `{"contact":"extension 1"}`, append(auth(owner), "If-Match", seen)...)
+	status(t, res, 200, "")
+	if next := res.Header.Get("ETag"); next == seen || next != p.ask("GET", path, "", auth(owner)...).Header.Get("ETag") {
+		t.Errorf("%s and then %s", seen, next)
+	}
+	status(t, p.ask("PATCH", path, `{"contact":"extension 2"}`, append(auth(owner), "If-Match", seen)...), 412, "conflict")
+	status(t, p.ask("PATCH", path, `{"contact":"extension 2"}`, append(auth(owner), "If-Match", `"7"`)...), 422, "invalid")
+	status(t, p.ask("PATCH", path, `{"contact":"extension 2"}`, append(auth(owner), "If-Match", "*")...), 200, "")
+}

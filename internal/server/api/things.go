@@ -201,11 +201,21 @@ func (x *door) things() {
 	add(x, op("explain", "POST", "/explain", "Why a user would (not) be prompted", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Explain }) (*plain[rest.Explained], error) {
 		return reply(d.Explain(ctx, a, in.Body))
 	})
-	add(x, op("show-settings", "GET", "/settings", "Settings of the server", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Settings], error) {
-		return reply(d.Settings(ctx, a))
+	add(x, op("show-settings", "GET", "/settings", "Settings of the server", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*tagged[rest.Settings], error) {
+		s, err := d.Settings(ctx, a)
+		return settingsTagged(s, err)
 	})
-	add(x, op("change-settings", "PATCH", "/settings", "Change settings of the server", 0), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.SettingsChange }) (*plain[rest.Settings], error) {
-		return reply(d.ChangeSettings(ctx, a, in.Body))
+	add(x, op("change-settings", "PATCH", "/settings", "Change settings of the server", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Conditional
+		Body rest.SettingsChange
+	},
+	) (*tagged[rest.Settings], error) {
+		seen, err := in.tag()
+		if err != nil {
+			return nil, err
+		}
+		s, err := d.ChangeSettingsIf(ctx, a, seen, in.Body)
+		return settingsTagged(s, err)
 	})
 	add(x, op("show-dashboard", "GET", "/dashboard", "How things stand, in numbers", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Dashboard], error) {
 		return reply(d.Dashboard(ctx, a))

@@ -2,11 +2,14 @@ package desk
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"strings"
 
 	"latchkey/internal/buildinfo"
 	"latchkey/internal/event"
+	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
@@ -30,8 +33,24 @@ func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
 	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent}, err
 }
 
+// SettingsTag stands for the settings as they are, as a revision does for a thing that
+// has one.
+func SettingsTag(s rest.Settings) string {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return "" // texts are always JSON
+	}
+	h := sha256.Sum256(b)
+	return hex.EncodeToString(h[:12])
+}
+
 // ChangeSettings changes them. Machines learn a new contact at once.
 func (d *Desk) ChangeSettings(ctx context.Context, a Actor, in rest.SettingsChange) (rest.Settings, error) {
+	return d.ChangeSettingsIf(ctx, a, "", in)
+}
+
+// ChangeSettingsIf changes them if they still have the tag that was seen; empty is any.
+func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in rest.SettingsChange) (rest.Settings, error) {
 	var out rest.Settings
 	if err := a.may(own); err != nil {
 		return out, err
@@ -53,6 +72,9 @@ func (d *Desk) ChangeSettings(ctx context.Context, a Actor, in rest.SettingsChan
 		s, err := settings.Read(ctx, tx.Queries)
 		if err != nil {
 			return err
+		}
+		if seen != "" && seen != SettingsTag(rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent}) {
+			return fault.New(fault.Conflict, nil)
 		}
 		var list []changed
 		set(&list, "contact", &s.Contact, in.Contact)
