@@ -342,6 +342,16 @@ func TestP5ExplainTrialAndSignInsAgree(t *testing.T) {
 		if diff := cmp.Diff(told.Decision.Trace, did.trace); diff != "" {
 			rt.Fatalf("the sign-in went another way than was explained (-told +done):\n%s", diff)
 		}
+		if diff := cmp.Diff(told.Reports, did.reports); diff != "" {
+			rt.Fatalf("report-only policies say otherwise than was explained (-told +done):\n%s", diff)
+		}
+		for _, p := range did.reports {
+			x, err := w.PolicyReports(ctx, desk.Root(), rest.PolicyPrefix+p.Policy, string(p.Change), "", 1)
+			if err != nil || len(x.Items) == 0 || x.Items[0].Event != did.event || x.Items[0].Would != string(p.Outcome) || x.Signins < 1 {
+				rt.Fatalf("the page of the policy lacks the report: %+v, %v", x, err)
+			}
+			seen["report "+string(p.Change)]++
+		}
 		if !did.fits(told.Decision) {
 			rt.Fatalf("explained was %s (%s), done was %+v", told.Decision.Outcome, told.Decision.Reason, did)
 		}
@@ -363,7 +373,7 @@ func TestP5ExplainTrialAndSignInsAgree(t *testing.T) {
 		// Without the server: what is explained is what the agent does with its signed policy.
 		w.apart(ctx, rt, a, seen)
 	})
-	for _, want := range []string{"online mfa", "online ignore", "online deny", "online enrol", "offline mfa-offline", "offline ignore", "offline deny", "draft " + string(policy.DeniedNow), "draft " + string(policy.AskedMore), "draft " + string(policy.AskedLess)} {
+	for _, want := range []string{"online mfa", "online ignore", "online deny", "online enrol", "report " + string(policy.Same), "report " + string(policy.AskedMore), "offline mfa-offline", "offline ignore", "offline deny", "draft " + string(policy.DeniedNow), "draft " + string(policy.AskedMore), "draft " + string(policy.AskedLess)} {
 		if seen[want] == 0 && draft[want] == 0 && !testing.Short() {
 			t.Errorf("no case of %q was met: %v %v", want, seen, draft)
 		}
@@ -377,6 +387,8 @@ type done struct {
 	Reason  string
 	Asked   string // what for
 	trace   []policy.Step
+	reports []policy.Report
+	event   string
 }
 
 // fits tells whether it is what the decision says.
@@ -428,13 +440,14 @@ func (w *world) signIn(ctx context.Context, t *rapid.T, a attempt) done {
 		t.Fatal(page, err)
 	}
 	var data struct {
-		Conversation string        `json:"conversation"`
-		Trace        []policy.Step `json:"trace"`
+		Conversation string          `json:"conversation"`
+		Trace        []policy.Step   `json:"trace"`
+		Reports      []policy.Report `json:"reports"`
 	}
 	if err := json.Unmarshal(page.Items[0].Data, &data); err != nil || data.Conversation != id {
 		t.Fatalf("the event of another sign-in: %s, %v", page.Items[0].Data, err)
 	}
-	out.trace = data.Trace
+	out.trace, out.reports, out.event = data.Trace, data.Reports, page.Items[0].ID
 	return out
 }
 

@@ -33,7 +33,18 @@ const (
 // settingsOf is the settings of a policy alone, without what stands in its row.
 func settingsOf(p policy.Policy) (json.RawMessage, error) {
 	p.ID, p.Name, p.Priority, p.Default, p.Groups, p.Version = "", "", 0, false, nil, 0
+	// An empty list is written as one: what is shown can be sent back.
+	p.Scopes, p.OnlineFactors, p.OfflineFactors = list(p.Scopes), list(p.OnlineFactors), list(p.OfflineFactors)
+	p.WindowSilences, p.WindowEndsOn, p.TrustedScopes = list(p.WindowSilences), list(p.WindowEndsOn), list(p.TrustedScopes)
+	p.ExemptUIDs, p.ExemptSIDs, p.TrustedNetworks = list(p.ExemptUIDs), list(p.ExemptSIDs), list(p.TrustedNetworks)
 	return json.Marshal(p)
+}
+
+func list[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
 }
 
 // settingNames lists the settings in their order.
