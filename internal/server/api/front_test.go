@@ -311,6 +311,17 @@ func TestOnce(t *testing.T) {
 			t.Errorf("%d tokens, answers %v, %v", len(list.Items), got, err)
 		}
 	})
+	t.Run("what the sessions do, too", func(t *testing.T) {
+		var wait sync.WaitGroup
+		for range 6 {
+			wait.Go(func() { post(owner, "/tokens", `{"name":"one","scopes":["read"]}`, "k9") })
+		}
+		wait.Wait()
+		status(t, post(owner, "/tokens", `{"name":"one","scopes":["read"]}`, "k9"), 409, "conflict")
+		if res := p.ask("GET", rest.Base+"/tokens", "", auth(owner)...); len(read[rest.Page[rest.APIToken]](t, res).Items) != 1 {
+			t.Error("there is not one token")
+		}
+	})
 	t.Run("no other method", func(t *testing.T) {
 		status(t, p.ask("PATCH", rest.Base+"/groups/staff", `{"mfa":"on"}`, append(auth(owner), api.KeyHeader, "k8")...), 422, "invalid")
 	})

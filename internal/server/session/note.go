@@ -15,7 +15,12 @@ import (
 
 // update runs fn as a transaction; what the database refuses becomes a fault.
 func (m *Sessions) update(ctx context.Context, fn func(ctx context.Context, tx *store.Tx) error) error {
-	err := m.Store.Update(ctx, fn)
+	err := m.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if err := desk.Claim(ctx, tx); err != nil {
+			return err
+		}
+		return fn(ctx, tx)
+	})
 	var f *fault.Fault
 	switch {
 	case err == nil || errors.As(err, &f):
