@@ -361,3 +361,7 @@ func nothing(ctx context.Context, tx *store.Tx) error {
 	_, err := tx.DeleteOldIdempotency(ctx, 0)
 	return err
 }
+
+func listAll(id string) db.ListImportRowsParams {
+	return db.ListImportRowsParams{ImportID: id, LimitN: 1000}
+}
