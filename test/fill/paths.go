@@ -50,7 +50,7 @@ func (n Named) address(pattern string) (string, bool) {
 	}
 	for part, value := range map[string]string{
 		"{$}": "", "{user}": n.Usual, "{group}": n.Group, "{machine}": machine, "{policy}": n.Policy, "{event}": n.Event, "{signin}": n.Own, "{factor}": n.Factor,
-		"{report}": n.Report, "{import}": n.Import, "{version}": "150",
+		"{report}": n.Report, "{import}": n.Import, "{version}": "150", "{operation}": "add-user",
 	} {
 		pattern = strings.ReplaceAll(pattern, part, url.PathEscape(value))
 	}

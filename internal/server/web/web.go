@@ -22,6 +22,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"latchkey/internal/clock"
@@ -87,7 +88,7 @@ func New(d Deps) http.Handler {
 		d.Clock = clock.Real
 	}
 	if d.OpenAPI == nil && d.API != nil {
-		d.OpenAPI = func() ([]byte, error) { return description(d.API) }
+		d.OpenAPI = sync.OnceValues(func() ([]byte, error) { return description(d.API) })
 	}
 	s := &site{Deps: d, mux: http.NewServeMux(), guests: rate.New(d.Rate.Or(DefaultRate), d.Clock)}
 	for _, area := range d.Areas {

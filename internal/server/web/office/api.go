@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
+	"latchkey/internal/fault"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -75,27 +77,79 @@ type chapter struct {
 
 var methods = []string{"get", "post", "put", "patch", "delete"}
 
-func showAPI(r *ui.Request) error {
-	q := r.Value("q")
-	p := ui.Page{Title: words.APITitle, Section: "api", Lead: words.APILead}
-	if r.OpenAPI == nil {
-		return r.Show(p, ui.Notice(ui.Warn, words.APINone))
-	}
-	raw, err := r.OpenAPI()
-	if err != nil {
-		return err
-	}
-	list, err := chapters(raw, q)
-	if err != nil {
-		return err
-	}
-	p.Actions = apiLinks()
-	return r.Show(p, apiPage(r.Host, q, list))
+// apiPages read the description of the API once.
+type apiPages struct {
+	once sync.Once
+	all  []chapter
+	err  error
 }
 
-// chapters reads the description. With q only operations whose path, name or summary
-// contains it.
-func chapters(raw []byte, q string) ([]chapter, error) {
+func (a *apiPages) read(r *ui.Request) ([]chapter, error) {
+	a.once.Do(func() {
+		if r.OpenAPI == nil {
+			return
+		}
+		raw, err := r.OpenAPI()
+		if err == nil {
+			a.all, err = chapters(raw)
+		}
+		a.err = err
+	})
+	return a.all, a.err
+}
+
+func (a *apiPages) list(r *ui.Request) error {
+	q := r.Value("q")
+	p := ui.Page{Title: words.APITitle, Section: "api", Lead: words.APILead}
+	all, err := a.read(r)
+	if err != nil {
+		return err
+	}
+	if len(all) == 0 {
+		return r.Show(p, ui.Notice(ui.Warn, words.APINone))
+	}
+	p.Actions = apiLinks()
+	return r.Show(p, apiPage(r.Host, q, choose(all, q)))
+}
+
+// choose leaves the operations whose path, name or summary contains q.
+func choose(all []chapter, q string) []chapter {
+	if q == "" {
+		return all
+	}
+	var out []chapter
+	for _, c := range all {
+		n := chapter{name: c.name}
+		for _, o := range c.ops {
+			if strings.Contains(strings.ToLower(o.path+" "+o.id+" "+o.summary), strings.ToLower(q)) {
+				n.ops = append(n.ops, o)
+			}
+		}
+		if len(n.ops) > 0 {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// show is one operation with all its fields.
+func (a *apiPages) show(r *ui.Request) error {
+	all, err := a.read(r)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		for _, o := range c.ops {
+			if o.id == r.PathValue("operation") {
+				return r.Show(ui.Page{Title: o.summary, Section: "api", Crumbs: []ui.Crumb{{Text: words.APITitle, Path: "/console/api"}}}, operationPage(r.Host, o))
+			}
+		}
+	}
+	return fault.Newf(fault.NotFound, "The API has no operation of this name. All of them stand at /console/api.")
+}
+
+// chapters reads the description.
+func chapters(raw []byte) ([]chapter, error) {
 	var doc document
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		return nil, fmt.Errorf("read the description of the API: %w", err)
@@ -109,9 +163,6 @@ func chapters(raw []byte, q string) ([]chapter, error) {
 			var o operation
 			if err := json.Unmarshal(item[m], &o); err != nil {
 				return nil, fmt.Errorf("read the description of the API: %s %s: %w", m, path, err)
-			}
-			if q != "" && !strings.Contains(strings.ToLower(path+" "+o.ID+" "+o.Summary), strings.ToLower(q)) {
-				continue
 			}
 			tag := "other"
 			if len(o.Tags) > 0 {

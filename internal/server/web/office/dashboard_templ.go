@@ -761,10 +761,10 @@ func serverFacts(d dash) templ.Component {
 		}
 		ctx = templ.ClearChildren(ctx)
 		templ_7745c5c3_Err = ui.Facts(
-			ui.Pair{words.StatusReady0, readyBadge(d.ready)},
-			ui.Pair{words.StatusEngine, ui.Text(d.status.Engine)},
-			ui.Pair{words.StatusVersion, ui.Text(d.status.Version)},
-			ui.Pair{words.StatusLog, logState(d)},
+			ui.Pair{Term: words.StatusReady0, Body: readyBadge(d.ready)},
+			ui.Pair{Term: words.StatusEngine, Body: ui.Text(d.status.Engine)},
+			ui.Pair{Term: words.StatusVersion, Body: ui.Text(d.status.Version)},
+			ui.Pair{Term: words.StatusLog, Body: logState(d)},
 		).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err

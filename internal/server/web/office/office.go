@@ -11,13 +11,15 @@ import "latchkey/internal/server/web/ui"
 
 // Routes are the pages of this area.
 func Routes() []ui.Route {
+	api := &apiPages{}
 	return []ui.Route{
 		{Pattern: "GET /console", Serve: dashboard},
 		{Pattern: "GET /console/search", Serve: search},
 		{Pattern: "GET /console/settings", Serve: showSettings},
 		{Pattern: "POST /console/settings", Fresh: true, Serve: changeSettings},
 		{Pattern: "GET /console/status", Serve: status},
-		{Pattern: "GET /console/api", Serve: showAPI},
+		{Pattern: "GET /console/api", Serve: api.list},
+		{Pattern: "GET /console/api/{operation}", Serve: api.show},
 		{Pattern: "GET /console/tokens", Serve: listTokens},
 		{Pattern: "POST /console/tokens", Fresh: true, Serve: makeToken},
 		{Pattern: "POST /console/tokens/{token}/revoke", Serve: revokeToken},

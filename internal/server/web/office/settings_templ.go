@@ -5,10 +5,8 @@ package office
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
 	"latchkey/internal/rest"
@@ -137,9 +135,9 @@ func settingsPage(s rest.Settings, may bool, faults map[string]string) templ.Com
 						return templ_7745c5c3_Err
 					}
 					templ_7745c5c3_Err = ui.Facts(
-						ui.Pair{words.SetContact, orNone(s.Contact)},
-						ui.Pair{words.SetServerURL, orNone(s.ServerURL)},
-						ui.Pair{words.SetMinAgent, orNone(s.MinAgent)},
+						ui.Pair{Term: words.SetContact, Body: orNone(s.Contact)},
+						ui.Pair{Term: words.SetServerURL, Body: orNone(s.ServerURL)},
+						ui.Pair{Term: words.SetMinAgent, Body: orNone(s.MinAgent)},
 					).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
@@ -185,10 +183,10 @@ func settingsPage(s rest.Settings, may bool, faults map[string]string) templ.Com
 					return templ_7745c5c3_Err
 				}
 				templ_7745c5c3_Err = ui.Facts(
-					ui.Pair{words.SetIdle, ui.Text(ui.Span(session.Idle))},
-					ui.Pair{words.SetAbsolute, ui.Text(ui.Span(session.Absolute))},
-					ui.Pair{words.SetFresh, ui.Text(ui.Span(session.FreshFor))},
-					ui.Pair{words.SetApproval, ui.Text(ui.Span(session.AskTime))},
+					ui.Pair{Term: words.SetIdle, Body: ui.Text(ui.Span(session.Idle))},
+					ui.Pair{Term: words.SetAbsolute, Body: ui.Text(ui.Span(session.Absolute))},
+					ui.Pair{Term: words.SetFresh, Body: ui.Text(ui.Span(session.FreshFor))},
+					ui.Pair{Term: words.SetApproval, Body: ui.Text(ui.Span(session.AskTime))},
 				).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
@@ -325,12 +323,12 @@ func statusPage(d dash) templ.Component {
 					}
 					ctx = templ.InitializeContext(ctx)
 					templ_7745c5c3_Err = ui.Facts(
-						ui.Pair{words.StatusReady0, readyBadge(d.ready)},
-						ui.Pair{words.StatusVersion, ui.Text(d.status.Version)},
-						ui.Pair{words.StatusEngine, ui.Text(d.status.Engine)},
-						ui.Pair{words.StatusReplica, ui.Mono(d.status.Replica)},
-						ui.Pair{words.StatusTime, ui.Time(d.status.Time)},
-						ui.Pair{words.StatusYou, ui.Text(d.status.Actor + ", " + d.status.ActorRole)},
+						ui.Pair{Term: words.StatusReady0, Body: readyBadge(d.ready)},
+						ui.Pair{Term: words.StatusVersion, Body: ui.Text(d.status.Version)},
+						ui.Pair{Term: words.StatusEngine, Body: ui.Text(d.status.Engine)},
+						ui.Pair{Term: words.StatusReplica, Body: ui.Mono(d.status.Replica)},
+						ui.Pair{Term: words.StatusTime, Body: ui.Time(d.status.Time)},
+						ui.Pair{Term: words.StatusYou, Body: ui.Text(d.status.Actor + ", " + d.status.ActorRole)},
 					).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err

@@ -5,15 +5,18 @@ package office
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import "github.com/a-h/templ"
-import templruntime "github.com/a-h/templ/runtime"
+import (
+	"github.com/a-h/templ"
+	templruntime "github.com/a-h/templ/runtime"
+)
 
 import (
+	"slices"
+	"strings"
+
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
-	"slices"
-	"strings"
 )
 
 func tokensPage(l tokenList) templ.Component {
