@@ -77,8 +77,8 @@ func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie s
 	admin := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", w.admin)
 	}}}
-	one := func(name string, c *http.Client, address string, status int) error {
-		t, err := repeat(ctx, c, address, cookie, o.rounds, status)
+	one := func(name string, c *http.Client, address string) error {
+		t, err := repeat(ctx, c, address, cookie, o.rounds)
 		if err != nil {
 			return err
 		}
@@ -88,7 +88,7 @@ func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie s
 		return nil
 	}
 	for _, path := range lists(named) {
-		if err := one("API "+path, admin, "http://latchkey"+rest.Base+path, http.StatusOK); err != nil {
+		if err := one("API "+path, admin, "http://latchkey"+rest.Base+path); err != nil {
 			return nil, err
 		}
 	}
@@ -109,7 +109,7 @@ func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie s
 			DialContext: (&net.Dialer{LocalAddr: from}).DialContext, ForceAttemptHTTP2: true,
 			TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // its own server, on loopback
 		}}
-		err := one(path, c, "https://"+w.people+path, http.StatusOK)
+		err := one(path, c, "https://"+w.people+path)
 		c.CloseIdleConnections()
 		if err != nil {
 			return nil, err
@@ -119,7 +119,7 @@ func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie s
 }
 
 // repeat makes the same request many times, but for slow ones, of which a few are enough to know.
-func repeat(ctx context.Context, c *http.Client, address, cookie string, rounds, status int) (t timed, err error) {
+func repeat(ctx context.Context, c *http.Client, address, cookie string, rounds int) (t timed, err error) {
 	all := time.Duration(0)
 	for i := range rounds + 1 {
 		begun := time.Now()
@@ -138,7 +138,7 @@ func repeat(ctx context.Context, c *http.Client, address, cookie string, rounds,
 		if err != nil {
 			return t, err
 		}
-		if res.StatusCode != status {
+		if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusSeeOther { // a page may lead to a better one
 			return t, fmt.Errorf("%s: %s: %.300s", address, res.Status, b)
 		}
 		t.size = len(b)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 )
@@ -95,18 +96,25 @@ func (p *Page) Click(name string) {
 func (p *Page) click(name, element string) {
 	p.t.Helper()
 	var at struct{ X, Y float64 }
-	p.Eval(`(async e => {
+	// Without waiting for a frame: where scripts are switched off none would call back.
+	p.Eval(`(e => {
 		e.scrollIntoView({block: "center", behavior: "instant"});
-		await new Promise(r => requestAnimationFrame(() => requestAnimationFrame(r)));
 		const b = e.getBoundingClientRect();
 		return {X: b.left + b.width / 2, Y: b.top + b.height / 2};
 	})(`+element+`)`, &at)
 	p.do("click on "+quote(name), chromedp.MouseClickXY(at.X, at.Y))
 }
 
-// Key presses keys: a text, or constants of package kb.
+// Key types a text, or presses keys of package kb. A single letter is pressed as by a finger: what a script makes of it
+// keeps it from being typed.
 func (p *Page) Key(keys string, mods ...chromedp.KeyOption) {
 	p.t.Helper()
+	if len(keys) == 1 && len(mods) == 0 && keys[0] > ' ' && keys[0] < 0x7f {
+		p.do("press "+quote(keys),
+			input.DispatchKeyEvent(input.KeyDown).WithKey(keys).WithText(keys).WithUnmodifiedText(keys),
+			input.DispatchKeyEvent(input.KeyUp).WithKey(keys))
+		return
+	}
 	p.do("press "+quote(keys), chromedp.KeyEvent(keys, mods...))
 }
 
