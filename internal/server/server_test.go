@@ -28,6 +28,7 @@ import (
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
+	"latchkey/internal/server/web"
 )
 
 // served is a running server.
@@ -205,12 +206,12 @@ func TestTheDoorForPeople(t *testing.T) {
 	}
 	page, _ := io.ReadAll(res.Body)
 	res.Body.Close()
-	if !strings.Contains(string(page), "This is a Latchkey server") || res.Header.Get("Content-Security-Policy") == "" {
+	if !strings.Contains(string(page), "<h1>Set up this server</h1>") || res.Header.Get("Content-Security-Policy") != web.Policy {
 		t.Errorf("%v %s", res.Header, page)
 	}
 	// Nothing of the other doors is here.
-	for _, path := range []string{"/metrics", "/api/v1/users", "/agent/v1/probe", "/x"} {
-		if status, body := get(t, s.web(), base+path); status != 404 {
+	for path, want := range map[string]int{"/metrics": 404, "/agent/v1/probe": 404, "/x": 404, "/api/v1/users": 401} {
+		if status, body := get(t, s.web(), base+path); status != want {
 			t.Errorf("%s: %d %q", path, status, body)
 		}
 	}
