@@ -661,6 +661,7 @@ func inBrowser(r *runner) {
 		return
 	}
 	r.testsOnReal("go test", []string{"-tags", tagged, "-count=1", "-timeout", "15m"}, "./test/browser/...")
+	r.testsOnReal("a large organisation", []string{"-tags", tagged, "-count=1", "-timeout", "15m"}, "./bench/console")
 }
 
 func demo(r *runner) {

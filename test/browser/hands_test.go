@@ -161,7 +161,7 @@ func TestWithoutScript(t *testing.T) {
 	p.Key(kb.Enter)
 	p.Until("nora is found", `[...document.querySelectorAll("tbody a")].some(a => a.textContent.trim() === "nora")`)
 	p.Click("nora")
-	p.At("/console/users/nora")
+	p.Until("her page is there", `location.pathname.startsWith("/console/users/") && document.querySelector("h1").textContent.includes("nora")`)
 	p.Click(words.DeskDisable)
 	p.See(words.DeskDisableText)
 	p.click("the button of the question", `[...document.querySelectorAll("details.confirm[open] button")].find(b => b.textContent.trim().startsWith(`+quote(words.DeskDisable)+`))`)
