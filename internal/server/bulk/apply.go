@@ -11,7 +11,6 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
-	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
@@ -270,7 +269,6 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 			return err
 		}
 	}
-	failpoint.Hit("bulk.changed")
 	n, err := tx.CountDone(ctx, db.CountDoneParams{ID: i.ID, N: todo.Changed + todo.Fresh, At: now, LeaseUntil: s.lease(workLease), LeaseBy: s.me})
 	if err == nil && n != 1 {
 		err = errDropped // another server goes on with it
@@ -521,7 +519,6 @@ func (s *Service) tellAll(ctx context.Context, i db.Import) error {
 		if err != nil || told == 0 {
 			return err
 		}
-		failpoint.Hit("bulk.told")
 		after = next
 	}
 }

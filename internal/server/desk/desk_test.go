@@ -243,6 +243,9 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ChangeSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangeSettings(ctx, a, rest.SettingsChange{Contact: str("x")}))
 		}},
+		"ChangeSettingsIf": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeSettingsIf(ctx, a, "", rest.SettingsChange{Contact: str("x")}))
+		}},
 	}
 }
 
