@@ -8,11 +8,10 @@ import (
 	"latchkey/internal/server/web/ui"
 )
 
-// notPages are GET routes that give something else than a page, and what.
+// notPages are GET routes that give something else than a page, and what; so are those that end in .csv.
 var notPages = map[string]string{
-	"/console/offline/export.csv": "a file",
-	"/console/events/export":      "a file",
-	"/console/events/stream":      "events as they come",
+	"/console/events/export": "a file",
+	"/console/events/stream": "events as they come",
 }
 
 // Page is a page of the server with an address that shows something.
@@ -28,7 +27,7 @@ func Pages(n Named) (pages []Page, missing []string) {
 	for _, area := range web.Areas() {
 		for _, r := range area {
 			path, ok := strings.CutPrefix(r.Pattern, "GET ")
-			if !ok || notPages[path] != "" {
+			if !ok || notPages[path] != "" || strings.HasSuffix(path, ".csv") {
 				continue
 			}
 			if path, ok = n.address(path); !ok {
