@@ -73,7 +73,6 @@ type Page struct {
 	t    testing.TB
 	ctx  context.Context
 	base string // https://127.0.0.1:port
-	shot string // folder of screenshots
 
 	mu       sync.Mutex
 	quiet    bool // what comes now is the test's own doing

@@ -32,12 +32,6 @@ type record struct {
 	column int
 }
 
-// rows is where records come from. next gives io.EOF at the end.
-type rows interface {
-	header() ([]string, error)
-	next() (record, error)
-}
-
 var errTooLong = errors.New("the file is too large")
 
 // table reads a file of RFC 4180: cells between separators, quoted where they hold

@@ -28,7 +28,6 @@ type pastSignin struct {
 	typ     event.Type // empty: allowed
 	mfa     bool
 	past    *policy.Past // nil: of an earlier version
-	boot    string
 }
 
 // writeSignins puts sign-ins into the log.

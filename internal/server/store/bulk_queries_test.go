@@ -36,7 +36,9 @@ func runBulk(c *script) {
 	c.want("0", "CountReading", db.CountReadingParams{ID: "bi1", LeaseBy: "another", At: 12})
 	c.want("1", "CountReading", db.CountReadingParams{ID: "bi1", LeaseBy: "me", BytesRead: 9, RowsRead: 4, RowsNew: 2, RowsChanged: 1, RowsFaulty: 1, At: 12, LeaseUntil: 31})
 	for _, m := range []db.InsertImportMemberParams{
-		{UserID: "bu2", GroupID: "bg1", N: 1, Added: true}, {UserID: "bu1", GroupID: "bg1", N: 2, Added: true}, {UserID: "bu1", GroupID: "bg2", N: 2},
+		{UserID: "bu2", GroupID: "bg1", N: 1, Added: true},
+		{UserID: "bu1", GroupID: "bg1", N: 2, Added: true},
+		{UserID: "bu1", GroupID: "bg2", N: 2},
 		{UserID: "bu4", GroupID: "nowhere", N: 4, Added: true},
 	} {
 		m.ImportID = "bi1"

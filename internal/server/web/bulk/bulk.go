@@ -45,15 +45,14 @@ func pathOf(id string) string { return "/console/import/" + url.PathEscape(id) }
 
 // startPage is what stands on the first page.
 type startPage struct {
-	in       rest.NewImport
-	source   string
-	file     map[string]string // faults of the form for a file
-	query    map[string]string // and of that for a database
-	imports  rest.Page[rest.Import]
-	after    string
-	sources  []rest.Source
-	mayAdd   bool
-	fileName string
+	in      rest.NewImport
+	source  string
+	file    map[string]string // faults of the form for a file
+	query   map[string]string // and of that for a database
+	imports rest.Page[rest.Import]
+	after   string
+	sources []rest.Source
+	mayAdd  bool
 }
 
 func frame() ui.Page {

@@ -178,7 +178,6 @@ type listed struct {
 	may    bool // share views
 	view   map[string]string
 	open   bool // the form for a new view
-	first  bool // nothing at all has happened yet
 }
 
 func list(r *ui.Request) error { return showList(r, nil, http.StatusOK) }

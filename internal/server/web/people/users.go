@@ -14,11 +14,10 @@ import (
 
 // userList is the list of users with its filters.
 type userList struct {
-	page   rest.Page[rest.User]
-	f      desk.UserFilter
-	after  string
-	may    bool
-	groups bool
+	page  rest.Page[rest.User]
+	f     desk.UserFilter
+	after string
+	may   bool
 }
 
 func (l userList) filtered() bool { return l.f != desk.UserFilter{} }

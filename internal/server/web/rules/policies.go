@@ -38,7 +38,6 @@ type shown struct {
 	history []rest.PolicyVersion
 	reports rest.PolicyReports
 	may     bool
-	fresh   bool
 }
 
 func (s shown) reportOnly() bool { return settings(s.p.Settings).ReportOnly && !s.p.Default }

@@ -102,7 +102,7 @@ func TestP5VersionsAreComparedAndRolledBack(t *testing.T) {
 		b.Get(path + "/history").Is(200).Has("21 days → 22 days").Has("root@local").Has("first version")
 		b.Get(path + "/history?from=2&to=4").Is(200).Has("Version 2 to 4").Has("20 days")
 		b.Get(path + "/history?from=2&to=99").Is(422).Has("no version 99")
-		b.Get(path + "/history?from=x&to=4").Is(422).FaultAt("from", "whole number")
+		b.Get(path+"/history?from=x&to=4").Is(422).FaultAt("from", "whole number")
 		b.Post(path+"/try", "version", "2").Is(200).Has("There is no sign-in to judge yet")
 
 		rev := fmt.Sprint(policyOf(r, "default").Rev)
@@ -147,7 +147,7 @@ func TestP5AReportOnlyPolicyHasItsPage(t *testing.T) {
 		group(r, "staff", "alice")
 		b := r.Person("admin", rest.RoleAdministrator).SignedIn()
 		id := policyOf(r, "default").ID
-		b.Get("/console/policies/new?copy="+id+"&report=yes").Is(200).Has("default trial")
+		b.Get("/console/policies/new?copy=" + id + "&report=yes").Is(200).Has("default trial")
 		b.Submit("/console/policies/new?copy="+id+"&report=yes", "/console/policies/new", "groups", "staff", "factors_online", "0", "do", "save").Is(http.StatusSeeOther)
 		p := policyOf(r, "default trial")
 		b.Get("/console/policies/" + p.ID).Is(200).Has("report-only").Has("No sign-in that it would have applied to")
@@ -188,7 +188,7 @@ func TestPagesOfRulesNeedTheirRights(t *testing.T) {
 	webtest.OnBoth(t, func(r *webtest.Rig) {
 		id := policyOf(r, "default").ID
 		auditor := r.Person("audit", rest.RoleAuditor).SignedIn()
-		auditor.Get("/console/policies/"+id).Is(200).Lacks("/edit").Lacks("Remove")
+		auditor.Get("/console/policies/" + id).Is(200).Lacks("/edit").Lacks("Remove")
 		auditor.Get("/console/policies").Is(200).Lacks("New policy")
 		for _, path := range []string{"/console/policies/new", "/console/policies/" + id + "/edit"} {
 			auditor.Get(path).Is(403)
