@@ -80,4 +80,7 @@ func look(t *testing.T, p *Page, name, path string) {
 	for _, f := range p.Faults() {
 		t.Errorf("%s: %s", path, f)
 	}
+	if t.Failed() {
+		p.dump()
+	}
 }

@@ -182,7 +182,7 @@ func (w *world) desk(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	err = w.table(ctx, "api_tokens", "id, secret_hash, user_id, name, scopes, role, created_at, expires_at, last_used_at, last_address", counted(80, func(i int) ([]any, error) {
+	err = w.table(ctx, "api_tokens", "id, secret_hash, user_id, name, scopes, role, created_at, expires_at, last_used_at, last_address", counted(30, func(i int) ([]any, error) {
 		return []any{id(now-int64(i)*day, kindCode, 1000+i), hash(2, i), w.userID(admin), fmt.Sprintf("backup job %d", i), `["read"]`, "auditor", now - int64(i)*day, now + int64(90-i)*day, now - 60e6, "10.0.0.9"}, nil
 	}))
 	if err != nil {

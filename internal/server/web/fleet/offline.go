@@ -57,7 +57,7 @@ func offlineFilter(r *ui.Request) desk.OfflineFilter {
 func loadOffline(r *ui.Request, f desk.OfflineFilter, after string) (offlineList, error) {
 	l := offlineList{f: f, after: after, may: r.Actor().Can("change")}
 	var err error
-	l.page, err = r.Desk.ListOffline(r.Context(), r.Actor(), f, after, 100)
+	l.page, err = r.Desk.ListOffline(r.Context(), r.Actor(), f, after, 50)
 	if fault.Is(err, fault.NotFound) { // the filter names nobody
 		l.page, err = rest.Page[rest.OfflineEntry]{}, nil
 	}
@@ -212,7 +212,7 @@ func (l planeList) path(after string) string {
 func plane(r *ui.Request) error {
 	l := planeList{user: r.Value("user"), machine: r.Value("machine"), after: r.Value("after"), may: r.Actor().Can("change")}
 	var err error
-	l.page, err = r.Desk.ListStuck(r.Context(), r.Actor(), l.user, l.machine, l.after, 100)
+	l.page, err = r.Desk.ListStuck(r.Context(), r.Actor(), l.user, l.machine, l.after, 50)
 	if fault.Is(err, fault.NotFound) {
 		l.page, err = rest.Page[rest.Stuck]{}, nil
 	}
@@ -243,7 +243,7 @@ func listWindows(r *ui.Request) error {
 	a := r.Actor()
 	l := windowList{user: r.Value("user"), machine: r.Value("machine"), after: r.Value("after"), may: a.Can("helpdesk"), all: a.Can("change")}
 	var err error
-	l.page, err = r.Desk.ListWindows(r.Context(), a, l.user, l.machine, l.after, 100)
+	l.page, err = r.Desk.ListWindows(r.Context(), a, l.user, l.machine, l.after, 50)
 	if fault.Is(err, fault.NotFound) {
 		l.page, err = rest.Page[rest.Window]{}, nil
 	}
