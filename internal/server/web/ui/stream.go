@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -38,6 +39,13 @@ func (r *Request) Stream(follow func(ctx context.Context, send func(id string, c
 	lines := make(chan []byte)
 	done := make(chan error, 1)
 	go func() {
+		// What guards the pages does not see this goroutine: a mistake in one row ends the
+		// stream and not the server.
+		defer func() {
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			}
+		}()
 		done <- follow(ctx, func(id string, c templ.Component) error {
 			var b bytes.Buffer
 			if err := c.Render(context.WithValue(ctx, requestKey{}, r), &b); err != nil {
