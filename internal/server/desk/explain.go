@@ -164,6 +164,7 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 				w.AfterMachine, w.AfterUser = p.Machine.ID, p.User.ID
 			}
 			if !more {
+				out.Next = "" // of the look before
 				return nil
 			}
 			last := pairs[len(pairs)-1]

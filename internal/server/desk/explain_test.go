@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -152,4 +153,49 @@ func play(t *testing.T, svc *signin.Service, r *desktest.Rig, machineID string, 
 		t.Fatalf("%+v: %s", p.Items[0], p.Items[0].Data)
 	}
 	return data.Trace, p.Items[0].Reason
+}
+
+// More pairs than one look goes through: each stands in the list once, whatever the
+// size of a page.
+func TestO16StuckPairsOfSeveralLooksAreListedOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"offline": "bypass"}`)}))(t)
+		var people []string
+		for i := range 60 {
+			u := addUser(t, r, fmt.Sprintf("u%02d", i), "")
+			people = append(people, id(u.ID))
+			if i%2 == 0 {
+				ok(r.ChangeUser(ctx, root, u.Name, 0, rest.UserChange{Disabled: ptr(true)}))(t)
+			}
+		}
+		var machines []string
+		for i := range 10 {
+			machines = append(machines, r.Machine(t, fmt.Sprintf("m%d", i), rest.MachineActive).ID)
+		}
+		must(t, r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			for _, m := range machines {
+				for _, u := range people {
+					if _, err := tx.KnowUser(ctx, db.KnowUserParams{MachineID: m, UserID: u, Since: 1}); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		}))
+		for _, limit := range []int{50, 250, 300, 500} {
+			seen, n, pages := map[string]int{}, 0, 0
+			for after, more := "", true; more && pages < 20; pages++ {
+				p := ok(r.ListStuck(ctx, root, "", "", after, limit))(t)
+				for _, s := range p.Items {
+					seen[s.User+" on "+s.Machine]++
+					n++
+				}
+				after, more = p.Next, p.Next != ""
+			}
+			if n != 300 || len(seen) != 300 {
+				t.Errorf("pages of %d: %d rows about %d pairs in %d pages", limit, n, len(seen), pages)
+			}
+		}
+	})
 }
