@@ -98,6 +98,9 @@ func (a Actor) scoped(r right) bool {
 // the role for someone of equal or higher role, except an owner with a second
 // approver who is a third person.
 func (a Actor) over(name, userID, role string) error {
+	if err := a.bounded(name, role); err != nil {
+		return err
+	}
 	if rank(role) < rank(a.Role) {
 		return nil
 	}
@@ -125,8 +128,21 @@ func (a Actor) subject(ctx context.Context, q *db.Queries, ref string) (db.User,
 	return u, a.over(u.Name, u.ID, u.Role)
 }
 
+// bounded keeps programs away from whoever has a role and from giving one: somebody
+// whom a program gave a role, a password or a factor could do what the program may
+// not. A token with the scope own is held to its maker's role alone.
+func (a Actor) bounded(name, role string) error {
+	if !a.Token || role == rest.RoleNone || slices.Contains(a.Scopes, string(own)) {
+		return nil
+	}
+	return fault.Newf(fault.Forbidden, "%s has or would have the role %s. An API token acts on people with a role, and gives one, only with the scope %s.", name, role, own)
+}
+
 // grant says whether the actor may give somebody the role.
 func (a Actor) grant(role string) error {
+	if err := a.bounded("Somebody", role); err != nil {
+		return err
+	}
 	if rank(role) < rank(a.Role) || a.Role == rest.RoleOwner {
 		return nil
 	}

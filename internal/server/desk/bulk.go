@@ -23,7 +23,7 @@ func (a Actor) MayKeepSources() error { return a.may(own) }
 // Above tells whether the role is lower than the actor's own. It is stricter than E3
 // for single changes: an import has no second approver.
 func (a Actor) Above(role string) bool {
-	return slices.Contains(rest.Roles, role) && rank(role) < rank(a.Role)
+	return slices.Contains(rest.Roles, role) && rank(role) < rank(a.Role) && a.bounded("", role) == nil
 }
 
 // UserFaults is what is wrong with the fields of a user, as AddUser and ChangeUser

@@ -436,8 +436,11 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 				return err
 			}
 		}
-		// "inherit" may switch 2FA off too, through a group.
-		if was.MFA != u.MFA && u.MFA != rest.MFAOn || was.Disabled != u.Disabled && !a.Local {
+		// Each field but the displayed name can shut somebody out or weaken what they are
+		// asked: "inherit" may switch 2FA off through a group, an activation may lie in the
+		// future, a uid may be exempt, and a mail address may get codes. Root on the server
+		// may all of it but take 2FA or a role away.
+		if slices.ContainsFunc(list, func(c changed) bool { return c.Field != "display_name" }) && (!a.Local || was.MFA != u.MFA && u.MFA != rest.MFAOn) {
 			if err := a.over(u.Name, u.ID, was.Role); err != nil {
 				return err
 			}
@@ -534,6 +537,11 @@ func (d *Desk) Unlock(ctx context.Context, a Actor, ref string) (rest.Done, erro
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		u, err := user(ctx, tx.Queries, ref)
 		if err != nil {
+			return err
+		}
+		// Whoever knows a password and lifts the lock again and again may guess codes
+		// without end: a lock ends by itself. Root on the server may.
+		if err := a.over(u.Name, u.ID, u.Role); err != nil && !a.Local {
 			return err
 		}
 		was, err := tx.LocksOfUsers(ctx, []string{u.ID}, d.now())

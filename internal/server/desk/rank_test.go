@@ -1,0 +1,119 @@
+package desk_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/desk/desktest"
+)
+
+// The people of these tests, who need no account of their own.
+var (
+	adam = desk.Actor{Name: "adam", UserID: "adam-id", Role: rest.RoleAdministrator}
+	otto = desk.Actor{Name: "otto", UserID: "otto-id", Role: rest.RoleOwner}
+	olga = desk.Actor{Name: "olga", UserID: "olga-id", Role: rest.RoleOwner}
+)
+
+// approved is the actor with olga's approval about the user.
+func approved(a desk.Actor, u rest.User) desk.Actor {
+	a.Approver, a.ApprovedFor = &olga, id(u.ID)
+	return a
+}
+
+// TestNobodyShutsAnEqualOut: every field of an account but its displayed name can shut
+// somebody out or help to get in as them (E3).
+func TestNobodyShutsAnEqualOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		boss, peer, low := addUser(t, r, "boss", rest.RoleOwner), addUser(t, r, "peer", rest.RoleAdministrator), addUser(t, r, "low", rest.RoleHelpDesk)
+		at, late, mail, yes, uid, on, shown := rest.ActivateAt, time.Date(2126, 1, 1, 0, 0, 0, 0, time.UTC), "evil@corp.example", true, int64(1000), rest.MFAOn, "The Boss"
+		for name, in := range map[string]rest.UserChange{
+			"activation": {Activation: &at, ActivateAt: &late}, "activate_at": {ActivateAt: &late}, "mail": {Mail: &mail},
+			"must_change": {MustChange: &yes}, "uid": {UID: &uid}, "mfa": {MFA: &on}, "disabled": {Disabled: &yes},
+		} {
+			for _, u := range []rest.User{boss, peer} {
+				if _, err := r.ChangeUser(ctx, adam, u.Name, 0, in); !fault.Is(err, fault.Forbidden) {
+					t.Errorf("%s of %s by an administrator: %v", name, u.Name, err)
+				}
+			}
+			if _, err := r.ChangeUser(ctx, otto, boss.Name, 0, in); !fault.Is(err, fault.Forbidden) {
+				t.Errorf("%s of an owner by an owner alone: %v", name, err)
+			}
+			if _, err := r.ChangeUser(ctx, adam, low.Name, 0, in); err != nil {
+				t.Errorf("%s of a help desk by an administrator: %v", name, err)
+			}
+		}
+		ok(r.ChangeUser(ctx, adam, boss.Name, 0, rest.UserChange{DisplayName: &shown}))(t)
+		ok(r.ChangeUser(ctx, approved(otto, boss), boss.Name, 0, rest.UserChange{Mail: &mail}))(t)
+		ok(r.ChangeUser(ctx, desk.Root(), boss.Name, 0, rest.UserChange{ActivateAt: &late}))(t)
+	})
+}
+
+// TestNobodyUnlocksAnEqual: whoever lifts locks again and again guesses codes without
+// end.
+func TestNobodyUnlocksAnEqual(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		boss, low := addUser(t, r, "boss", rest.RoleOwner), addUser(t, r, "low", "")
+		peer := addUser(t, r, "peer", rest.RoleHelpDesk)
+		hilda := desk.Actor{Name: "hilda", UserID: "hilda-id", Role: rest.RoleHelpDesk}
+		for who, u := range map[*desk.Actor]rest.User{&hilda: boss, &adam: boss, &otto: boss} {
+			_, err := r.Unlock(ctx, *who, u.Name)
+			if !fault.Is(err, fault.Forbidden) {
+				t.Errorf("an owner unlocked by %s: %v", who.Name, err)
+			}
+		}
+		_, err := r.Unlock(ctx, hilda, peer.Name)
+		wantCode(t, err, fault.Forbidden)
+		ok(r.Unlock(ctx, hilda, low.Name))(t)
+		ok(r.Unlock(ctx, adam, peer.Name))(t)
+		ok(r.Unlock(ctx, desk.Root(), boss.Name))(t)
+		ok(r.Unlock(ctx, approved(otto, boss), boss.Name))(t)
+	})
+}
+
+// TestATokenNeitherGivesRolesNorTouchesWhoeverHasOne: a token that may change things
+// would otherwise make its holder an owner.
+func TestATokenNeitherGivesRolesNorTouchesWhoeverHasOne(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		token := func(scopes ...string) desk.Actor {
+			a := otto
+			a.Token, a.Scopes = true, scopes
+			return a
+		}
+		low, mid := addUser(t, r, "low", ""), addUser(t, r, "mid", rest.RoleAuditor)
+		for i, role := range rest.Roles {
+			err := func(a desk.Actor, name string) error {
+				_, err := r.AddUser(ctx, a, rest.NewUser{Name: name, Role: role})
+				return err
+			}
+			got := err(token("read", "helpdesk", "change"), "added-"+role)
+			if forbidden := fault.Is(got, fault.Forbidden); forbidden != (role != rest.RoleNone) || !forbidden && got != nil {
+				t.Errorf("a token with the scope change adds a user of the role %s: %v", role, got)
+			}
+			if i < len(rest.Roles)-1 {
+				must(t, err(token(desk.Scopes...), "owned-"+role))
+			}
+			if role == rest.RoleNone {
+				continue
+			}
+			_, got = r.ChangeUser(ctx, token("change"), low.Name, 0, rest.UserChange{Role: &role})
+			if !fault.Is(got, fault.Forbidden) {
+				t.Errorf("a token with the scope change raises somebody to %s: %v", role, got)
+			}
+		}
+		err := r.SetPassword(ctx, token("change"), mid.Name, rest.NewPassword{Password: rest.Hide(desktest.Password())})
+		wantCode(t, err, fault.Forbidden)
+		must(t, r.SetPassword(ctx, token("change"), low.Name, rest.NewPassword{Password: rest.Hide(desktest.Password())}))
+		must(t, r.SetPassword(ctx, token("change", "own"), mid.Name, rest.NewPassword{Password: rest.Hide(desktest.Password())}))
+		if token("change").Above(rest.RoleAuditor) || !token("change").Above(rest.RoleNone) || !token(slices.Clone(desk.Scopes)...).Above(rest.RoleAuditor) {
+			t.Error("an import by a token is not bounded as single changes are")
+		}
+	})
+}
