@@ -50,11 +50,14 @@ func (a *app) client() (*client, error) {
 	server := a.server
 	if server == "" {
 		server = defaultServer
-		// Whoever has signed in somewhere means that server.
-		if p, err := a.readProfile(); err == nil && p.Current != "" {
+		// Whoever has signed in somewhere means that server. Where that can not be known
+		// nothing is done: it could be done at another one. Only a service without a home
+		// has never signed in.
+		switch p, err := a.readProfile(); {
+		case err == nil && p.Current != "":
 			server = p.Current
-		} else if err != nil && a.profile != "" {
-			return nil, err
+		case err != nil && !errors.Is(err, errNoHome):
+			return nil, fmt.Errorf("%w; or say which server is meant with --server (of this machine: --server %s)", err, defaultServer)
 		}
 	}
 	path, ok := strings.CutPrefix(server, "unix:")

@@ -78,6 +78,9 @@ func parseProfile(b []byte) (*profile, error) {
 	return p, nil
 }
 
+// errNoHome: nobody's folder, as of a service, holds no profile.
+var errNoHome = errors.New("there is no place for what this command remembers")
+
 // profilePath is where the profile lies.
 func (a *app) profilePath() (string, error) {
 	if a.profile != "" {
@@ -85,7 +88,7 @@ func (a *app) profilePath() (string, error) {
 	}
 	dir, err := os.UserConfigDir()
 	if err != nil {
-		return "", fmt.Errorf("there is no place for what this command remembers: %w; name a file with --profile", err)
+		return "", fmt.Errorf("%w: %w; name a file with --profile", errNoHome, err)
 	}
 	return filepath.Join(dir, "latchkey", "profile.json"), nil
 }
