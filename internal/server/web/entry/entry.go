@@ -268,11 +268,27 @@ func signout(r *ui.Request) error {
 	return r.Go("/signin", words.SignedOut)
 }
 
+// cancel is where "Cancel" leads: back, unless the page behind it would ask for the same
+// proof again.
+func (p stepupPage) cancel(r *ui.Request) string {
+	u, err := url.Parse(p.next)
+	switch {
+	case err == nil && (u.Path == "/me/factors/add" || u.Path == "/me/password" || u.Path == "/me/enrol"):
+		return "/me"
+	case p.next == "/" && r.Session.Console:
+		return "/console"
+	case p.next == "/":
+		return "/me"
+	}
+	return p.next
+}
+
 // stepupPage is what the page shows.
 type stepupPage struct {
 	next   string
 	kind   string
-	backup bool // a backup code will do
+	back   string // of "Cancel"
+	backup bool   // a backup code will do
 	faults map[string]string
 }
 
@@ -281,6 +297,7 @@ func stepupOf(r *ui.Request) stepupPage {
 	if p.kind != session.Backup || !p.backup {
 		p.kind = session.TOTP
 	}
+	p.back = p.cancel(r)
 	return p
 }
 

@@ -494,7 +494,9 @@ func TestAStepUpRotatesTheSession(t *testing.T) {
 		b.post("/console/approvals", ask...).goes("/console/approvals")
 		r.clock.Advance(session.FreshFor)
 		b.post("/console/approvals", ask...).goes("/stepup?next=%2F")
-		b.get("/stepup?next=/console/approvals").is(http.StatusOK).has(`value="/console/approvals"`)
+		b.get("/stepup?next=/console/approvals").is(http.StatusOK).has(`value="/console/approvals"`).has(`href="/console/approvals"`)
+		// "Cancel" does not lead to a page that asks for the same proof again.
+		b.get("/stepup?next=/me/factors/add").is(http.StatusOK).has(`href="/me"`).lacks(`href="/me/factors/add"`)
 		b.post("/stepup", "code", olga.wrong(), "next", "/console/approvals").is(http.StatusUnprocessableEntity).has(text.WrongCode)
 		old := *b.cookies[session.Cookie]
 		b.post("/stepup", "code", olga.fresh(), "next", "//evil.example/").goes("/")

@@ -8,6 +8,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -19,6 +20,7 @@ type question struct {
 	faults                                                          map[string]string
 	answer                                                          *rest.Explained
 	path                                                            string // of this very question
+	machines                                                        []string // that the user knows, to choose from
 }
 
 func (q question) more() bool {
@@ -41,11 +43,15 @@ func explain(r *ui.Request) error {
 		link: r.Value("link"), first: r.Value("first"), uid: r.Value("uid"), boot: r.Value("boot"), remote: r.Value("remote") != "", faults: map[string]string{},
 	}
 	page := ui.Page{Title: words.NavExplain, Section: "explain", Lead: words.ExplainLead}
-	if q.user == "" && q.machine == "" && q.scope == "" {
+	if !r.Actor().Can("read") {
+		return fault.New(fault.Forbidden, nil)
+	}
+	if q.scope == "" {
 		q.scope = string(policy.Logon)
-		if !r.Actor().Can("read") {
-			return fault.New(fault.Forbidden, nil)
-		}
+	}
+	q.machines = machinesOf(r, q.user)
+	if given := r.URL.Query(); !given.Has("machine") || !given.Has("user") || q.user == "" && q.machine == "" {
+		// Opened from a user's or a machine's page: the question is not asked yet.
 		return r.Show(page, explainPage(q))
 	}
 	in := rest.Explain{
@@ -91,6 +97,26 @@ func explain(r *ui.Request) error {
 	}
 	q.answer = &x
 	return r.Show(page, explainPage(q))
+}
+
+// chooseFrom bounds the machines that are offered.
+const chooseFrom = 50
+
+// machinesOf are the machines that the user knows, to choose from. It is an offer: where
+// there is none, the name is typed.
+func machinesOf(r *ui.Request, user string) []string {
+	if user == "" {
+		return nil
+	}
+	page, err := r.Desk.ListMachines(r.Context(), r.Actor(), desk.MachineFilter{User: user}, "", chooseFrom)
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, m := range page.Items {
+		out = append(out, m.Name)
+	}
+	return out
 }
 
 // when reads a time of a form or of an event: UTC.

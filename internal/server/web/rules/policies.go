@@ -2,6 +2,7 @@ package rules
 
 import (
 	"encoding/json"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/web/forms"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -276,6 +278,10 @@ func send(r *ui.Request, f *form, p *rest.Policy) error {
 	page.Curl = curl
 	switch v.Get("do") {
 	case "save":
+		if !r.Session.IsFresh(r.Clock.Now()) {
+			page.Title = words.EditReviewTitle
+			return r.ShowStatus(http.StatusForbidden, page, forms.Confirm(reviewPage(f, preview)))
+		}
 		return f.save(r, p, change, priority)
 	case "try":
 		in := rest.TryPolicy{Policy: ref, Groups: change.Groups, Priority: change.Priority, Settings: body}

@@ -175,6 +175,10 @@ func TestS13WhyHasAnAddress(t *testing.T) {
 		b.Get("/console/explain?" + q.Encode()).Is(200).Has("Denied")
 		b.Get("/console/explain?user=alice&machine=moon&scope=orbit&from=x&at=never&link=no&uid=a").Is(422).FaultAt("at", "no time").FaultAt("uid", "whole number").FaultAt("link", "choices")
 		b.Get("/console/explain?user=alice&machine=moon&scope=orbit&from=x").Is(422).FaultAt("scope", "orbit").FaultAt("from", "no address")
+		// From a user's page the question is only begun: no fault, and their machines are offered.
+		b.Get("/console/explain?user=alice").Is(200).Has(`value="alice"`).Lacks("notice-bad")
+		b.Get("/console/explain?user=alice&machine=").Is(422).FaultAt("machine", "missing")
+		b.Get("/console/explain?user=alice&machine=laptop&scope=").Is(200).Has("Asked for 1 of")
 		b.Get("/console/explain?user=alice&machine=moon&scope=logon").Is(422).FaultAt("machine", "no machine")
 
 		b.Get("/console/explain/policy").Is(200).Has("Whose policy?")

@@ -1,6 +1,9 @@
 package words
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Decisions and their traces.
 const (
@@ -41,7 +44,7 @@ func DecisionText(outcome string, count int, factors string) string {
 }
 
 // ScopeNames are the kinds of sign-ins.
-var ScopeNames = map[string]string{"logon": "Logon", "elevation": "Elevation", "remote": "Remote"}
+var ScopeNames = map[string]string{"logon": "Sign-in", "elevation": "Elevation", "remote": "Remote sign-in"}
 
 // ScopeHints explain them.
 var ScopeHints = map[string]string{
@@ -358,3 +361,14 @@ const (
 	FaultChoice  = "it is none of the choices"
 	FaultMissing = "it is missing"
 )
+
+// ExplainMachinesKnown names machines that the user knows.
+func ExplainMachinesKnown(names []string) string {
+	switch n := len(names); {
+	case n == 0:
+		return ""
+	case n > 5:
+		return "They know " + strings.Join(names[:5], ", ") + DeskAndMore(n-5) + "."
+	}
+	return "They know " + strings.Join(names, ", ") + "."
+}
