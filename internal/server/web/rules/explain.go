@@ -19,7 +19,7 @@ type question struct {
 	remote                                                          bool
 	faults                                                          map[string]string
 	answer                                                          *rest.Explained
-	path                                                            string // of this very question
+	path                                                            string   // of this very question
 	machines                                                        []string // that the user knows, to choose from
 }
 
