@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"slices"
@@ -45,13 +46,23 @@ var secrets = map[string]bool{
 }
 
 // fresh lists the operations for which a person must have given the second factor
-// within the last minutes (E3). Root on the server and API tokens have none to give:
-// a token was made by somebody who had.
+// within the last minutes (E3): what lets somebody in, weakens a rule, or destroys. The
+// pages of the console ask for the same; a test of package web compares the two doors.
+// Root on the server and API tokens have none to give: a token was made by somebody
+// who had.
 var fresh = map[string]bool{
 	"add-totp": true, "add-backup": true, "lose-factor": true, "remove-factor": true, "issue-enrolment-code": true, "issue-bypass-code": true,
-	"set-password": true, "remove-user": true, "change-settings": true, "roll-back-policy": true,
-	"apply-import": true, "fetch-import-codes": true, "add-import-source": true,
+	"set-password": true, "add-user": true, "change-user": true, "remove-user": true,
+	"change-group": true, "remove-group": true, "add-member": true, "remove-member": true,
+	"add-policy": true, "change-policy": true, "remove-policy": true, "roll-back-policy": true,
+	"change-machine": true, "refuse-machine": true, "revoke-machine": true, "lose-machine": true, "remove-machine": true, "issue-token": true,
+	"disenroll-offline": true, "lift-offline": true,
+	"change-settings": true,
+	"apply-import":    true, "fetch-import-codes": true, "add-import-source": true, "remove-import-source": true,
 }
+
+// Fresh are the operations that ask a session for a fresh second factor.
+func Fresh() []string { return slices.Sorted(maps.Keys(fresh)) }
 
 // gate is what every request goes through.
 func (x *door) gate(mux *http.ServeMux) http.Handler {

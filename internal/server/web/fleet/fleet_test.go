@@ -107,7 +107,7 @@ func TestEveryFormOfAMachine(t *testing.T) {
 			aud.StepUp().Post(s.page+"/"+path, "change-name", "x", "mode-mode", "exempt").Is(http.StatusForbidden)
 			nothing(path+" by an auditor", was)
 		}
-		b.Submit(s.page, s.page+"/change", "change-owner", "nobody").Is(http.StatusUnprocessableEntity).FaultAt("change-owner", "nobody")
+		b.StepUp().Submit(s.page, s.page+"/change", "change-owner", "nobody").Is(http.StatusUnprocessableEntity).FaultAt("change-owner", "nobody")
 		b.Submit(s.page, s.page+"/change", "change-users", "anna\nnobody", "change-name", "half").Is(http.StatusUnprocessableEntity).FaultAt("change-users", "nobody")
 		b.Submit(s.page, s.page+"/change", "change-name", "unboxed").Is(http.StatusUnprocessableEntity).FaultAt("change-name", "already")
 		nothing("wrong input", was)
@@ -118,7 +118,7 @@ func TestEveryFormOfAMachine(t *testing.T) {
 		// Two change it.
 		old := b.Get(s.page)
 		s.otto.SignedIn().Submit(s.page, s.page+"/change", "change-name", "ottos").Goes(s.page)
-		a := b.Resubmit(old, s.page+"/change", "change-name", "adams").Is(http.StatusConflict).Has("otto changed it").Has("ottos").Has("both changed")
+		a := b.StepUp().Resubmit(old, s.page+"/change", "change-name", "adams").Is(http.StatusConflict).Has("otto changed it").Has("ottos").Has("both changed")
 		b.Resubmit(a, s.page+"/change").Goes(s.page)
 		b.StepUp().Resubmit(old, s.page+"/mode", "mode-mode", "enforced").Is(http.StatusConflict).Has("in the meantime")
 		if m := s.machine(); m.Name != "adams" || m.Mode != "normal" {

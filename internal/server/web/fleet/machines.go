@@ -227,7 +227,7 @@ var machineActions []machineAction
 
 func init() {
 	machineActions = []machineAction{
-		{"change", "change", false, changeMachine},
+		{"change", "change", true, changeMachine},
 		{"mode", "mode", true, changeMode},
 		{"approve", "approve", true, approve},
 		{"refuse", "refuse", true, refuse},

@@ -8,13 +8,19 @@
 package forms
 
 import (
+	"context"
+	"fmt"
+	"io"
 	"net/url"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/a-h/templ"
+
 	"latchkey/internal/fault"
 	"latchkey/internal/server/web/ui"
+	"latchkey/internal/server/web/words"
 )
 
 // Sent is the form of a page that was sent and could not be carried out; nil for a
@@ -169,4 +175,19 @@ func (s *Sent) Compare(c Clash, is []Changed) {
 		c.Fields = append(c.Fields, f)
 	}
 	s.Clash = &c
+}
+
+// Confirm is the form again, whose sender must first give a second factor: in another
+// tab, so that nothing of what was typed is lost.
+func Confirm(form templ.Component) templ.Component {
+	link := templ.ComponentFunc(func(_ context.Context, w io.Writer) error {
+		_, err := fmt.Fprintf(w, `<p>%s <a href="/stepup" target="_blank" rel="noopener">%s</a></p>`, templ.EscapeString(words.FormConfirmHow), templ.EscapeString(words.FormConfirmLink))
+		return err
+	})
+	return templ.ComponentFunc(func(ctx context.Context, w io.Writer) error {
+		if err := ui.NoticeWith(ui.Warn, words.FormConfirm).Render(templ.WithChildren(ctx, link), w); err != nil {
+			return err
+		}
+		return form.Render(ctx, w)
+	})
 }

@@ -122,8 +122,8 @@ var groupActions []groupAction
 func init() {
 	groupActions = []groupAction{
 		{"change", "change", true, changeGroup},
-		{"members", "members", false, addMembers},
-		{"members/{user}/remove", "members", false, removeMember},
+		{"members", "members", true, addMembers},
+		{"members/{user}/remove", "members", true, removeMember},
 		{"remove", "remove", true, removeGroup},
 	}
 }

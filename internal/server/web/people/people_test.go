@@ -260,7 +260,7 @@ func TestWhatIsDangerousNeedsAFreshCode(t *testing.T) {
 	b := s.adam.SignedIn()
 	r.Manual.Advance(6 * time.Minute)
 	b.Get(page).Has("Confirm now")
-	for _, action := range []string{"bypass-code", "enrolment-code", "totp", "backup", "password", "mfa", "role", "disable", "remove", "disenrol"} {
+	for _, action := range []string{"bypass-code", "enrolment-code", "totp", "backup", "password", "mfa", "role", "disable", "remove", "disenrol", "identity", "groups"} {
 		if a := b.Post(page+"/"+action, "bypass-reason", "x"); a.Status != http.StatusSeeOther || !strings.HasPrefix(a.To, "/stepup?") {
 			t.Errorf("%s without a fresh code: %d to %q", action, a.Status, a.To)
 		}

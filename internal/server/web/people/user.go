@@ -164,7 +164,7 @@ var userActions []userAction
 
 func init() {
 	userActions = []userAction{
-		{"identity", "identity", "change-user", false, changeIdentity},
+		{"identity", "identity", "change-user", true, changeIdentity},
 		{"mfa", "mfa", "change-user", true, changeMFA},
 		{"role", "role", "change-user", true, changeRole},
 		{"disable", "state", "change-user", true, disable},
@@ -177,8 +177,8 @@ func init() {
 		{"backup", "backup", "add-backup", true, addBackup},
 		{"factors/{factor}/remove", "factor", "remove-factor", true, removeFactor},
 		{"factors/{factor}/lost", "factor", "lose-factor", true, loseFactor},
-		{"groups", "group", "add-member", false, joinGroup},
-		{"groups/{group}/remove", "group", "remove-member", false, leaveGroup},
+		{"groups", "group", "add-member", true, joinGroup},
+		{"groups/{group}/remove", "group", "remove-member", true, leaveGroup},
 		{"everywhere", "everywhere", "", false, signOutEverywhere},
 		{"sessions/{session}/end", "sessions", "", false, endSession},
 		{"disenrol", "disenrol", "disenroll-offline", true, disenrol},

@@ -1,6 +1,7 @@
 package people
 
 import (
+	"net/http"
 	"time"
 
 	"latchkey/internal/fault"
@@ -88,6 +89,8 @@ func addUser(r *ui.Request) error {
 		if !r.Actor().Can("change") {
 			err = fault.New(fault.Forbidden, nil)
 		}
+	} else if !r.Session.IsFresh(r.Clock.Now()) && r.Actor().Can("change") {
+		return r.ShowStatus(http.StatusForbidden, newUserFrame(), forms.Confirm(newUserPage(forms.Was(r, theUser, nil), r.Actor())))
 	} else {
 		u, err = r.Desk.AddUser(r.Context(), r.Actor(), in)
 	}

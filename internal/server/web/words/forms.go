@@ -20,3 +20,10 @@ func ClashBy(name string) string {
 	}
 	return name + " changed it"
 }
+
+// A form that needs a second factor given a moment ago.
+const (
+	FormConfirm     = "Nothing was saved yet: this needs your second factor again."
+	FormConfirmHow  = "What you typed is still here, except passwords. Confirm in another tab, then send this again."
+	FormConfirmLink = "Confirm it is you"
+)
