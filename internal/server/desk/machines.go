@@ -492,33 +492,40 @@ func (d *Desk) dismiss(ctx context.Context, a Actor, r right, ref, status string
 		if err != nil {
 			return err
 		}
-		if status == rest.MachineLost && m.Status == rest.MachineLost {
-			name := text.CleanN(m.Name, 128)
-			return fault.Newf(fault.Conflict, "The machine is lost already. Which authenticators to renew stands in its event: latchkey events --machine %s --type machine.lost, then latchkey events show ID", name)
-		}
-		reseed, err := reseed(ctx, tx.Queries, m)
-		if err != nil {
-			return err
-		}
-		if _, err := d.endWindows(ctx, tx, a, "", m.ID, "machine-"+status); err != nil {
-			return err
-		}
-		if _, err := d.Door.Dismiss(ctx, tx, m.ID, status); err != nil {
-			return err
-		}
-		e := event.Event{Type: event.MachineRevoked, Subject: m.Name, MachineID: m.ID, Machine: m.Name}
-		data := map[string]any{"was": m.Status, "why": in.Reason}
-		if status == rest.MachineLost {
-			e.Type, data["reseed"] = event.MachineLost, reseed
-			out.Reseed = reseed
-		}
-		if err := note(tx, a, e, data); err != nil {
-			return err
-		}
-		out.Machine, err = d.showMachine(ctx, tx.Queries, m.ID)
+		out, err = d.distrust(ctx, tx, a, m, status, in.Reason)
 		return err
 	})
 	failpoint.Hit("desk.dismissed")
+	return out, err
+}
+
+// distrust ends a machine's trust, for one of the reasons that status tells.
+func (d *Desk) distrust(ctx context.Context, tx *store.Tx, a Actor, m db.Machine, status, why string) (rest.Lost, error) {
+	out := rest.Lost{Reseed: []rest.Reseed{}}
+	if status == rest.MachineLost && m.Status == rest.MachineLost {
+		name := text.CleanN(m.Name, 128)
+		return out, fault.Newf(fault.Conflict, "The machine is lost already. Which authenticators to renew stands in its event: latchkey events --machine %s --type machine.lost, then latchkey events show ID", name)
+	}
+	reseed, err := reseed(ctx, tx.Queries, m)
+	if err != nil {
+		return out, err
+	}
+	if _, err := d.endWindows(ctx, tx, a, "", m.ID, "machine-"+status); err != nil {
+		return out, err
+	}
+	if _, err := d.Door.Dismiss(ctx, tx, m.ID, status); err != nil {
+		return out, err
+	}
+	e := event.Event{Type: event.MachineRevoked, Subject: m.Name, MachineID: m.ID, Machine: m.Name}
+	data := map[string]any{"was": m.Status, "why": why}
+	if status == rest.MachineLost {
+		e.Type, data["reseed"] = event.MachineLost, reseed
+		out.Reseed = reseed
+	}
+	if err := note(tx, a, e, data); err != nil {
+		return out, err
+	}
+	out.Machine, err = d.showMachine(ctx, tx.Queries, m.ID)
 	return out, err
 }
 

@@ -3,6 +3,7 @@ package desk_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -588,6 +589,13 @@ func TestOwnMachines(t *testing.T) {
 	})
 }
 
+// shutDoor ends no machine's trust.
+type shutDoor struct{ desk.Door }
+
+func (shutDoor) Dismiss(context.Context, *store.Tx, string, string) ([]string, error) {
+	return nil, errors.New("shut")
+}
+
 func TestALostMachine(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
@@ -622,7 +630,19 @@ func TestALostMachine(t *testing.T) {
 		// One's own: with a fresh factor it is revoked.
 		_, err := r.LoseOwnMachine(ctx, stale(a), rest.MachinePrefix+mine.ID, rest.NewReport{})
 		wantCode(t, err, fault.StepUp)
+		// All of it or nothing: no event says revoked where that failed.
+		r.Desk.Door = shutDoor{r.Desk.Door}
+		if _, err := r.LoseOwnMachine(ctx, a, rest.MachinePrefix+mine.ID, rest.NewReport{}); err == nil {
+			t.Error("the door was shut")
+		}
+		r.Desk.Door = r.Desk.Door.(shutDoor).Door
+		if l := ok(r.ListEvents(ctx, desk.Root(), desk.EventFilter{Machine: "mine", Types: []string{string(event.ReportOpened), string(event.MachineLost)}}, "", 0))(t); len(l.Items) != 0 {
+			t.Errorf("%+v", l.Items)
+		}
 		got = ok(r.LoseOwnMachine(ctx, a, rest.MachinePrefix+mine.ID, rest.NewReport{}))(t)
+		if l := ok(r.ListEvents(ctx, desk.Root(), desk.EventFilter{Types: []string{string(event.MachineLost)}}, "", 0))(t); len(l.Items) != 1 || l.Items[0].Actor != a.Name {
+			t.Errorf("%+v", l.Items)
+		}
 		if !got.Revoked || len(got.Reseed) != 1 || got.Reseed[0].User != "anna" {
 			t.Errorf("%+v", got)
 		}

@@ -120,8 +120,6 @@ func (d *Desk) LoseOwnMachine(ctx context.Context, a Actor, ref string, in rest.
 	if err := v.err(); err != nil {
 		return out, err
 	}
-	var name string
-	var mine bool
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		out = rest.Reported{}
 		u, err := a.me(ctx, tx.Queries)
@@ -135,8 +133,8 @@ func (d *Desk) LoseOwnMachine(ctx context.Context, a Actor, ref string, in rest.
 		if m.Status == rest.MachineLost {
 			return fault.Newf(fault.Conflict, "%s is reported lost already, and is no longer trusted.", m.Name)
 		}
-		name = u.Name
-		if mine = m.Mine && (m.Status == rest.MachineActive || m.Status == rest.MachineRevoked); mine {
+		mine := m.Mine && (m.Status == rest.MachineActive || m.Status == rest.MachineRevoked)
+		if mine {
 			if err := a.fresh(); err != nil {
 				return err
 			}
@@ -168,6 +166,12 @@ func (d *Desk) LoseOwnMachine(ctx context.Context, a Actor, ref string, in rest.
 			return err
 		}
 		out.Disenroled = done.Count
+		if mine {
+			if _, err := d.distrust(ctx, tx, a, row, rest.MachineLost, "reported by "+u.Name+", its owner"); err != nil {
+				return err
+			}
+			out.Revoked = true
+		}
 		if !fresh {
 			return nil
 		}
@@ -176,17 +180,7 @@ func (d *Desk) LoseOwnMachine(ctx context.Context, a Actor, ref string, in rest.
 			"revoked": mine,
 		})
 	})
-	if err != nil || !mine {
-		return out, err
-	}
-	// Whoever owns a machine has the help desk's right over this one.
-	owner := a
-	owner.Role, owner.Scopes = rest.RoleHelpDesk, nil
-	if _, err := d.LoseMachine(ctx, owner, ref, rest.Why{Reason: "reported by " + name + ", its owner"}); err != nil {
-		return out, err
-	}
-	out.Revoked = true
-	return out, nil
+	return out, err
 }
 
 // ListOwnReports gives a page of what the actor has reported, the youngest first.
