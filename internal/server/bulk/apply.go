@@ -73,15 +73,7 @@ func (s *Service) start(id string) {
 			defer s.mu.Unlock()
 			delete(s.busy, id)
 		}()
-		defer func() {
-			if v := recover(); v != nil {
-				s.c.Log.Error("an import was interrupted by a panic", "import", id, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
-			}
-		}()
-		err := s.proceed(s.life, id)
-		if err != nil && s.life.Err() == nil {
-			s.c.Log.Error("an import stopped and will be tried again", "import", id, "error", err)
-		}
+		s.judge(id, s.safely(id))
 		// Whoever goes on need not wait for the end of the lease.
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 		defer cancel()
@@ -89,6 +81,91 @@ func (s *Service) start(id string) {
 			_, err := tx.HoldImport(ctx, db.HoldImportParams{ID: id, LeaseBy: s.me, LeaseUntil: s.now() - 1, At: s.now()})
 			return err
 		})
+	})
+}
+
+// safely is proceed, and a panic in it is an error.
+func (s *Service) safely(id string) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("panic: %v\n%s", v, debug.Stack())
+		}
+	}()
+	return s.proceed(s.life, id)
+}
+
+// triesOfAll is how often this process goes on with an import that fails before it
+// gives up: as long as one is under way no other can be applied, and none can be
+// dropped.
+const triesOfAll = 5
+
+// judge decides what becomes of an import that has stopped. A database that is out of
+// reach is nothing that an import can be blamed for.
+func (s *Service) judge(id string, err error) {
+	switch {
+	case err == nil:
+		s.count(id, true)
+		return
+	case s.life.Err() != nil, errors.Is(err, errDropped):
+		return
+	case errors.Is(err, store.ErrUnavailable), errors.Is(err, store.ErrClosed):
+		s.c.Log.Warn("an import waits for the database", "import", id, "error", err)
+		return
+	}
+	tries := s.count(id, false)
+	s.c.Log.Error("an import stopped", "import", id, "try", tries, "of", triesOfAll, "error", err)
+	ctx, cancel := context.WithTimeout(s.life, 10*time.Second)
+	defer cancel()
+	if err := s.abandon(ctx, id, tries, fault.Of(err)); err != nil {
+		s.c.Log.Error("an import's problem could not be kept", "import", id, "error", err)
+	} else if tries >= triesOfAll {
+		s.count(id, true)
+	}
+}
+
+// count counts a try that has failed, or forgets them.
+func (s *Service) count(id string, forget bool) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if forget {
+		delete(s.tries, id)
+		return 0
+	}
+	s.tries[id]++
+	return s.tries[id]
+}
+
+// abandon keeps the problem of an import that has failed and, after the last try,
+// ends what was begun.
+func (s *Service) abandon(ctx context.Context, id string, tries int, why *fault.Fault) error {
+	cause := why.Public()
+	if why.Code == fault.Internal {
+		cause = "The cause stands in the server's log."
+	}
+	return s.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		i, err := tx.GetImport(ctx, id)
+		if err != nil {
+			return err
+		}
+		if i.State != rest.ImportApplying && i.State != rest.ImportTelling {
+			return nil
+		}
+		if tries < triesOfAll {
+			_, err := tx.SetImportProblem(ctx, db.SetImportProblemParams{ID: id, Problem: fmt.Sprintf("Try %d of %d has failed, and it is tried again soon. %s", tries, triesOfAll, cause)})
+			return err
+		}
+		next := db.MoveImportParams{ID: id, OldState: i.State, State: rest.ImportChecked, At: s.now()}
+		switch {
+		case i.State == rest.ImportTelling:
+			// Its users were changed, so that it is done.
+			next.State, next.AppliedAt, next.EndedAt = rest.ImportDone, i.AppliedAt, s.now()
+			next.Problem = fmt.Sprintf("The users were changed. Of %d changed rows, the events and enrolment codes of %d could not be written in %d tries. %s", i.RowsNew+i.RowsChanged, i.RowsNew+i.RowsChanged-i.RowsTold, tries, cause)
+		case i.SkipBad:
+			next.Problem = fmt.Sprintf("It could not be applied to its end in %d tries; %d rows are done. %s Apply it again, or drop it.", tries, i.RowsDone, cause)
+		default:
+			next.Problem = fmt.Sprintf("It could not be applied in %d tries, and nothing was changed. %s Apply it again, or drop it.", tries, cause)
+		}
+		return s.moveIn(ctx, tx, next)
 	})
 }
 

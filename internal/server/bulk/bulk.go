@@ -11,6 +11,8 @@
 //
 // It promises:
 //
+//   - One that fails again and again ends with its problem told: it never stands in the
+//     way of all others.
 //   - All or nothing (the default) is one transaction, however many rows: what
 //     somebody else changed meanwhile is either taken into the plan or stops all of it.
 //   - With faulty rows left out, rows go in slices of 500, each one transaction with
@@ -91,8 +93,9 @@ type Service struct {
 	end  context.CancelFunc
 	work sync.WaitGroup
 
-	mu   sync.Mutex
-	busy map[string]bool // imports that this process works on
+	mu    sync.Mutex
+	busy  map[string]bool // imports that this process works on
+	tries map[string]int  // imports that failed here, and how often
 }
 
 // New makes a Service. Close ends what it does in the background.
@@ -100,7 +103,7 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{c: c, me: store.NewID(), busy: map[string]bool{}}
+	s := &Service{c: c, me: store.NewID(), busy: map[string]bool{}, tries: map[string]int{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }

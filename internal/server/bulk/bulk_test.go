@@ -365,3 +365,81 @@ func nothing(ctx context.Context, tx *store.Tx) error {
 func listAll(id string) db.ListImportRowsParams {
 	return db.ListImportRowsParams{ImportID: id, LimitN: 1000}
 }
+
+// What can not go on ends with its problem told, and stands in nobody's way.
+func TestAnImportThatCanNotGoOnEndsAndOthersAreApplied(t *testing.T) {
+	storetest.Engines(t, func(t *testing.T, s *store.Store) {
+		ctx := context.Background()
+		r := newRig(t, s)
+		until := func(id string) rest.Import {
+			t.Helper()
+			for end := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+				i, err := r.bulk.Show(ctx, desk.Root(), id)
+				r.must(err)
+				if i.State != rest.ImportApplying && i.State != rest.ImportTelling {
+					return i
+				}
+				if time.Now().After(end) {
+					t.Fatalf("it goes on for ever: %+v", i)
+				}
+				r.must(r.bulk.Resume(ctx))
+			}
+		}
+		// In the middle of all or nothing.
+		i := r.check(desk.Root(), rest.NewImport{}, "name", "one", "two")
+		raw := strings.TrimPrefix(i.ID, rest.ImportPrefix)
+		r.must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.SetImportGroups(ctx, db.SetImportGroupsParams{ID: raw, MadeGroups: "damaged"})
+			return err
+		}))
+		_, err := r.bulk.Apply(ctx, desk.Root(), i.ID)
+		r.must(err)
+		i = until(i.ID)
+		if i.State != rest.ImportChecked || !strings.Contains(i.Problem, "nothing was changed") || !strings.Contains(i.Problem, "5 tries") {
+			t.Errorf("%+v", i)
+		}
+		if _, err := r.ShowUser(ctx, desk.Root(), "one"); !fault.Is(err, fault.NotFound) {
+			t.Errorf("something was changed: %v", err)
+		}
+		other := r.check(desk.Root(), rest.NewImport{}, "name", "three")
+		says(t, r.apply(desk.Root(), other.ID), "done new=1 changed=0 same=0 faulty=0")
+		r.must(r.bulk.Drop(ctx, desk.Root(), i.ID))
+
+		// Behind it, while events are written.
+		r.user("four")
+		i = r.check(desk.Root(), rest.NewImport{}, "name,mail", "four,four@example.org")
+		raw = strings.TrimPrefix(i.ID, rest.ImportPrefix)
+		r.must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			rows, err := tx.ListImportRows(ctx, listAll(raw))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.DeleteImportRow(ctx, db.DeleteImportRowParams{ImportID: raw, N: rows[0].N}); err != nil {
+				return err
+			}
+			rows[0].Changes = "damaged"
+			if err := tx.InsertImportRow(ctx, rowOf(rows[0])); err != nil {
+				return err
+			}
+			_, err = tx.MoveImport(ctx, db.MoveImportParams{ID: raw, OldState: rest.ImportChecked, State: rest.ImportTelling, At: 1, AppliedAt: 1})
+			return err
+		}))
+		i = until(i.ID)
+		if i.State != rest.ImportDone || !strings.Contains(i.Problem, "events and enrolment codes of 1 ") {
+			t.Errorf("%+v", i)
+		}
+		r.must(r.bulk.Drop(ctx, desk.Root(), i.ID))
+		other = r.check(desk.Root(), rest.NewImport{}, "name", "five")
+		says(t, r.apply(desk.Root(), other.ID), "done new=1 changed=0 same=0 faulty=0")
+	})
+}
+
+// rowOf is a row as it is written.
+func rowOf(r db.ImportRow) db.InsertImportRowParams {
+	return db.InsertImportRowParams{
+		ImportID: r.ImportID, N: r.N, Line: r.Line, State: r.State, Name: r.Name, NameFold: r.NameFold, Input: r.Input, UserID: r.UserID, SeenRev: r.SeenRev,
+		Fields: r.Fields, DisplayName: r.DisplayName, Mail: r.Mail, Role: r.Role, PasswordHash: r.PasswordHash, MustChange: r.MustChange,
+		Activation: r.Activation, ActivateAt: r.ActivateAt, Disabled: r.Disabled, MFA: r.MFA, UID: r.UID, Disables: r.Disables, Changes: r.Changes,
+		Faults: r.Faults, Note: r.Note, WantCode: r.WantCode,
+	}
+}
