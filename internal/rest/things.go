@@ -221,6 +221,7 @@ type Pair struct {
 type Done struct {
 	Count    int      `json:"count"`
 	Machines []string `json:"machines,omitempty" doc:"Ids of the machines that must learn it"`
+	LeftOut  int      `json:"left_out,omitempty" doc:"How many were left out because they are of people with the same or a higher role"`
 }
 
 // Window is an open MFA window (W1).

@@ -119,6 +119,19 @@ func (a Actor) over(name, userID, role string) error {
 	return nil
 }
 
+// standsUnder is the rank of the lowest role that the actor does not stand over, where
+// nobody is named whom an approval could be about.
+func (a Actor) standsUnder() int64 {
+	for i, role := range rest.Roles {
+		b := a
+		b.Approver = nil
+		if b.over("", "", role) != nil {
+			return int64(i)
+		}
+	}
+	return int64(len(rest.Roles))
+}
+
 // subject is the user that ref names, if the actor stands over them.
 func (a Actor) subject(ctx context.Context, q *db.Queries, ref string) (db.User, error) {
 	u, err := user(ctx, q, ref)

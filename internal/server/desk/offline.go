@@ -178,7 +178,8 @@ func (d *Desk) Disenrol(ctx context.Context, a Actor, in rest.Pairs) (rest.Done,
 }
 
 // Lift asks machines to have the counters of offline data lifted by the server, for
-// somebody who is shut out after too many wrong tries (O6).
+// somebody who is shut out after too many wrong tries (O6). Where nobody is named, the
+// data of whoever the actor does not stand over is left out (E3) and counted.
 func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, error) {
 	var out rest.Done
 	if err := a.may(change); err != nil {
@@ -189,7 +190,9 @@ func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, err
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		var vs []vault
+		left := 0
 		err := eachPair(ctx, tx.Queries, in, func(userID, machineID string) error {
+			spared := int64(len(rest.Roles))
 			if userID != "" {
 				u, err := tx.GetUser(ctx, userID)
 				if err != nil {
@@ -198,8 +201,15 @@ func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, err
 				if err := a.over(u.Name, u.ID, u.Role); err != nil {
 					return err
 				}
+			} else {
+				spared = a.standsUnder()
+				n, err := tx.CountLiftsSpared(ctx, db.CountLiftsSparedParams{Spared: spared, MachineID: machineID})
+				if err != nil {
+					return err
+				}
+				left += int(n)
 			}
-			rows, err := tx.WantLifts(ctx, db.WantLiftsParams{At: d.now(), UserID: userID, MachineID: machineID})
+			rows, err := tx.WantLifts(ctx, db.WantLiftsParams{At: d.now(), UserID: userID, MachineID: machineID, Spared: spared})
 			for _, r := range rows {
 				vs = append(vs, vault{r.UserID, r.MachineID, r.Generation})
 			}
@@ -209,6 +219,7 @@ func (d *Desk) Lift(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, err
 			return err
 		}
 		out, err = d.tellVaults(ctx, tx, a, event.VaultLiftWanted, vs)
+		out.LeftOut = left
 		return err
 	})
 	return out, err

@@ -117,3 +117,43 @@ func TestATokenNeitherGivesRolesNorTouchesWhoeverHasOne(t *testing.T) {
 		}
 	})
 }
+
+// TestALiftForAllLeavesEqualsOut: what is refused for one is not done for all (E3).
+func TestALiftForAllLeavesEqualsOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		m := r.Machine(t, "laptop", rest.MachineActive)
+		until := clock.Micros(c.Now().Add(24 * time.Hour))
+		for _, role := range rest.Roles {
+			r.Vault(t, id(addUser(t, r, "a-"+role, role).ID), m.ID, "software", until, 5)
+		}
+		token := otto
+		token.Token, token.Scopes = true, []string{"change"}
+		lifted := func() (out []string) {
+			for _, e := range ok(r.ListOffline(ctx, desk.Root(), desk.OfflineFilter{}, "", 0))(t).Items {
+				if e.LiftWanted {
+					out = append(out, e.User)
+				}
+			}
+			slices.Sort(out)
+			return out
+		}
+		for _, x := range []struct {
+			who  desk.Actor
+			in   rest.Pairs
+			left int
+			all  []string // lifted by then
+		}{
+			{token, rest.Pairs{All: true}, 4, []string{"a-none"}},
+			{adam, rest.Pairs{Machine: m.Name}, 2, []string{"a-auditor", "a-helpdesk", "a-none"}},
+			{otto, rest.Pairs{All: true}, 1, []string{"a-administrator", "a-auditor", "a-helpdesk", "a-none"}},
+		} {
+			got := ok(r.Lift(ctx, x.who, x.in))(t)
+			if now := lifted(); got.Count != 5-x.left || got.LeftOut != x.left || !slices.Equal(now, x.all) {
+				t.Errorf("%s lifts %+v: %+v, lifted %v; want %d left out, %v", x.who.Name, x.in, got, now, x.left, x.all)
+			}
+		}
+		_, err := r.Lift(ctx, otto, rest.Pairs{User: "a-owner"})
+		wantCode(t, err, fault.Forbidden)
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"time"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
@@ -36,15 +37,15 @@ const (
 // FieldSetup is the field of the setup code.
 const FieldSetup = "setup"
 
-func ownerless(ctx context.Context, q *db.Queries) (bool, error) {
-	n, err := q.CountActiveOwners(ctx)
+func ownerless(ctx context.Context, q *db.Queries, at time.Time) (bool, error) {
+	n, err := q.CountActiveOwners(ctx, db.CountActiveOwnersParams{At: clock.Micros(at)})
 	return n == 0, err
 }
 
 // SetupWanted tells whether there is no owner yet.
 func (m *Sessions) SetupWanted(ctx context.Context) (wanted bool, err error) {
 	err = m.Store.Read(ctx, func(q *store.Queries) (err error) {
-		wanted, err = ownerless(ctx, q)
+		wanted, err = ownerless(ctx, q, m.Clock.Now())
 		return err
 	})
 	return wanted, err
@@ -68,7 +69,7 @@ func (m *Sessions) setupCode(ctx context.Context) (shown secret.Bytes, err error
 	defer fresh.Wipe()
 	err = m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		shown = secret.Bytes{}
-		wanted, err := ownerless(ctx, tx.Queries)
+		wanted, err := ownerless(ctx, tx.Queries, m.Clock.Now())
 		if err != nil {
 			return err
 		}
@@ -152,7 +153,7 @@ func done() error {
 
 // rightCode compares the setup code; both ways take the same time.
 func (m *Sessions) rightCode(ctx context.Context, q *db.Queries, typed secret.Bytes) error {
-	wanted, err := ownerless(ctx, q)
+	wanted, err := ownerless(ctx, q, m.Clock.Now())
 	if err != nil {
 		return err
 	}

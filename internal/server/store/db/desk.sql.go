@@ -20,6 +20,25 @@ func (q *Queries) CountGroupMembers(ctx context.Context, groupID string) (int64,
 	return count, err
 }
 
+const countLiftsSpared = `-- name: CountLiftsSpared :one
+SELECT COUNT(*) FROM vaults v JOIN users u ON u.id = v.user_id
+WHERE v.state = 'active' AND v.disenrol_wanted = FALSE AND CASE u.role WHEN 'owner' THEN 4 WHEN 'administrator' THEN 3 WHEN 'helpdesk' THEN 2 WHEN 'auditor' THEN 1 ELSE 0 END >= CAST($1 AS BIGINT)
+  AND (CAST($2 AS TEXT) = '' OR v.machine_id = CAST($2 AS TEXT))
+`
+
+type CountLiftsSparedParams struct {
+	Spared    int64
+	MachineID string
+}
+
+// How many a lift for any user leaves out because of the roles.
+func (q *Queries) CountLiftsSpared(ctx context.Context, arg CountLiftsSparedParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countLiftsSpared, arg.Spared, arg.MachineID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countLocked = `-- name: CountLocked :one
 SELECT COUNT(DISTINCT user_id) FROM attempts WHERE locked_until > $1 OR blocked_until > $1
 `
@@ -744,13 +763,15 @@ func (q *Queries) SetAuthenticatorLost(ctx context.Context, id string) (int64, e
 const wantLifts = `-- name: WantLifts :many
 UPDATE vaults SET lift_wanted = TRUE, fail_lifted = '', pass_lifted = '', updated_at = $1
 WHERE state = 'active' AND disenrol_wanted = FALSE
-  AND (CAST($2 AS TEXT) = '' OR user_id = CAST($2 AS TEXT))
-  AND (CAST($3 AS TEXT) = '' OR machine_id = CAST($3 AS TEXT))
+  AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = vaults.user_id AND CASE u.role WHEN 'owner' THEN 4 WHEN 'administrator' THEN 3 WHEN 'helpdesk' THEN 2 WHEN 'auditor' THEN 1 ELSE 0 END >= CAST($2 AS BIGINT))
+  AND (CAST($3 AS TEXT) = '' OR user_id = CAST($3 AS TEXT))
+  AND (CAST($4 AS TEXT) = '' OR machine_id = CAST($4 AS TEXT))
 RETURNING user_id, machine_id, generation
 `
 
 type WantLiftsParams struct {
 	At        int64
+	Spared    int64
 	UserID    string
 	MachineID string
 }
@@ -762,8 +783,14 @@ type WantLiftsRow struct {
 }
 
 // An administrator wants the counters lifted: user and machine empty = any. The machines must be told.
+// Users with a role of the rank "spared" or above it are left out (rank 0 = no role).
 func (q *Queries) WantLifts(ctx context.Context, arg WantLiftsParams) ([]WantLiftsRow, error) {
-	rows, err := q.db.QueryContext(ctx, wantLifts, arg.At, arg.UserID, arg.MachineID)
+	rows, err := q.db.QueryContext(ctx, wantLifts,
+		arg.At,
+		arg.Spared,
+		arg.UserID,
+		arg.MachineID,
+	)
 	if err != nil {
 		return nil, err
 	}

@@ -45,10 +45,18 @@ func (q *Queries) AddGroupMember(ctx context.Context, arg AddGroupMemberParams) 
 
 const countActiveOwners = `-- name: CountActiveOwners :one
 SELECT COUNT(*) FROM users WHERE role = 'owner' AND disabled = FALSE
+  AND (activation = 'now' OR activation = 'first-login' OR (activation = 'at' AND activate_at <= CAST($1 AS BIGINT)))
+  AND id <> CAST($2 AS TEXT)
 `
 
-func (q *Queries) CountActiveOwners(ctx context.Context) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countActiveOwners)
+type CountActiveOwnersParams struct {
+	At        int64
+	OtherThan string
+}
+
+// Of those, who may sign in at that time: an activation may lie in the future (D1).
+func (q *Queries) CountActiveOwners(ctx context.Context, arg CountActiveOwnersParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countActiveOwners, arg.At, arg.OtherThan)
 	var count int64
 	err := row.Scan(&count)
 	return count, err

@@ -57,11 +57,19 @@ ORDER BY u.name, b.set_id, v.class;
 
 -- name: WantLifts :many
 -- An administrator wants the counters lifted: user and machine empty = any. The machines must be told.
+-- Users with a role of the rank "spared" or above it are left out (rank 0 = no role).
 UPDATE vaults SET lift_wanted = TRUE, fail_lifted = '', pass_lifted = '', updated_at = sqlc.arg(at)
 WHERE state = 'active' AND disenrol_wanted = FALSE
+  AND NOT EXISTS (SELECT 1 FROM users u WHERE u.id = vaults.user_id AND CASE u.role WHEN 'owner' THEN 4 WHEN 'administrator' THEN 3 WHEN 'helpdesk' THEN 2 WHEN 'auditor' THEN 1 ELSE 0 END >= CAST(sqlc.arg(spared) AS BIGINT))
   AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR user_id = CAST(sqlc.arg(user_id) AS TEXT))
   AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
 RETURNING user_id, machine_id, generation;
+
+-- name: CountLiftsSpared :one
+-- How many a lift for any user leaves out because of the roles.
+SELECT COUNT(*) FROM vaults v JOIN users u ON u.id = v.user_id
+WHERE v.state = 'active' AND v.disenrol_wanted = FALSE AND CASE u.role WHEN 'owner' THEN 4 WHEN 'administrator' THEN 3 WHEN 'helpdesk' THEN 2 WHEN 'auditor' THEN 1 ELSE 0 END >= CAST(sqlc.arg(spared) AS BIGINT)
+  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR v.machine_id = CAST(sqlc.arg(machine_id) AS TEXT));
 
 -- name: ListVaultsForDesk :many
 -- The offline enrolment report (O14), a page behind (user, machine, generation); user and machine empty = any.

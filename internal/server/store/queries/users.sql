@@ -29,7 +29,10 @@ ORDER BY name LIMIT CAST(sqlc.arg(n) AS BIGINT);
 SELECT COUNT(*) FROM users;
 
 -- name: CountActiveOwners :one
-SELECT COUNT(*) FROM users WHERE role = 'owner' AND disabled = FALSE;
+-- Of those, who may sign in at that time: an activation may lie in the future (D1).
+SELECT COUNT(*) FROM users WHERE role = 'owner' AND disabled = FALSE
+  AND (activation = 'now' OR activation = 'first-login' OR (activation = 'at' AND activate_at <= CAST(sqlc.arg(at) AS BIGINT)))
+  AND id <> CAST(sqlc.arg(other_than) AS TEXT);
 
 -- name: UpdateUser :execrows
 -- What administrators edit; 0 rows = somebody else was faster (rev) or no such user.
