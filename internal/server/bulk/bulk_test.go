@@ -443,3 +443,39 @@ func rowOf(r db.ImportRow) db.InsertImportRowParams {
 		Faults: r.Faults, Note: r.Note, WantCode: r.WantCode,
 	}
 }
+
+// Codes that nobody has fetched within a day are forgotten; without any, nothing is written.
+func TestCodesThatNobodyFetchesAreForgotten(t *testing.T) {
+	storetest.Engines(t, func(t *testing.T, s *store.Store) {
+		ctx := context.Background()
+		r := newRig(t, s)
+		i := r.check(desk.Root(), rest.NewImport{Codes: true}, "name", "one", "two")
+		i = r.apply(desk.Root(), i.ID)
+		r.must(r.bulk.Resume(ctx))
+		raw := strings.TrimPrefix(i.ID, rest.ImportPrefix)
+		left := func() (n int, counted int64) {
+			r.must(s.Read(ctx, func(q *store.Queries) error {
+				rows, err := q.ListImportCodes(ctx, db.ListImportCodesParams{ImportID: raw, LimitN: 10})
+				if err != nil {
+					return err
+				}
+				i, err := q.GetImport(ctx, raw)
+				n, counted = len(rows), i.CodesLeft
+				return err
+			}))
+			return n, counted
+		}
+		if n, counted := left(); n != 2 || counted != 2 {
+			t.Fatalf("%d codes, %d counted", n, counted)
+		}
+		r.must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			at := clock.Micros(time.Now().Add(-25 * time.Hour))
+			_, err := tx.MoveImport(ctx, db.MoveImportParams{ID: raw, OldState: rest.ImportDone, State: rest.ImportDone, At: at, AppliedAt: at, EndedAt: at})
+			return err
+		}))
+		r.must(r.bulk.Resume(ctx))
+		if n, counted := left(); n != 0 || counted != 0 {
+			t.Errorf("%d codes, %d counted", n, counted)
+		}
+	})
+}

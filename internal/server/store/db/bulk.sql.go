@@ -125,6 +125,18 @@ func (q *Queries) CountImportRows(ctx context.Context, importID string) ([]Count
 	return items, nil
 }
 
+const countOldImportCodes = `-- name: CountOldImportCodes :one
+SELECT COUNT(*) FROM imports WHERE codes_left > 0 AND ended_at > 0 AND ended_at < $1
+`
+
+// Imports whose codes are to be forgotten.
+func (q *Queries) CountOldImportCodes(ctx context.Context, ended int64) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countOldImportCodes, ended)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countOpenImports = `-- name: CountOpenImports :one
 SELECT COUNT(*) FROM imports WHERE actor = $1 AND ended_at = 0
 `
@@ -327,7 +339,8 @@ func (q *Queries) ForgetImportCodes(ctx context.Context, arg ForgetImportCodesPa
 }
 
 const forgetOldImportCodes = `-- name: ForgetOldImportCodes :execrows
-UPDATE import_rows SET code = NULL WHERE code IS NOT NULL AND import_id IN (SELECT i.id FROM imports i WHERE i.ended_at > 0 AND i.ended_at < $1)
+UPDATE import_rows SET code = NULL
+WHERE code IS NOT NULL AND import_id IN (SELECT i.id FROM imports i WHERE i.codes_left > 0 AND i.ended_at > 0 AND i.ended_at < $1)
 `
 
 func (q *Queries) ForgetOldImportCodes(ctx context.Context, ended int64) (int64, error) {

@@ -169,8 +169,13 @@ UPDATE import_rows SET code = NULL WHERE import_id = sqlc.arg(import_id) AND n >
 -- name: SetImportCodesLeft :execrows
 UPDATE imports SET codes_left = codes_left - sqlc.arg(n) WHERE id = sqlc.arg(id);
 
+-- name: CountOldImportCodes :one
+-- Imports whose codes are to be forgotten.
+SELECT COUNT(*) FROM imports WHERE codes_left > 0 AND ended_at > 0 AND ended_at < sqlc.arg(ended);
+
 -- name: ForgetOldImportCodes :execrows
-UPDATE import_rows SET code = NULL WHERE code IS NOT NULL AND import_id IN (SELECT i.id FROM imports i WHERE i.ended_at > 0 AND i.ended_at < sqlc.arg(ended));
+UPDATE import_rows SET code = NULL
+WHERE code IS NOT NULL AND import_id IN (SELECT i.id FROM imports i WHERE i.codes_left > 0 AND i.ended_at > 0 AND i.ended_at < sqlc.arg(ended));
 
 -- name: ForgetOldImportCounts :execrows
 UPDATE imports SET codes_left = 0 WHERE codes_left > 0 AND ended_at > 0 AND ended_at < sqlc.arg(ended);
