@@ -27,7 +27,7 @@ func (a *app) machineToken() *cobra.Command {
 	var in rest.NewToken
 	c := &cobra.Command{
 		Use: "token", Short: "Issue a token with which a machine joins",
-		Long: "Prints a join token once. On the machine, as root: latchkey-agent join TOKEN",
+		Long: "Prints a join token once. On the machine, as root: latchkey-agent join - (and paste it:\nas an argument other users of the machine could read it)",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -39,11 +39,14 @@ func (a *app) machineToken() *cobra.Command {
 			}
 			return a.emit(t, func(p *printer) {
 				p.raw(t.Token.Show() + "\n")
+				there := "the machine"
 				if t.Kind == "mass" {
+					there = "each machine"
 					p.line("For any number of machines until %s; each waits for approval (latchkey machine set MACHINE --status active).", when(t.ExpiresAt))
 				} else {
-					p.line("Good once, until %s. On the machine, as root: latchkey-agent join TOKEN", when(t.ExpiresAt))
+					p.line("Good once, until %s.", when(t.ExpiresAt))
 				}
+				p.line("On %s, as root: latchkey-agent join - (and paste it), then latchkey-agent run; in a second terminal, for trying out: latchkey signin NAME --service login", there)
 			})
 		},
 	}

@@ -414,13 +414,25 @@ func (r *running) machinesURL() string {
 	if err != nil || port == "0" {
 		return ""
 	}
-	switch ip := net.ParseIP(host); {
-	case len(r.Names) > 0:
+	if len(r.Names) > 0 {
 		host = r.Names[0]
-	case host == "" || ip != nil && ip.IsUnspecified():
-		host = r.host
 	}
-	return "https://" + net.JoinHostPort(host, port)
+	return "https://" + r.reached(net.JoinHostPort(host, port))
+}
+
+// reached is how a listener's address is told to people: nobody can open [::], so
+// that a listener on all addresses goes by the host's name.
+func (r *running) reached(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		if host = r.host; len(r.Names) > 0 {
+			host = r.Names[0]
+		}
+	}
+	return net.JoinHostPort(host, port)
 }
 
 // event writes an event of the server itself.
@@ -453,6 +465,7 @@ func (r *running) writeAddresses() error {
 // greet tells the person who has started it what was made and, as long as there
 // is nobody who could sign in, what to do next.
 func (r *running) greet(ctx context.Context) {
+	people, machines := "https://"+r.reached(r.addrs.Listen), "https://"+r.reached(r.addrs.ListenAgent)
 	cli := "latchkey"
 	if r.addrs.AdminSocket != DefaultAdminSocket {
 		cli += " --server unix:" + r.addrs.AdminSocket
@@ -469,24 +482,26 @@ func (r *running) greet(ctx context.Context) {
 	if users == 0 {
 		fmt.Fprintln(r.Out, "Next:")
 		for _, step := range [][2]string{
-			{"the first administrator, in a browser", "https://" + r.addrs.Listen + "/setup"},
+			{"the first administrator, in a browser", people + "/setup"},
 			{"the code for it", cli + " setup-code"},
 			{"a person who signs in", cli + " user add NAME"},
 			{"their second factor, shown once", cli + " factor add totp NAME"},
 			{"lets one machine join", cli + " machine token"},
-			{"on that machine, as root", "latchkey-agent join TOKEN"},
+			{"on that machine, as root", "latchkey-agent join -   (paste the token)"},
+			{"and there, unless it starts at boot", "latchkey-agent run"},
+			{"a first sign-in there, for trying out", "latchkey signin NAME --service login"},
 			{"a backup; the master key is in no other", "latchkeyd backup " + r.place() + " --with-key --passphrase-file FILE BACKUP"},
 		} {
 			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
 		}
 	}
 	if r.setup != "" && users != 0 {
-		fmt.Fprintf(r.Out, "There is no owner: https://%s/setup makes one, with the code of %s setup-code\n", r.addrs.Listen, cli)
+		fmt.Fprintf(r.Out, "There is no owner: %s/setup makes one, with the code of %s setup-code\n", people, cli)
 	}
 	if len(r.made) == 0 {
 		fmt.Fprintf(r.Out, "CA: SHA-256 %s\n", r.addrs.CA)
 	}
-	fmt.Fprintf(r.Out, "Listening: people https://%s, machines https://%s, administration %s\n", r.addrs.Listen, r.addrs.ListenAgent, r.addrs.AdminSocket)
+	fmt.Fprintf(r.Out, "Listening: people %s, machines %s, administration %s\n", people, machines, r.addrs.AdminSocket)
 }
 
 // place is how the commands beside the server are told where it is. An address of a

@@ -147,7 +147,7 @@ func TestAFirstStartMakesWhatIsNeededAndASecondFindsIt(t *testing.T) {
 		c := conf(folder(t))
 		c.Database = database
 		s := start(t, c)
-		for _, said := range []string{"first start", "master key", "CA ", "default policy", "Next:", "user add", "latchkey-agent join", s.addrs.AdminSocket, s.addrs.ListenAgent} {
+		for _, said := range []string{"first start", "master key", "CA ", "default policy", "Next:", "user add", "latchkey-agent join -", "latchkey-agent run", "latchkey signin NAME --service login", s.addrs.AdminSocket, s.addrs.ListenAgent} {
 			if !strings.Contains(s.out.String(), said) {
 				t.Errorf("it does not say %q:\n%s", said, s.out)
 			}
@@ -190,6 +190,32 @@ func TestAFirstStartMakesWhatIsNeededAndASecondFindsIt(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestAddressesThatArePrintedCanBeOpened(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, x := range map[string]struct {
+		names []string
+		want  string
+	}{"by the host's name": {nil, host}, "by the first configured name": {[]string{"login.example.org", "192.0.2.7"}, "login.example.org"}} {
+		c := conf(folder(t))
+		c.Listen, c.ListenAgent, c.Names = "0.0.0.0:0", "[::]:0", x.names
+		s := start(t, c)
+		_, people, _ := net.SplitHostPort(s.addrs.Listen)
+		_, machines, _ := net.SplitHostPort(s.addrs.ListenAgent)
+		said := s.out.String()
+		for _, want := range []string{"https://" + x.want + ":" + people + "/setup", "people https://" + x.want + ":" + people, "machines https://" + x.want + ":" + machines} {
+			if !strings.Contains(said, want) {
+				t.Errorf("%s: it does not say %q:\n%s", name, want, said)
+			}
+		}
+		if strings.Contains(said, "[::]") || strings.Contains(said, "0.0.0.0") {
+			t.Errorf("%s: an address that nobody can open:\n%s", name, said)
+		}
+	}
 }
 
 func TestTheDoorForPeople(t *testing.T) {
