@@ -351,25 +351,20 @@ func (d *Desk) ListOwnMachines(ctx context.Context, a Actor, after string, limit
 			out.Next = cursor("own-machines", id)
 		}
 		out.Items = append(out.Items, list...)
-		return nil
+		return lastSignins(ctx, q, u.ID, out.Items)
 	})
-	if err != nil {
-		return out, err
-	}
-	for i := range out.Items {
-		if err := d.lastSignin(ctx, a, &out.Items[i]); err != nil {
-			return out, err
-		}
-	}
-	return out, nil
+	return out, err
 }
 
-// lastSignin looks up when the actor came in there last.
-func (d *Desk) lastSignin(ctx context.Context, a Actor, m *rest.OwnMachine) error {
-	id, _ := cut(rest.MachinePrefix, m.ID)
-	last, err := d.Store.Events(ctx, store.EventFilter{Types: []string{string(event.SigninAllowed)}, UserID: a.UserID, MachineID: id, Limit: 1})
-	if err == nil && len(last) > 0 {
-		m.LastSigninAt = rest.Time(last[0].At)
+// lastSignins looks up when the user came in last on these machines.
+func lastSignins(ctx context.Context, q *db.Queries, userID string, list []rest.OwnMachine) error {
+	ids := make([]string, len(list))
+	for i, m := range list {
+		ids[i], _ = cut(rest.MachinePrefix, m.ID)
+	}
+	last, err := q.LastOfUser(ctx, userID, string(event.SigninAllowed), ids)
+	for _, l := range last {
+		list[slices.Index(ids, l.MachineID)].LastSigninAt = rest.Time(l.At)
 	}
 	return err
 }
@@ -471,13 +466,15 @@ func (d *Desk) ShowOwnMachine(ctx context.Context, a Actor, ref string) (rest.Ow
 		if err != nil {
 			return err
 		}
-		out, _, err = d.ownMachine(ctx, q, u, ref)
+		if out, _, err = d.ownMachine(ctx, q, u, ref); err != nil {
+			return err
+		}
+		one := []rest.OwnMachine{out}
+		err = lastSignins(ctx, q, u.ID, one)
+		out = one[0]
 		return err
 	})
-	if err != nil {
-		return out, err
-	}
-	return out, d.lastSignin(ctx, a, &out)
+	return out, err
 }
 
 // DisenrolOwn wipes the actor's offline data from one of his machines: at once

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"cmp"
 	"fmt"
 
 	"latchkey/internal/server/store/db"
@@ -96,6 +97,13 @@ func runLists(c *script) {
 	c.doUnordered("UsersOf", users)
 	c.do("AgentVersions")
 	c.do("UsersOfMachines", machines)
+	for i, e := range []db.InsertEventParams{{MachineID: "lm0", At: 3}, {MachineID: "lm0", At: 7}, {MachineID: "lm0", At: 9, Type: "signin.denied"}, {MachineID: "lm1", At: 4}, {MachineID: "lm1", At: 8, UserID: "lu1"}} {
+		e.Chain, e.Seq, e.ID, e.PrevHash, e.Hash = "lists", int64(i+1), fmt.Sprintf("le%d", i), []byte{0}, []byte{0}
+		e.UserID, e.Type = cmp.Or(e.UserID, "lu0"), cmp.Or(e.Type, "signin.allowed")
+		c.do("InsertEvent", e)
+	}
+	c.want(`[{"MachineID":"lm0","At":7},{"MachineID":"lm1","At":4}]`, "LastOfUser", "lu0", "signin.allowed", machines)
+	c.want("[]", "LastOfUser", "lu2", "signin.allowed", machines)
 	c.do("KnownPairs", db.PairFilter{MachineID: "lm0", N: 10})
 	c.do("KnownPairs", db.PairFilter{MachineID: "lm0", N: 1})
 	c.do("KnownPairs", db.PairFilter{AfterMachine: "lm0", AfterUser: "lu0", N: 2})

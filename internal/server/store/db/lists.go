@@ -358,6 +358,24 @@ func (q *Queries) UsersOfMachines(ctx context.Context, ids []string) ([]UserOfMa
 	})
 }
 
+// LastOnMachine is when something happened on a machine last.
+type LastOnMachine struct {
+	MachineID string
+	At        int64
+}
+
+// LastOfUser gives when an event of the type last was the user's on each of these
+// machines; machines without one are left out.
+func (q *Queries) LastOfUser(ctx context.Context, userID, typ string, machineIDs []string) ([]LastOnMachine, error) {
+	return chunks(machineIDs, func(ids []string) ([]LastOnMachine, error) {
+		var c clauses
+		c.add("user_id = %s AND type = %s", userID, typ)
+		c.where = append(c.where, "machine_id IN "+c.in(ids))
+		rows, err := q.db.QueryContext(ctx, "SELECT machine_id, MAX(at) FROM events"+c.String()+" GROUP BY machine_id ORDER BY machine_id", c.args...)
+		return all(rows, err, plain[LastOnMachine])
+	})
+}
+
 // PairFilter continues a list of (machine, user) pairs; empty ids mean any.
 type PairFilter struct {
 	MachineID, UserID       string
