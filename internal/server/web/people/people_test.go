@@ -282,7 +282,8 @@ func TestRankStandsOverTheHelpDesk(t *testing.T) {
 	olga, omar := s.Person("olga", rest.RoleOwner), s.Person("omar", rest.RoleOwner)
 	page := "/console/users/" + olga.Ref
 	otto := s.otto.SignedIn()
-	otto.Submit(page, page+"/bypass-code", "bypass-reason", "lost phone").Is(http.StatusForbidden).Has("second owner")
+	otto.Get(page).Lacks(`name="bypass-reason"`).Has("approval first")
+	otto.Post(page+"/bypass-code", "bypass-reason", "lost phone").Is(http.StatusForbidden).Has("second owner")
 	otto.Submit(page, page+"/approval", "approval-op", "issue-bypass-code", "approval-reason", "she lost her phone").Goes(page)
 	list, err := s.Sessions.ListApprovals(s.Context(), desk.Root())
 	s.Must(err)
@@ -346,7 +347,11 @@ func TestAddingAUser(t *testing.T) {
 	add("user-name", "ben", "user-password", "short", "user-again", "short").Is(http.StatusUnprocessableEntity).FaultAt("user-password", "")
 	add("user-name", "ben", "user-activation", "at").Is(http.StatusUnprocessableEntity).FaultAt("user-activate_at", "missing")
 	add("user-name", "ben", "user-uid", "many").Is(http.StatusUnprocessableEntity).FaultAt("user-uid", "no account number")
+	// All that is wrong is shown at once.
+	add("user-name", "a b c\x00", "user-uid", "many", "user-mail", "nowhere").Is(http.StatusUnprocessableEntity).FaultAt("user-uid", "no account number").FaultAt("user-mail", "mail").FaultAt("user-name", "")
 	add("user-name", "ben", "user-role", "owner").Is(http.StatusForbidden)
+	// An owner who is added as such could not be given a factor by anybody.
+	s.otto.SignedIn().Submit(at+"/new", at, "user-name", "ben", "user-role", "owner").Is(http.StatusUnprocessableEntity).FaultAt("user-role", "steps")
 	if _, err := s.ShowUser(s.Context(), desk.Root(), "ben"); err == nil {
 		t.Error("ben is there although he was refused")
 	}

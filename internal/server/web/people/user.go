@@ -53,8 +53,14 @@ func (b *bench) path(action string) string { return userPath(b.u.ID) + "/" + act
 
 func (b *bench) may(right string) bool { return b.me.Can(right) }
 
-// allows tells whether a form that E3 stands over is offered.
-func (b *bench) allows(right string) bool { return b.may(right) && (b.blocked == "" || b.approval) }
+// allows tells whether the form of an operation that E3 stands over is offered: where
+// another owner must agree, when they have.
+func (b *bench) allows(right, op string) bool {
+	return b.may(right) && (b.blocked == "" || b.approved(op) != "")
+}
+
+// mine tells whether the page is about who looks at it.
+func (b *bench) mine() bool { return b.me.UserID != "" && b.me.UserID == b.id() }
 
 // approved is the id of an approval of the action that can be used now.
 func (b *bench) approved(op string) string {
@@ -170,7 +176,7 @@ func init() {
 		{"disable", "state", "change-user", true, disable},
 		{"enable", "state", "change-user", true, enable},
 		{"password", "password", "set-password", true, setPassword},
-		{"unlock", "unlock", "", false, unlock},
+		{"unlock", "unlock", "unlock-user", false, unlock},
 		{"enrolment-code", "enrol", "issue-enrolment-code", true, enrolCode},
 		{"bypass-code", "bypass", "issue-bypass-code", true, bypassCode},
 		{"totp", "totp", "add-totp", true, addTOTP},
@@ -358,11 +364,15 @@ func shown(title string, u rest.Code) *ui.Page {
 }
 
 func enrolCode(r *ui.Request, a desk.Actor, ref string) (done, error) {
+	u, err := r.Desk.ShowUser(r.Context(), r.Actor(), ref)
+	if err != nil {
+		return done{}, err
+	}
 	c, err := r.Desk.IssueEnrolCode(r.Context(), a, ref, rest.NewEnrolCode{ValidFor: forms.Get(r, "enrol", "valid_for")})
 	if err != nil {
 		return done{}, err
 	}
-	return done{page: shown(words.DeskEnrolCodeTitle, c), body: codePage(c, words.DeskEnrolCodeText, userPath(ref))}, nil
+	return done{page: shown(words.DeskEnrolCodeTitle, c), body: enrolPage(c, u, "https://"+r.Host+"/me", userPath(ref))}, nil
 }
 
 func bypassCode(r *ui.Request, a desk.Actor, ref string) (done, error) {

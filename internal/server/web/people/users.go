@@ -2,6 +2,7 @@ package people
 
 import (
 	"net/http"
+	"slices"
 	"time"
 
 	"latchkey/internal/fault"
@@ -83,8 +84,12 @@ func addUser(r *ui.Request) error {
 		in.Password = rest.Hide(secret.FromString(password))
 		defer in.Password.Wipe()
 	}
+	if in.Role == rest.RoleOwner && r.Actor().Role == rest.RoleOwner {
+		bad.With("role", "%s", words.DeskOwnerSteps) // nobody could give them a factor afterwards
+	}
 	var u rest.User
 	if err = nil; len(bad.Fields) > 0 {
+		also(r, in, bad)
 		err = bad
 		if !r.Actor().Can("change") {
 			err = fault.New(fault.Forbidden, nil)
@@ -104,6 +109,19 @@ func addUser(r *ui.Request) error {
 		err = fault.New(fault.Exists, err).With("name", "it is taken; choose another")
 	}
 	return r.ShowStatus(fault.Of(err).Status(), newUserFrame(), newUserPage(forms.Was(r, theUser, err), r.Actor()))
+}
+
+// also adds what the desk finds wrong, so that all of it is shown at once. An activation
+// that is none keeps the user from being added.
+func also(r *ui.Request, in rest.NewUser, bad *fault.Fault) {
+	in.Activation = "none"
+	_, err := r.Desk.AddUser(r.Context(), r.Actor(), in)
+	for _, x := range fault.Of(err).Fields {
+		known := slices.ContainsFunc(bad.Fields, func(f fault.Field) bool { return f.Name == x.Name })
+		if x.Name != "activation" && !known {
+			bad.With(x.Name, "%s", x.Fault)
+		}
+	}
 }
 
 // number reads a whole number; nil if there is none.

@@ -108,11 +108,11 @@ const (
 	DeskMailHint           = "For notes about their account."
 	DeskGroupsHint         = "Names of groups, separated by commas. They must exist."
 	DeskFirstPassword      = "First password"
-	DeskFirstPasswordHint  = "Leave it empty where the machine or another directory judges the password."
+	DeskFirstPasswordHint  = "Leave it empty where the machine judges the password itself. Without a password here, nobody signs in to the portal: enrol an authenticator for them on their page, an enrolment code is of no use."
 	DeskMustChange         = "Must be changed at the next sign-in"
 	DeskMustChangeHint     = "Whoever has a second factor gives it first."
 	DeskMustChangeShort    = "must be changed"
-	DeskRoleHint           = "What they may do in this console."
+	DeskRoleHint           = "What they may do in this console. " + DeskOwnerSteps
 	DeskMFASettingHint     = "Their own setting wins over that of their groups."
 	DeskActivateAtHint     = "In UTC. Only with “At a time”."
 	DeskUIDHint            = "Their number on the machines, where it is the same everywhere. May be empty."
@@ -124,7 +124,7 @@ const (
 
 // DeskUserAdded and the like are the notices after an action.
 func DeskUserAdded(name string) string {
-	return name + " was added. Next, a second factor: give them an enrolment code, or enrol an authenticator here."
+	return name + " was added. Next, a second factor: give them an enrolment code (“Factors and codes”), or enrol an authenticator here."
 }
 
 func DeskUserChanged(name string) string { return name + " was changed." }
@@ -240,7 +240,15 @@ const (
 	DeskEnrolCode         = "Enrolment code"
 	DeskEnrolCodeAsk      = "A one-time code with which they enrol a factor in the portal, beside their password. Make sure that you speak with the right person."
 	DeskEnrolCodeTitle    = "Enrolment code"
-	DeskEnrolCodeText     = "Tell them this code. They open the portal, type name and password, and then the code."
+	DeskEnrolCodeText     = "Tell them this code, and the address. They open the portal, type name and password, and then the code."
+	DeskEnrolNoPassword   = "This user has no password here, and the portal asks for it before the code: the code is of no use until you set a password. Or add an authenticator here and show them the QR code."
+	DeskEnrolGive         = "Give an enrolment code"
+	DeskPortal            = "Portal"
+	DeskItsYou            = "This is you"
+	DeskItsYouText        = "Your password, factors, machines and sessions are in"
+	DeskItsYouElse        = "What belongs to your rank, another person with a higher role changes, or two other owners."
+	DeskNeedsOwner        = "These need another owner’s approval first. Ask for it under “Help desk”; when it is given, its form stands here."
+	DeskOwnerSteps        = "Another owner is made in steps: add them with the role None, let them enrol a second factor, then give them the role Owner on their page. Once there are two owners, the factors of an owner need an approval."
 	DeskBypassCode        = "One-time bypass code"
 	DeskBypassCodeAsk     = "Stands in for the second factor of one sign-in at a machine. It never opens the console or the portal. Make sure that you speak with the right person."
 	DeskBypassCodeTitle   = "Bypass code"
@@ -372,45 +380,16 @@ func DeskBackupText(user string) string {
 	return "Ten codes for " + user + ", each good once. They are to be kept on paper or in a safe place apart from the phone."
 }
 
-// DeskOperation names what an approval is for.
-func DeskOperation(op string) string {
-	switch op {
-	case "add-totp":
-		return "A new authenticator"
-	case "add-backup":
-		return "New backup codes"
-	case "lose-factor":
-		return "Marking an authenticator as lost"
-	case "remove-factor":
-		return "Removing a factor"
-	case "issue-enrolment-code":
-		return "An enrolment code"
-	case "issue-bypass-code":
-		return "A bypass code"
-	case "set-password":
-		return "Setting the password"
-	case "change-user":
-		return "Changing role, 2FA or state"
-	case "remove-user":
-		return "Removing the user"
-	case "add-member":
-		return "Putting into a group"
-	case "remove-member":
-		return "Taking out of a group"
-	case "change-machine":
-		return "Exempting a machine"
-	case "disenroll-offline":
-		return "Wiping offline data"
-	}
-	return op
-}
-
 func DeskTakeOut(name string) string { return "Take out " + name }
 
 func DeskOpenWindows(n int) string { return plural(n, "MFA window") + " open." }
 
-func DeskSessionWhere(console bool, address string) string {
-	if console {
+// DeskSessionWhere says what somebody is signed in to, and from where.
+func DeskSessionWhere(cli, console bool, address string) string {
+	switch {
+	case cli:
+		return SessionCLI + ", from " + address
+	case console:
 		return "Console, from " + address
 	}
 	return "Portal, from " + address

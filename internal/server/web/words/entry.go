@@ -19,7 +19,7 @@ const (
 	HintUserName      = "Exactly as it was created: upper and lower case matter."
 	HintCode          = "The six or eight digits that the app shows now."
 	HintBackup        = "One of the codes that you kept. Each works once."
-	HintEnrol         = "From your help desk, or from the mail that welcomed you."
+	HintEnrol         = "From your help desk. It opens your first enrolment."
 	HintPassword      = "At least 12 characters, without your user name."
 	SignInGo          = "Sign in"
 	Continue          = "Continue"
@@ -127,26 +127,34 @@ func ApprovalState(s string) string {
 	return "over"
 }
 
-// Operation is the id of an operation in words: "set-password" → "Set password".
+// Operation is what an approval allows, in words: "set-password" → "Set the password".
+// All of it is done to the owner that the approval is about.
 func Operation(id string) string {
-	switch id {
-	case "add-totp":
-		return "Add an authenticator"
-	case "add-backup":
-		return "Give new backup codes"
-	case "issue-bypass-code":
-		return "Issue a bypass code"
-	case "issue-enrolment-code":
-		return "Issue an enrolment code"
-	case "change-user":
-		return "Change the account (role, 2FA, disabling)"
-	case "change-machine":
-		return "Exempt the user's machine"
-	case "lift-offline":
-		return "Lift offline counters"
+	if w, ok := operations[id]; ok {
+		return w
 	}
 	s := strings.ReplaceAll(id, "-", " ")
 	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+var operations = map[string]string{
+	"set-password":         "Set the password",
+	"add-totp":             "Add an authenticator",
+	"add-backup":           "Give new backup codes",
+	"remove-factor":        "Remove a factor",
+	"lose-factor":          "Mark an authenticator as lost",
+	"issue-enrolment-code": "Issue an enrolment code",
+	"issue-bypass-code":    "Issue a bypass code",
+	"change-user":          "Change the account (role, 2FA, disabling)",
+	"remove-user":          "Remove the user",
+	"unlock-user":          "Lift lock-outs",
+	"add-member":           "Put into a group",
+	"remove-member":        "Take out of a group",
+	"change-group":         "Change a group in which they are",
+	"remove-group":         "Remove a group in which they are",
+	"change-machine":       "Exempt their machine",
+	"lift-offline":         "Lift offline counters",
+	"disenroll-offline":    "Wipe offline data",
 }
 
 // SessionsEnded says how many.
