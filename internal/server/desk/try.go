@@ -164,7 +164,9 @@ func (t *trial) draft(ctx context.Context, q *store.Queries, in rest.TryPolicy, 
 		if err != nil {
 			return err
 		}
-		at = slices.IndexFunc(ps, func(p policy.Policy) bool { return p.ID == row.ID })
+		if at = slices.IndexFunc(ps, func(p policy.Policy) bool { return p.ID == row.ID }); at < 0 {
+			return missing("policy", in.Policy)
+		}
 		p = ps[at]
 		if in.Version != 0 {
 			if p, err = t.older(ctx, q, p, in.Version); err != nil {
@@ -585,30 +587,26 @@ func (t *trial) apart(ctx context.Context, q *store.Queries, now time.Time) erro
 
 // held is the offline data of the pairs, and which of the machines know the user.
 func (t *trial) held(ctx context.Context, q *store.Queries, pairs map[pairOf]bool) (map[pairOf]db.Vault, map[pairOf]bool, error) {
-	byMachine := map[string][]string{}
+	list := make([]db.Pair, 0, len(pairs))
 	for k := range pairs {
-		byMachine[k.machine] = append(byMachine[k.machine], k.user)
+		list = append(list, db.Pair{MachineID: k.machine, UserID: k.user})
 	}
 	held, known := map[pairOf]db.Vault{}, map[pairOf]bool{}
-	for m, users := range byMachine {
-		rows, err := q.VaultsOfPairs(ctx, users, []string{m})
-		if err != nil {
-			return nil, nil, err
+	vaults, err := q.ActiveVaultsOf(ctx, list)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, v := range vaults { // the youngest generation comes first
+		if k := (pairOf{v.UserID, v.MachineID}); held[k].UserID == "" {
+			held[k] = v
 		}
-		for _, v := range rows { // the youngest generation comes first
-			if k := (pairOf{v.UserID, m}); pairs[k] {
-				if _, ok := held[k]; !ok {
-					held[k] = v
-				}
-			}
-		}
-		for _, u := range users {
-			n, err := q.MachineKnowsUser(ctx, db.MachineKnowsUserParams{MachineID: m, UserID: u})
-			if err != nil {
-				return nil, nil, err
-			}
-			known[pairOf{u, m}] = n > 0
-		}
+	}
+	knows, err := q.KnownOf(ctx, list)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, p := range knows {
+		known[pairOf{p.UserID, p.MachineID}] = true
 	}
 	return held, known, nil
 }
