@@ -196,14 +196,17 @@ func (d *Desk) ChangeGroup(ctx context.Context, a Actor, ref string, rev int64, 
 				return err
 			}
 		}
-		n, err := tx.UpdateGroup(ctx, db.UpdateGroupParams{Name: g.Name, MFA: g.MFA, UpdatedAt: d.now(), ID: g.ID, Rev: was.Rev})
+		weakens, err := d.weakens(ctx, tx, a, func() error {
+			n, err := tx.UpdateGroup(ctx, db.UpdateGroupParams{Name: g.Name, MFA: g.MFA, UpdatedAt: d.now(), ID: g.ID, Rev: was.Rev})
+			if err == nil && n != 1 {
+				err = fault.New(fault.Conflict, nil)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if n != 1 {
-			return fault.New(fault.Conflict, nil)
-		}
-		if err := note(tx, a, event.Event{Type: event.GroupChanged, Subject: was.Name}, map[string]any{"group": rest.GroupPrefix + g.ID, "changes": list}); err != nil {
+		if err := note(tx, a, event.Event{Type: event.GroupChanged, Subject: was.Name}, alarm(map[string]any{"group": rest.GroupPrefix + g.ID, "changes": list}, weakens)); err != nil {
 			return err
 		}
 		if err := touch.All(ctx, tx); err != nil {
@@ -240,14 +243,17 @@ func (d *Desk) RemoveGroup(ctx context.Context, a Actor, ref string, rev int64) 
 		if err != nil {
 			return err
 		}
-		n, err := tx.DeleteGroup(ctx, db.DeleteGroupParams{ID: g.ID, Rev: g.Rev})
+		weakens, err := d.weakens(ctx, tx, a, func() error {
+			n, err := tx.DeleteGroup(ctx, db.DeleteGroupParams{ID: g.ID, Rev: g.Rev})
+			if err == nil && n != 1 {
+				err = fault.New(fault.Conflict, nil)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if n != 1 {
-			return fault.New(fault.Conflict, nil)
-		}
-		err = note(tx, a, event.Event{Type: event.GroupRemoved, Subject: g.Name}, map[string]any{"group": rest.GroupPrefix + g.ID, "policies": policies})
+		err = note(tx, a, event.Event{Type: event.GroupRemoved, Subject: g.Name}, alarm(map[string]any{"group": rest.GroupPrefix + g.ID, "policies": policies}, weakens))
 		if err != nil {
 			return err
 		}
@@ -285,11 +291,20 @@ func (d *Desk) member(ctx context.Context, a Actor, groupRef, userRef string, in
 			}
 		}
 		word, n := "removed", int64(0)
-		if in {
-			word = "added"
-			n, err = tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: g.ID, UserID: u.ID})
+		move := func() (err error) {
+			if in {
+				word = "added"
+				n, err = tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: g.ID, UserID: u.ID})
+			} else {
+				n, err = tx.RemoveGroupMember(ctx, db.RemoveGroupMemberParams{GroupID: g.ID, UserID: u.ID})
+			}
+			return err
+		}
+		var weakens []string
+		if u.Role == rest.RoleNone {
+			err = move()
 		} else {
-			n, err = tx.RemoveGroupMember(ctx, db.RemoveGroupMemberParams{GroupID: g.ID, UserID: u.ID})
+			weakens, err = d.weakens(ctx, tx, a, move)
 		}
 		if err != nil {
 			return err
@@ -297,9 +312,9 @@ func (d *Desk) member(ctx context.Context, a Actor, groupRef, userRef string, in
 		if out = (rest.Done{Count: int(n)}); n == 0 {
 			return nil
 		}
-		err = note(tx, a, event.Event{Type: event.GroupChanged, Subject: g.Name, UserID: u.ID}, map[string]any{
+		err = note(tx, a, event.Event{Type: event.GroupChanged, Subject: g.Name, UserID: u.ID}, alarm(map[string]any{
 			"group": rest.GroupPrefix + g.ID, "member": u.Name, "was": word,
-		})
+		}, weakens))
 		if err != nil {
 			return err
 		}

@@ -401,13 +401,19 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		if err := freePolicy(ctx, tx, in.Name); err != nil {
 			return err
 		}
-		if err := tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: id, Name: in.Name, Priority: priority, Body: string(body), CreatedAt: now, UpdatedAt: now}); err != nil {
-			return err
-		}
-		for _, g := range groups {
-			if _, err := tx.AddPolicyGroup(ctx, db.AddPolicyGroupParams{PolicyID: id, GroupID: g}); err != nil {
+		weakens, err := d.weakens(ctx, tx, a, func() error {
+			if err := tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: id, Name: in.Name, Priority: priority, Body: string(body), CreatedAt: now, UpdatedAt: now}); err != nil {
 				return err
 			}
+			for _, g := range groups {
+				if _, err := tx.AddPolicyGroup(ctx, db.AddPolicyGroupParams{PolicyID: id, GroupID: g}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
 		}
 		row, err := tx.GetPolicy(ctx, id)
 		if err != nil {
@@ -416,10 +422,10 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		if err := remember(ctx, tx, a.Name, now, row, groups, in.Comment); err != nil {
 			return err
 		}
-		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: in.Name, Outcome: "added"}, map[string]any{
+		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: in.Name, Outcome: "added"}, alarm(map[string]any{
 			"policy": rest.PolicyPrefix + id, "version": row.Version, "priority": priority, "settings": body, "groups": in.Groups, "comment": in.Comment,
 			"warnings": p.Warnings(),
-		})
+		}, weakens))
 		if err != nil {
 			return err
 		}
@@ -541,22 +547,29 @@ func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next
 	} else if err != nil {
 		return none, err
 	}
-	n, err := tx.UpdatePolicy(ctx, db.UpdatePolicyParams{Name: next.Name, Priority: next.Priority, Body: next.Body, UpdatedAt: d.now(), ID: row.ID, Rev: row.Rev})
-	if err != nil {
-		return none, err
-	}
-	if n != 1 {
-		return none, fault.New(fault.Conflict, nil)
-	}
-	if groups != nil {
+	weakens, err := d.weakens(ctx, tx, a, func() error {
+		n, err := tx.UpdatePolicy(ctx, db.UpdatePolicyParams{Name: next.Name, Priority: next.Priority, Body: next.Body, UpdatedAt: d.now(), ID: row.ID, Rev: row.Rev})
+		if err != nil {
+			return err
+		}
+		if n != 1 {
+			return fault.New(fault.Conflict, nil)
+		}
+		if groups == nil {
+			return nil
+		}
 		if _, err := tx.ClearPolicyGroups(ctx, row.ID); err != nil {
-			return none, err
+			return err
 		}
 		for _, g := range now {
 			if _, err := tx.AddPolicyGroup(ctx, db.AddPolicyGroupParams{PolicyID: row.ID, GroupID: g}); err != nil {
-				return none, err
+				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return none, err
 	}
 	if row, err = tx.GetPolicy(ctx, row.ID); err != nil {
 		return none, err
@@ -568,9 +581,9 @@ func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next
 	if err != nil {
 		return none, err
 	}
-	err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: outcome}, map[string]any{
+	err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: outcome}, alarm(map[string]any{
 		"policy": out.ID, "version": row.Version, "changes": diff, "comment": comment, "warnings": out.Warnings,
-	})
+	}, weakens))
 	if err != nil {
 		return none, err
 	}
@@ -644,16 +657,19 @@ func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev int64)
 		if row.IsDefault {
 			return fault.Newf(fault.Conflict, "%q is the default policy: one always exists. Change it instead.", row.Name)
 		}
-		n, err := tx.DeletePolicy(ctx, db.DeletePolicyParams{ID: row.ID, Rev: row.Rev})
+		weakens, err := d.weakens(ctx, tx, a, func() error {
+			n, err := tx.DeletePolicy(ctx, db.DeletePolicyParams{ID: row.ID, Rev: row.Rev})
+			if err == nil && n != 1 {
+				err = fault.New(fault.Conflict, nil)
+			}
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		if n != 1 {
-			return fault.New(fault.Conflict, nil)
-		}
-		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: "removed"}, map[string]any{
+		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: "removed"}, alarm(map[string]any{
 			"policy": rest.PolicyPrefix + row.ID, "version": row.Version, "settings": json.RawMessage(row.Body),
-		})
+		}, weakens))
 		if err != nil {
 			return err
 		}

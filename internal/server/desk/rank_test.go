@@ -1,11 +1,14 @@
 package desk_test
 
 import (
+	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
@@ -155,5 +158,84 @@ func TestALiftForAllLeavesEqualsOut(t *testing.T) {
 		}
 		_, err := r.Lift(ctx, otto, rest.Pairs{User: "a-owner"})
 		wantCode(t, err, fault.Forbidden)
+	})
+}
+
+// TestPoliciesAndGroupsDoNotWeakenEquals: what E3 refuses for an account is not done
+// through the policies and groups that reach it, the actor's own account included.
+func TestPoliciesAndGroupsDoNotWeakenEquals(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		root := desk.Root()
+		me := addUser(t, r, "adam", rest.RoleAdministrator)
+		admin := desk.Actor{Name: me.Name, UserID: id(me.ID), Role: rest.RoleAdministrator}
+		boss := addUser(t, r, "boss", rest.RoleOwner)
+		addUser(t, r, "low", "")
+		for _, g := range []string{"chiefs", "admins", "staff", "lax"} {
+			ok(r.AddGroup(ctx, root, rest.NewGroup{Name: g}))(t)
+		}
+		ok(r.AddMember(ctx, root, "chiefs", boss.Name))(t)
+		ok(r.AddMember(ctx, root, "admins", me.Name))(t)
+		ok(r.AddMember(ctx, root, "staff", "low"))(t)
+		strict := json.RawMessage(`{"window":"0s","factors_online":1}`)
+		first, next := int64(10), int64(20)
+		ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "strict", Priority: &first, Groups: []string{"chiefs"}, Settings: json.RawMessage(`{"window":"1h"}`)}))(t)
+		ok(r.ChangePolicy(ctx, root, "strict", 0, rest.PolicyChange{Settings: strict}))(t)
+		ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "lax", Priority: &next, Groups: []string{"lax"}, Settings: json.RawMessage(`{"scopes":[]}`)}))(t)
+		last := int64(1000)
+		zero := int64(1)
+		chiefs := []string{"chiefs"}
+		both := []string{"lax", "chiefs"}
+		ways := map[string]func(a desk.Actor) error{
+			"a new policy for owners": func(a desk.Actor) error {
+				return second(r.AddPolicy(ctx, a, rest.NewPolicy{Name: "none", Priority: &zero, Groups: chiefs, Settings: json.RawMessage(`{"factors_online":0}`)}))
+			},
+			"a new policy for himself": func(a desk.Actor) error {
+				return second(r.AddPolicy(ctx, a, rest.NewPolicy{Name: "mine", Priority: &zero, Groups: []string{"admins"}, Settings: json.RawMessage(`{"exempt_uids":[1000]}`)}))
+			},
+			"scopes": func(a desk.Actor) error {
+				return second(r.ChangePolicy(ctx, a, "strict", 0, rest.PolicyChange{Settings: json.RawMessage(`{"scopes":["logon"]}`)}))
+			},
+			"the default": func(a desk.Actor) error {
+				return second(r.ChangePolicy(ctx, a, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"offline":"bypass"}`)}))
+			},
+			"report only": func(a desk.Actor) error {
+				return second(r.ChangePolicy(ctx, a, "strict", 0, rest.PolicyChange{Settings: json.RawMessage(`{"report_only":true}`)}))
+			},
+			"other groups": func(a desk.Actor) error {
+				return second(r.ChangePolicy(ctx, a, "strict", 0, rest.PolicyChange{Groups: &[]string{}}))
+			},
+			"the lax policy for owners": func(a desk.Actor) error {
+				return second(r.ChangePolicy(ctx, a, "lax", 0, rest.PolicyChange{Priority: &zero, Groups: &both}))
+			},
+			"an older version": func(a desk.Actor) error {
+				return second(r.RollbackPolicy(ctx, a, "strict", 0, rest.Rollback{Version: 1}))
+			},
+			"removing the policy": func(a desk.Actor) error { return r.RemovePolicy(ctx, a, "strict", 0) },
+			"into a lax group":    func(a desk.Actor) error { return second(r.AddMember(ctx, a, "lax", me.Name)) },
+			"out of a strict one": func(a desk.Actor) error { return second(r.RemoveMember(ctx, a, "chiefs", boss.Name)) },
+			"removing the group":  func(a desk.Actor) error { return r.RemoveGroup(ctx, a, "chiefs", 0) },
+		}
+		before := ok(r.ListEvents(ctx, root, desk.EventFilter{}, "", 500))(t)
+		for name, way := range ways {
+			err := way(admin)
+			if !fault.Is(err, fault.Forbidden) || !strings.Contains(err.Error(), "boss (owner)") && !strings.Contains(err.Error(), "adam (administrator)") {
+				t.Errorf("%s by an administrator: %v", name, err)
+			}
+		}
+		if after := ok(r.ListEvents(ctx, root, desk.EventFilter{}, "", 500))(t); len(after.Items) != len(before.Items) {
+			t.Error("what was refused has left events")
+		}
+		// Stricter, or for others: that is an administrator's work.
+		ok(r.ChangePolicy(ctx, admin, "strict", 0, rest.PolicyChange{Priority: &last, Settings: json.RawMessage(`{"lockout_after":5}`)}))(t)
+		ok(r.ChangePolicy(ctx, admin, "strict", 0, rest.PolicyChange{Priority: &first}))(t)
+		ok(r.AddPolicy(ctx, admin, rest.NewPolicy{Name: "staff", Groups: []string{"staff"}, Settings: json.RawMessage(`{"scopes":[]}`)}))(t)
+		ok(r.AddMember(ctx, admin, "lax", "low"))(t)
+		// An owner may, and it is an alert that names them.
+		must(t, ways["scopes"](otto))
+		e := ok(r.ListEvents(ctx, root, desk.EventFilter{Types: []string{string(event.PolicyChanged)}}, "", 1))(t).Items[0]
+		if !strings.Contains(string(e.Data), `"severity":"alert"`) || !strings.Contains(string(e.Data), `"boss (owner): scopes"`) {
+			t.Errorf("the event of an owner who weakens owners: %s", e.Data)
+		}
 	})
 }
