@@ -9,8 +9,12 @@ func runPairs(c *script) {
 	c.do("InsertVault", db.InsertVaultParams{UserID: "lu2", MachineID: "lm0", Generation: 1, State: "active", Class: "tpm", ExpiresAt: 900, UsesLeft: 5, CreatedAt: 6, UpdatedAt: 7})
 	c.do("InsertVault", db.InsertVaultParams{UserID: "lu2", MachineID: "lm1", Generation: 1, State: "active", Class: "tpm", ExpiresAt: 900, UsesLeft: 5, CreatedAt: 6, UpdatedAt: 7})
 	pairs := []db.Pair{
-		{MachineID: "lm0", UserID: "lu0"}, {MachineID: "lm0", UserID: "lu1"}, {MachineID: "lm0", UserID: "lu2"}, {MachineID: "lm2", UserID: "lu0"},
-		{MachineID: "lm2", UserID: "lu1"}, {MachineID: "lm0", UserID: "nobody"},
+		{MachineID: "lm0", UserID: "lu0"},
+		{MachineID: "lm0", UserID: "lu1"},
+		{MachineID: "lm0", UserID: "lu2"},
+		{MachineID: "lm2", UserID: "lu0"},
+		{MachineID: "lm2", UserID: "lu1"},
+		{MachineID: "lm0", UserID: "nobody"},
 	}
 	c.want(`[{"MachineID":"lm0","UserID":"lu0","Assigned":false},{"MachineID":"lm0","UserID":"lu1","Assigned":false},`+
 		`{"MachineID":"lm0","UserID":"lu2","Assigned":false},{"MachineID":"lm2","UserID":"lu1","Assigned":false}]`, "KnownOf", pairs)
