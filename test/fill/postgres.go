@@ -69,11 +69,7 @@ func (e *elephant) index(ctx context.Context) error {
 }
 
 func (e *elephant) table(ctx context.Context, name, columns string, next func() ([]any, error)) error {
-	var names []string
-	for _, c := range splitColumns(columns) {
-		names = append(names, c)
-	}
-	if _, err := e.conn.CopyFrom(ctx, pgx.Identifier{name}, names, pgx.CopyFromFunc(next)); err != nil {
+	if _, err := e.conn.CopyFrom(ctx, pgx.Identifier{name}, splitColumns(columns), pgx.CopyFromFunc(next)); err != nil {
 		return fmt.Errorf("table %s: %w", name, err)
 	}
 	return nil
