@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -321,16 +322,8 @@ func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64
 		if err := v.err(); err != nil {
 			return err
 		}
-		if m.Mode == string(policy.Exempt) && was.Mode != m.Mode && m.OwnerUser != "" {
-			owner, err := tx.GetUser(ctx, m.OwnerUser)
-			switch {
-			case err == nil:
-				if err := a.over(owner.Name, owner.ID, owner.Role); err != nil {
-					return err
-				}
-			case !store.IsNotFound(err):
-				return err
-			}
+		if err := a.overMachine(ctx, tx.Queries, was, m, plus); err != nil {
+			return err
 		}
 		if in.Status != nil && m.Status == rest.MachinePending {
 			if err := d.Door.Approve(ctx, tx, m.ID); err != nil {
@@ -381,6 +374,56 @@ func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64
 		return err
 	})
 	return out, err
+}
+
+// overMachine applies E3 to what a change of a machine does to its people. Who owns it
+// before and after must be below whoever changes its mode, its unknown users or its
+// owner; and who makes or leaves it exempt must stand over everybody assigned to it by
+// name. Owners, who trust each other with machines, need an approval to take MFA off
+// each other's; root on the server may give machines to anybody.
+func (a Actor) overMachine(ctx context.Context, q *db.Queries, was, m db.Machine, plus []db.User) error {
+	people := map[string]bool{}
+	weaker := was.Mode != m.Mode && (m.Mode == string(policy.Exempt) || was.Mode == string(policy.Enforced)) || was.UnknownUsers != m.UnknownUsers && m.UnknownUsers == facts.UnknownSkip
+	exempts := m.Mode == string(policy.Exempt) && (was.Mode != m.Mode || was.OwnerUser != m.OwnerUser)
+	switch {
+	case weaker && !a.Local || exempts:
+		people[was.OwnerUser], people[m.OwnerUser] = true, true
+	case was.OwnerUser != m.OwnerUser && a.Role == rest.RoleOwner && !a.Token:
+		// Else the machine were given away first and exempted then.
+		people[was.OwnerUser] = was.OwnerUser != a.UserID && !a.Local
+	case was.OwnerUser != m.OwnerUser || was.Mode != m.Mode || was.UnknownUsers != m.UnknownUsers:
+		people[was.OwnerUser], people[m.OwnerUser] = !a.Local, !a.Local
+	}
+	if m.Mode == string(policy.Exempt) {
+		for _, u := range plus {
+			people[u.ID] = true
+		}
+		if exempts {
+			assigned, err := q.ListMachineUsers(ctx, m.ID)
+			if err != nil {
+				return err
+			}
+			for _, u := range assigned {
+				people[u.ID] = true
+			}
+		}
+	}
+	for _, userID := range slices.Sorted(maps.Keys(people)) {
+		if userID == "" || !people[userID] {
+			continue
+		}
+		u, err := q.GetUser(ctx, userID)
+		switch {
+		case store.IsNotFound(err):
+			continue
+		case err != nil:
+			return err
+		}
+		if err := a.over(u.Name, u.ID, u.Role); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // assignment works out who is added to and taken off a machine's list.

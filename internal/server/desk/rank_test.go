@@ -239,3 +239,49 @@ func TestPoliciesAndGroupsDoNotWeakenEquals(t *testing.T) {
 		}
 	})
 }
+
+// TestMachinesOfEqualsKeepTheirMFA is E3 by way of the machine: its owner before and
+// after a change, and whoever is assigned to it by name.
+func TestMachinesOfEqualsKeepTheirMFA(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		boss, low := addUser(t, r, "boss", rest.RoleOwner), addUser(t, r, "low", "")
+		m, free := r.Machine(t, "laptop", rest.MachineActive), r.Machine(t, "free", rest.MachineActive)
+		desk1 := r.Machine(t, "desk-1", rest.MachineActive)
+		ok(r.ChangeMachine(ctx, desk.Root(), m.Name, 0, rest.MachineChange{Owner: &boss.Name}))(t)
+		ok(r.ChangeMachine(ctx, desk.Root(), desk1.Name, 0, rest.MachineChange{AddUsers: []string{boss.Name}}))(t)
+		exempt, skip, nobody, enforced := "exempt", "skip", "", "enforced"
+		for name, x := range map[string]struct {
+			machine string
+			in      rest.MachineChange
+			owners  bool // refused to an owner alone too
+		}{
+			"exempt and owned by another in one request": {m.Name, rest.MachineChange{Mode: &exempt, Owner: &low.Name}, true},
+			"exempt and owned by nobody":                 {m.Name, rest.MachineChange{Mode: &exempt, Owner: &nobody}, true},
+			"owned by another":                           {m.Name, rest.MachineChange{Owner: &low.Name}, true},
+			"owned by nobody":                            {m.Name, rest.MachineChange{Owner: &nobody}, true},
+			"unknown users":                              {m.Name, rest.MachineChange{UnknownUsers: &skip}, true},
+			"enforced":                                   {m.Name, rest.MachineChange{Mode: &enforced}, false},
+			"given to an owner":                          {free.Name, rest.MachineChange{Owner: &boss.Name}, false},
+			"exempt with an owner on its list":           {desk1.Name, rest.MachineChange{Mode: &exempt}, true},
+			"exempt, and off its list":                   {desk1.Name, rest.MachineChange{Mode: &exempt, RemoveUsers: []string{boss.Name}}, true},
+			"exempt, and onto its list":                  {free.Name, rest.MachineChange{Mode: &exempt, AddUsers: []string{boss.Name}}, true},
+		} {
+			if _, err := r.ChangeMachine(ctx, adam, x.machine, 0, x.in); !fault.Is(err, fault.Forbidden) {
+				t.Errorf("%s by an administrator: %v", name, err)
+			}
+			if !x.owners {
+				continue
+			}
+			if _, err := r.ChangeMachine(ctx, otto, x.machine, 0, x.in); !fault.Is(err, fault.Forbidden) {
+				t.Errorf("%s by an owner alone: %v", name, err)
+			}
+		}
+		ok(r.ChangeMachine(ctx, adam, free.Name, 0, rest.MachineChange{Mode: &exempt, Owner: &low.Name, AddUsers: []string{low.Name}}))(t)
+		_, err := r.ChangeMachine(ctx, adam, free.Name, 0, rest.MachineChange{Owner: &boss.Name})
+		wantCode(t, err, fault.Forbidden)
+		_, err = r.ChangeMachine(ctx, adam, free.Name, 0, rest.MachineChange{AddUsers: []string{boss.Name}})
+		wantCode(t, err, fault.Forbidden)
+		ok(r.ChangeMachine(ctx, approved(otto, boss), m.Name, 0, rest.MachineChange{Mode: &exempt, Owner: &nobody}))(t)
+	})
+}
