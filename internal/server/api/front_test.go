@@ -153,9 +153,16 @@ func TestFreshProof(t *testing.T) {
 	status(t, p.ask("GET", rest.Base+"/users/anna", "", auth(old)...), 200, "")
 	status(t, p.ask("POST", path, "{}", auth(now)...), 201, "")
 	for _, c := range [][3]string{
-		{"PATCH", "/users/anna", `{"mfa":"off"}`}, {"POST", "/users", `{"name":"eve"}`}, {"PATCH", "/groups/staff", `{"mfa":"off"}`},
-		{"PUT", "/groups/staff/members/anna", ""}, {"POST", "/machine-tokens", "{}"}, {"POST", "/policies", `{"name":"lax"}`}, {"PATCH", "/policies/default", "{}"},
-		{"DELETE", "/policies/default", ""}, {"PATCH", "/machines/laptop", "{}"}, {"POST", "/offline/lift", "{}"},
+		{"PATCH", "/users/anna", `{"mfa":"off"}`},
+		{"POST", "/users", `{"name":"eve"}`},
+		{"PATCH", "/groups/staff", `{"mfa":"off"}`},
+		{"PUT", "/groups/staff/members/anna", ""},
+		{"POST", "/machine-tokens", "{}"},
+		{"POST", "/policies", `{"name":"lax"}`},
+		{"PATCH", "/policies/default", "{}"},
+		{"DELETE", "/policies/default", ""},
+		{"PATCH", "/machines/laptop", "{}"},
+		{"POST", "/offline/lift", "{}"},
 	} {
 		status(t, p.ask(c[0], rest.Base+c[1], c[2], auth(old)...), 403, "step-up")
 	}

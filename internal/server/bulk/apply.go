@@ -406,15 +406,15 @@ func (s *Service) makeGroups(ctx context.Context, tx *store.Tx, a desk.Actor, i 
 	return nil
 }
 
-// touch tells machines of users who have changed, and ends the windows of those who
-// are disabled.
+// touch tells machines of users who have changed, and ends what those have who are
+// disabled.
 func (s *Service) touch(ctx context.Context, tx *store.Tx, a desk.Actor, i db.Import, after, last int64) error {
 	gone, err := tx.ListImportedUsers(ctx, db.ListImportedUsersParams{ImportID: i.ID, After: after, Last: last, OnlyDisabled: true})
 	if err != nil {
 		return err
 	}
 	for _, id := range gone {
-		if err := s.c.Desk.EndWindowsOfDisabled(ctx, tx, a, id); err != nil {
+		if err := s.c.Desk.EndDisabled(ctx, tx, a, id); err != nil {
 			return err
 		}
 	}

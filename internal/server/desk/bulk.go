@@ -76,8 +76,12 @@ func Note(tx *store.Tx, a Actor, e event.Event, data map[string]any) error {
 	return note(tx, a, e, data)
 }
 
-// EndWindowsOfDisabled ends the windows of a user who is disabled, with an event each.
-func (d *Desk) EndWindowsOfDisabled(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
-	_, err := d.endWindows(ctx, tx, a, userID, "", "user-disabled")
+// EndDisabled ends what a user who is disabled has: windows, sessions and API tokens,
+// with their events. Whoever is enabled again begins anew.
+func (d *Desk) EndDisabled(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
+	if _, err := d.endWindows(ctx, tx, a, userID, "", "user-disabled"); err != nil || d.Sessions == nil {
+		return err
+	}
+	_, err := d.Sessions.EndAll(ctx, tx, a.Name, userID, "", "user-disabled")
 	return err
 }

@@ -460,7 +460,7 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 			e := event.Event{Type: event.UserEnabled, Subject: u.Name, UserID: u.ID, Outcome: "enabled"}
 			if u.Disabled {
 				e.Type, e.Outcome = event.UserDisabled, "disabled"
-				if _, err := d.endWindows(ctx, tx, a, u.ID, "", "user-disabled"); err != nil {
+				if err := d.EndDisabled(ctx, tx, a, u.ID); err != nil {
 					return err
 				}
 			}
@@ -519,6 +519,11 @@ func (d *Desk) SetPassword(ctx context.Context, a Actor, ref string, in rest.New
 		}
 		if _, err := d.endWindows(ctx, tx, a, u.ID, "", "password-changed"); err != nil {
 			return err
+		}
+		if d.Sessions != nil {
+			if _, err := d.Sessions.EndAll(ctx, tx, a.Name, u.ID, "", "password-changed"); err != nil {
+				return err
+			}
 		}
 		err = note(tx, a, event.Event{Type: event.PasswordChanged, Subject: u.Name, UserID: u.ID}, map[string]any{"must_change": in.MustChange})
 		if err != nil {

@@ -288,7 +288,8 @@ func (m *Sessions) RevokeAll(ctx context.Context, a desk.Actor, userID, but stri
 // EndAll is RevokeAll in a transaction of the caller's, who has judged the right: for
 // whatever ends a user's sessions beside (a lost machine, a new password). by is who
 // does it, except the session that goes on, also behind a change of the password; it
-// may be empty.
+// may be empty. Where the account may have been in other hands the API tokens end too:
+// whoever had it for an hour must not have it for a year.
 func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except, reason string) (ended int, err error) {
 	n, err := tx.DeleteSessionsOfUser(ctx, db.DeleteSessionsOfUserParams{UserID: userID, But: except})
 	if err != nil {
@@ -306,8 +307,32 @@ func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except,
 	if _, err := tx.DeleteSigninsOfUser(ctx, userID); err != nil {
 		return 0, fmt.Errorf("end sign-ins: %w", err)
 	}
+	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" && except == "" {
+		if err := m.endTokens(ctx, tx, by, u, reason); err != nil {
+			return 0, err
+		}
+	}
 	if n == 0 {
 		return 0, nil
 	}
 	return int(n), m.note(tx, event.Event{Type: event.SessionEnded, Actor: by, Subject: u.Name, UserID: u.ID, Reason: reason}, map[string]any{"sessions": n})
+}
+
+// endTokens revokes all API tokens of the user.
+func (m *Sessions) endTokens(ctx context.Context, tx *store.Tx, by string, u db.User, reason string) error {
+	rows, err := tx.ListAPITokens(ctx, db.ListAPITokensParams{UserID: u.ID, N: rest.MaxPage})
+	if err != nil {
+		return fmt.Errorf("API tokens: %w", err)
+	}
+	for _, r := range rows {
+		if _, err := tx.DeleteAPIToken(ctx, r.ApiToken.ID); err != nil {
+			return fmt.Errorf("revoke an API token: %w", err)
+		}
+		err := m.note(tx, event.Event{Type: event.APITokenRevoked, Actor: by, Subject: r.ApiToken.Name, UserID: u.ID, Reason: reason},
+			map[string]any{"token": APITokenPrefix + r.ApiToken.ID, "maker": u.Name})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

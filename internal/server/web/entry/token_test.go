@@ -1,6 +1,7 @@
 package entry_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/session"
+	"latchkey/internal/server/store"
 )
 
 // session is the browser's own, as the door sees it.
@@ -233,5 +235,66 @@ func TestTheOwnPasswordIsJudgedAndCounted(t *testing.T) {
 			t.Error("nobody has to wait")
 		}
 		bob.signedIn() // it locks this question and nothing else
+	})
+}
+
+// TestW7NoTokenOutlivesTheHandsThatMadeIt: whoever had somebody's account for an hour has
+// left a token for a year. What takes the account back takes the token too, and enabling
+// the account revives nothing.
+func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		yes, no := true, false
+		root := desk.Root()
+		for name, c := range map[string]struct {
+			do   func(p person, b *browser) error
+			ends bool
+		}{
+			"signs out everywhere": {func(p person, b *browser) error {
+				_, err := r.sessions.RevokeAll(r.Context(), root, p.id, "")
+				return err
+			}, false},
+			"changes their own password": {func(p person, b *browser) error {
+				return r.ChangeOwnPassword(r.Context(), b.session().Actor(""), rest.OwnPassword{Old: rest.HideText(password), New: rest.HideText("violet kettle marsh")})
+			}, false},
+			"reports a sign-in": {func(p person, b *browser) error {
+				id := store.NewID()
+				r.update(func(ctx context.Context, tx *store.Tx) error {
+					_, err := tx.Event(event.Event{ID: id, Type: event.SigninAllowed, Subject: p.name, UserID: p.id})
+					return err
+				})
+				_, err := r.ReportOwnSignin(r.Context(), b.session().Actor(""), rest.EventPrefix+id, rest.NewReport{})
+				return err
+			}, true},
+			"has a password set": {func(p person, b *browser) error {
+				return r.SetPassword(r.Context(), root, p.name, rest.NewPassword{Password: rest.HideText("violet kettle marsh")})
+			}, true},
+			"loses a factor": {func(p person, b *browser) error {
+				_, err := r.LoseFactor(r.Context(), root, p.name, rest.FactorPrefix+p.auth)
+				return err
+			}, true},
+			"is disabled and enabled again": {func(p person, b *browser) error {
+				_, err := r.ChangeUser(r.Context(), root, p.name, 0, rest.UserChange{Disabled: &yes})
+				if err == nil {
+					_, err = r.ChangeUser(r.Context(), root, p.name, 0, rest.UserChange{Disabled: &no})
+				}
+				return err
+			}, true},
+		} {
+			p := r.person(strings.ReplaceAll(name, " ", "-"), rest.RoleAdministrator)
+			b, other := p.signedIn(), p.signedIn()
+			_, raw, err := r.sessions.MakeToken(r.Context(), b.session(), "", session.NewToken{Name: "thief", Scopes: []string{"read"}})
+			r.must(err)
+			r.must(c.do(p, b))
+			status, _ := r.call("GET", "/users", string(raw.Reveal()), "")
+			if want := map[bool]int{true: http.StatusUnauthorized, false: http.StatusOK}[c.ends]; status != want {
+				t.Errorf("somebody %s: the token is answered %d, want %d", name, status, want)
+			}
+			if n := len(r.events(event.APITokenRevoked, p.id)); n != map[bool]int{true: 1}[c.ends] {
+				t.Errorf("somebody %s: %d events of revoked tokens", name, n)
+			}
+			if at := other.home(); at != "/signin" {
+				t.Errorf("somebody %s: another browser is led to %s", name, at)
+			}
+		}
 	})
 }
