@@ -95,10 +95,10 @@ func (k *Keyed) Wait(ctx context.Context, key string, n int) error {
 }
 
 func (k *Keyed) fill(b bucket, now time.Time) bucket {
+	// The later time stays: a clock that is put back and then forward gives nothing twice.
 	if d := now.Sub(b.at); d > 0 {
-		b.left = min(k.rate.Burst, b.left+d.Seconds()*k.rate.PerSecond)
+		b.left, b.at = min(k.rate.Burst, b.left+d.Seconds()*k.rate.PerSecond), now
 	}
-	b.at = now
 	return b
 }
 

@@ -55,6 +55,10 @@ func TestABucketFillsWithTime(t *testing.T) {
 	if k.Take("a") {
 		t.Error("a clock that was put back gives something")
 	}
+	c.Advance(time.Hour)
+	if k.Take("a") {
+		t.Error("a clock that was put back and forward again gives something")
+	}
 	c.Advance(24 * time.Hour)
 	if k.TakeN("a", 3) != 0 || k.Take("a") {
 		t.Error("a bucket holds more than its size after a day")
