@@ -251,10 +251,10 @@ func TestO14DisenrolReachesTheMachine(t *testing.T) {
 			t.Fatalf("%+v", done)
 		}
 		path := "/me/machines/" + rest.MachinePrefix + m.id
-		b.get("/me/machines").is(200).has("laptop", words.MyMachineWindow, words.OfflineWord("none"))
+		b.get("/me/machines").is(200).has("laptop", words.MyMachineWindow, words.MyOfflineStates["none"].Word)
 		p := m.prepares(done.UserID, conversation)
 		b.get("/me").is(200).has("laptop", words.MyMachineCount(1, 1))
-		b.get("/me/machines").is(200).has(words.OfflineWord("active"), ">6", ">50")
+		b.get("/me/machines").is(200).has(words.MyOfflineStates["active"].Word, ">6", ">50")
 		b.get(path).is(200).has(words.MyMachineDisenrolAsk, words.MyMachineUntil, words.MyMachineLoseOthers)
 		b.get("/me/signins").is(200).has("laptop", words.MySigninOK, words.MySigninHere, words.MySigninBrowser)
 
@@ -292,9 +292,9 @@ func TestO14DisenrolReachesTheMachine(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatal("the machine does not hear of it")
 		}
-		b.get(path).is(200).has(words.MyMachineDisenrolled, words.OfflineWord("disenrolling")).lacks(words.MyMachineDisenrolAsk)
+		b.get(path).is(200).has(words.MyMachineDisenrolled, words.MyOfflineStates["disenrolling"].Word).lacks(words.MyMachineDisenrolAsk)
 		m.call("POST", wire.PathWiped, wire.Wiped{UserID: done.UserID, Generation: p.Generation, Reason: "Disenrolled by policy"}, nil)
-		b.get(path).is(200).has(words.OfflineWord("none"))
+		b.get(path).is(200).has(words.MyOfflineStates["none"].Word)
 		b.post(path + "/disenrol").goes(path)
 		b.get(path).is(200).has(words.MyMachineNoneThere)
 	})
@@ -367,7 +367,7 @@ func TestALostMachine(t *testing.T) {
 		path := func(m *machine) string { return "/me/machines/" + rest.MachinePrefix + m.id }
 		b.get(path(shared)).is(200).has(words.MyMachineLoseOthers)
 		b.post(path(shared)+"/lost", "told", "in a train").is(200).has(words.MyLostDone(false), words.MyMachineReseed, "phone", words.MyMachineUrgent)
-		b.get(path(mine)).is(200).has(words.MyMachineLoseMine, words.MyMachineYours)
+		b.get(path(mine)).is(200).has(words.MyMachineLoseMine)
 		r.clock.off += 6 * time.Minute
 		b.post(path(mine) + "/lost").goes("/stepup?next=" + strings.ReplaceAll(path(mine), "/", "%2F"))
 		b.post("/stepup", "kind", "totp", "code", phone.code(), "next", path(mine)).goes(path(mine))
@@ -385,7 +385,7 @@ func TestOwnPasswordInThePortal(t *testing.T) {
 		b, phone := r.enrolled("anna", rest.RoleNone)
 		other := r.browser().in("anna", phone)
 		const better = "a much better one"
-		b.get("/me/password").is(200).has(words.PasswordLabels()...)
+		b.get("/me/password").is(200).has(words.MyPasswordOld, words.MyPasswordNew, words.MyPasswordAgain)
 		try := func(old, new1, new2 string) answer {
 			return b.post("/me/password", "old", old, "new", new1, "again", new2)
 		}

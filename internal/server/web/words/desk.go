@@ -119,7 +119,6 @@ const (
 	DeskFirstSigninAwaited = "First sign-in awaited"
 	DeskNoPassword         = "no password"
 	DeskSetAt              = "set"
-	DeskGroupsOfUser       = "Groups"
 )
 
 // DeskUserAdded and the like are the notices after an action.

@@ -9,7 +9,6 @@ const (
 	EventsNone         = "Nothing has happened yet"
 	EventsNoneText     = "Every sign-in, every change and every machine’s report will stand here. Join a machine to see the first sign-in."
 	EventsSearched     = "Not everything was looked at, so that the page comes quickly."
-	EventsSearchOn     = "Look further back"
 	EventsTime         = "Time"
 	EventsType         = "Event"
 	EventsWho          = "Who"

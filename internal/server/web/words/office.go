@@ -9,7 +9,6 @@ import (
 const (
 	DashLead     = "What happened, and what waits for you."
 	Last24       = "Last 24 hours"
-	Last7        = "Last 7 days"
 	DashSignins  = "Allowed sign-ins"
 	DashDenied   = "Denied"
 	DashPrompts  = "Factors given"
@@ -17,7 +16,6 @@ const (
 	DashLeft     = "Left to machine"
 	DashGlass    = "Break-glass used"
 	DashWaiting  = "Waits for you"
-	DashNothing  = "Nothing waits for you."
 	DashLocked   = "Locked out"
 	DashPending  = "To approve"
 	DashReports  = "Reports of people"
@@ -128,7 +126,6 @@ const (
 	StatusTime     = "Server time"
 	StatusCA       = "Fingerprint of the CA (SHA-256)"
 	StatusCAHint   = "Machines pin it: compare it with what a join shows."
-	StatusReady    = "Ready: the database answers and can be written."
 	StatusMachines = "Machines by state"
 	StatusYou      = "You"
 	StatusReady0   = "State"
@@ -146,12 +143,7 @@ const (
 	APIParams = "Parameters"
 	APIBody   = "Body"
 	APIAnswer = "Answer"
-	APIAs     = "Example"
 	APINone   = "The description of the API is not available at the moment."
-	APIName   = "Name"
-	APIPlace  = "Where"
-	APIType   = "Type"
-	APIMeans  = "Meaning"
 	APIFilter = "Find an operation, a path or a word"
 	APIStart  = "First steps"
 )
@@ -168,13 +160,9 @@ var APINotes = []string{
 
 // Search.
 const (
-	SearchTitle    = "Search"
-	SearchLabel    = "Name of a user, machine or page"
-	SearchDo       = "Search"
-	SearchUsers    = "Users"
-	SearchMachines = "Machines"
-	SearchPages    = "Pages"
-	KindUser       = "User"
-	KindMachine    = "Machine"
-	KindPage       = "Page"
+	SearchTitle = "Search"
+	SearchLabel = "Name of a user, machine or page"
+	KindUser    = "User"
+	KindMachine = "Machine"
+	KindPage    = "Page"
 )

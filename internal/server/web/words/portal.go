@@ -63,7 +63,6 @@ const (
 	MyEnrolNoScan    = "I can not scan it"
 	MyEnrolTyped     = "Choose “enter a setup key” in the app and type this key. Blanks do not matter."
 	MyEnrolKey       = "Key"
-	MyEnrolAccount   = "Account"
 	MyEnrolSettings  = "Settings"
 	MyEnrolLink      = "On this phone itself"
 	MyEnrolOpen      = "Open the app"
@@ -80,7 +79,6 @@ const (
 	MyEnrolAgain     = "Show a new code"
 	MyEnrolOver      = "This took too long, or something about your account has changed meanwhile. Here is a new code: scan this one, and remove the entry of the old one from the app."
 	MyEnrolDone      = "The app is set up."
-	MyEnrolFirst     = "First enrolment"
 
 	MyCodesTitle    = "Your backup codes"
 	MyCodesLead     = "Ten codes for the day you do not have your phone. Each works once, at machines and in this portal, also without the network."
@@ -149,7 +147,6 @@ const (
 	MyFactorUsable       = "ready"
 	MyFactorUnconfirmed  = "waits for its first code"
 	MyFactorIsLost       = "lost: refused"
-	MyFactorUsedUp       = "used up"
 	MyFactorBackupLeft   = "Left"
 	MyFactorAddTitle     = "Add an authenticator"
 	MyFactorAddLead      = "The new one works beside those that you have."
@@ -170,8 +167,6 @@ const (
 	MyMachineLast      = "Last sign-in"
 	MyMachineSeen      = "Last contact"
 	MyMachineState     = "State"
-	MyMachineYours     = "yours"
-	MyMachineOpen      = "Open"
 	MyMachineWindow    = "signed in"
 	MyMachineEnrolled  = "Prepared"
 	MyMachineUntil     = "Works until"
@@ -248,7 +243,6 @@ const (
 	MySigninFactor    = "Second factor"
 	MySigninProgram   = "Program"
 	MySigninTitle     = "A sign-in"
-	MySigninOpen      = "Open"
 	MySigninOK        = "allowed"
 	MySigninNo        = "denied"
 	MySigninLeft      = "left to the machine"
@@ -385,12 +379,6 @@ func MyLostDone(revoked bool) string {
 	}
 	return "The help desk is told. Your own data there is withdrawn: at once if the machine is connected, else at its next contact."
 }
-
-// OfflineWord is the word for a state of offline sign-in.
-func OfflineWord(state string) string { return MyOfflineStates[state].Word }
-
-// PasswordLabels are those of the fields of the password page.
-func PasswordLabels() []string { return []string{MyPasswordOld, MyPasswordNew, MyPasswordAgain} }
 
 // MyStep is a heading with its number.
 func MyStep(n int, text string) string { return fmt.Sprintf("%d. %s", n, text) }

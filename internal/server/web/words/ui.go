@@ -30,7 +30,6 @@ const (
 	MyPages       = "My account"
 	ToConsole     = "Console"
 	Keys          = "Keyboard"
-	NoScriptTimes = "Times are in UTC."
 	Copy          = "Copy"
 	Copied        = "Copied"
 	Download      = "Download"
@@ -39,13 +38,11 @@ const (
 	Cancel        = "Cancel"
 	NextPage      = "Next page"
 	FirstPage     = "First page"
-	Filter        = "Filter"
 	ApplyFilter   = "Apply"
 	ClearFilter   = "Clear"
 	Never         = "never"
 	None          = "none"
 	Required      = "required"
-	Optional      = "optional"
 	AsCurl        = "As API call"
 	AsCurlLead    = "The same through the API. Put a token into LATCHKEY_TOKEN first (API tokens)."
 	FollowOn      = "Follow live"
@@ -53,8 +50,6 @@ const (
 	FollowLost    = "The connection was lost; trying again."
 	NewRows       = "new rows"
 	KeysOn        = "Single keys work (/, ?, j, k, g)"
-	Loading       = "Loading"
-	ShowMore      = "More"
 )
 
 // The sections of the menus.
