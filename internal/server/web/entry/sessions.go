@@ -18,7 +18,7 @@ func ownSessions(r *ui.Request) error {
 		return err
 	}
 	return r.Show(ui.Page{
-		Title: words.SessionsTitle, Section: "sessions", Lead: words.SessionsLead, Curl: &ui.Curl{Method: http.MethodGet, Path: rest.Base + "/sessions"},
+		Title: words.SessionsTitle, Section: "sessions", Lead: words.SessionsLead,
 	}, sessionsPage(list, r.Session.ID))
 }
 

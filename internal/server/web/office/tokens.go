@@ -107,7 +107,7 @@ func makeToken(r *ui.Request) error {
 	page := tokensFrame()
 	page.Title, page.Lead = words.TokensMade, ""
 	page.Crumbs = []ui.Crumb{{Text: words.TokensTitle, Path: "/console/tokens"}}
-	page.Curl = &ui.Curl{Method: "POST", Path: rest.Base + "/tokens", Body: rest.NewAPIToken{Name: t.Name, Scopes: t.Scopes}}
+	page.Curl = nil // a token makes no tokens
 	return r.Show(page, tokenMade(t, string(secret.Reveal()), ui.CurlText(r.Host, &ui.Curl{Method: "GET", Path: rest.Base + "/session"})))
 }
 

@@ -81,6 +81,7 @@ type FormProps struct {
 	Method string // empty is "post"
 	Faults map[string]string
 	Labels map[string]string // field → label, for the summary; a field without one is named as it is
+	Wrong  string            // head of the summary; empty: words.ErrorSummary
 	Multi  bool              // multipart/form-data: for files
 	Inline bool              // fields side by side: filters
 	ID     string
@@ -162,15 +163,19 @@ func faultList(p FormProps) []faultLine {
 	return out
 }
 
+// closed ends with one full stop.
+func closed(s string) string {
+	if s == "" || strings.HasSuffix(s, ".") || strings.HasSuffix(s, "?") || strings.HasSuffix(s, "!") {
+		return s
+	}
+	return s + "."
+}
+
 func sentence(s string) string {
 	if s == "" {
 		return ""
 	}
-	s = strings.ToUpper(s[:1]) + s[1:]
-	if !strings.HasSuffix(s, ".") && !strings.HasSuffix(s, "?") {
-		s += "."
-	}
-	return s
+	return closed(strings.ToUpper(s[:1]) + s[1:])
 }
 
 // checkKey tells boxes of one name apart by their values.

@@ -89,7 +89,8 @@ const (
 
 // Errors.
 const (
-	ErrorSummary = "This could not be saved yet."
+	ErrorSummary = "Please correct this."
+	SigninFailed = "The sign-in failed."
 	ErrorBack    = "Go back"
 	ErrorHome    = "Start page"
 )
