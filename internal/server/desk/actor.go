@@ -107,16 +107,41 @@ func (a Actor) over(name, userID, role string) error {
 	if a.Role != rest.RoleOwner {
 		return fault.Newf(fault.Forbidden, "%s has the role %s, and you have no higher one. Ask somebody with a higher role.", name, role)
 	}
+	return a.second(name, userID, name+" is an owner like you: this needs a second owner's approval, which is given in the console. On the server itself the user can be removed and added anew.")
+}
+
+// second demands the approval of an owner who is a third person; without says what to
+// do where there is none.
+func (a Actor) second(name, userID, without string) error {
 	p := a.Approver
 	switch {
 	case p == nil || a.Token:
-		return fault.Newf(fault.Forbidden, "%s is an owner like you: this needs a second owner's approval, which is given in the console. On the server itself the user can be removed and added anew.", name)
+		return fault.Newf(fault.Forbidden, "%s", without)
 	case a.ApprovedFor != userID:
 		return fault.Newf(fault.Forbidden, "What was approved is about somebody else than %s. Ask for an approval of this.", name)
 	case p.Role != rest.RoleOwner || p.Token || p.Name == a.Name || p.UserID == "" || p.UserID == a.UserID || p.UserID == userID || a.UserID == userID:
 		return fault.Newf(fault.Forbidden, "Requester, approver and %s must be three people, and the approver an owner.", name)
 	}
 	return nil
+}
+
+// raise is grant for a new owner: where there are other owners, one of them must have
+// approved it. Else an owner could raise accounts whose passwords and factors are his
+// own, and be requester, approver and subject in one person. userID is empty for an
+// account that is only being made, about which nothing can be approved. Root on the
+// server may.
+func (d *Desk) raise(ctx context.Context, q *db.Queries, a Actor, name, userID string) error {
+	if a.Local {
+		return nil
+	}
+	n, err := q.CountActiveOwners(ctx, db.CountActiveOwnersParams{At: d.now(), OtherThan: a.UserID})
+	switch {
+	case err != nil || n == 0:
+		return err
+	case userID == "":
+		return fault.Newf(fault.Forbidden, "There are other owners, so a new owner needs the approval of one. Add %s with a lower role first, and raise them with an approval.", name)
+	}
+	return a.second(name, userID, "There are other owners, so making "+name+" an owner needs the approval of one, which is asked for in the console under Approvals (change-user).")
 }
 
 // standsUnder is the rank of the lowest role that the actor does not stand over, where

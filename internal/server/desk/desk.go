@@ -180,6 +180,8 @@ func (v *faults) name(field, value string) {
 		v.because(field, err)
 	} else if looksLikeID(value) {
 		v.add(field, "it looks like an id; allowed are names that are none")
+	} else if strings.EqualFold(value, Root().Name) {
+		v.add(field, "it is the name of root on the server in events; allowed are other names")
 	}
 }
 

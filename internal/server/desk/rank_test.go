@@ -285,3 +285,30 @@ func TestMachinesOfEqualsKeepTheirMFA(t *testing.T) {
 		ok(r.ChangeMachine(ctx, approved(otto, boss), m.Name, 0, rest.MachineChange{Mode: &exempt, Owner: &nobody}))(t)
 	})
 }
+
+// TestANewOwnerNeedsAnother: an owner alone could otherwise be requester, approver and
+// subject in one person.
+func TestANewOwnerNeedsAnother(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		first, low := addUser(t, r, "first", rest.RoleOwner), addUser(t, r, "low", "")
+		alone := desk.Actor{Name: first.Name, UserID: id(first.ID), Role: rest.RoleOwner}
+		role, at, late := rest.RoleOwner, rest.ActivateAt, c.Now().Add(time.Hour)
+		ok(r.AddUser(ctx, desk.Root(), rest.NewUser{Name: "later", Role: rest.RoleOwner, Activation: at, ActivateAt: late}))(t)
+		// The only one makes the second; one who is not active yet does not count.
+		second := ok(r.ChangeUser(ctx, alone, low.Name, 0, rest.UserChange{Role: &role}))(t)
+		// From then on it takes both.
+		third := addUser(t, r, "third", rest.RoleAdministrator)
+		_, err := r.AddUser(ctx, alone, rest.NewUser{Name: "new", Role: rest.RoleOwner})
+		wantCode(t, err, fault.Forbidden)
+		_, err = r.ChangeUser(ctx, alone, third.Name, 0, rest.UserChange{Role: &role})
+		wantCode(t, err, fault.Forbidden)
+		with := alone
+		with.Approver, with.ApprovedFor = &desk.Actor{Name: second.Name, UserID: id(second.ID), Role: rest.RoleOwner}, id(third.ID)
+		ok(r.ChangeUser(ctx, with, third.Name, 0, rest.UserChange{Role: &role}))(t)
+		ok(r.AddUser(ctx, desk.Root(), rest.NewUser{Name: "by-root", Role: rest.RoleOwner}))(t)
+		// Events tell root by the name alone.
+		_, err = r.AddUser(ctx, alone, rest.NewUser{Name: "Root@local"})
+		wantCode(t, err, fault.Invalid)
+	})
+}

@@ -294,6 +294,11 @@ func (d *Desk) AddUser(ctx context.Context, a Actor, in rest.NewUser) (rest.User
 		row.ActivatedAt = now
 	}
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		if in.Role == rest.RoleOwner {
+			if err := d.raise(ctx, tx.Queries, a, in.Name, ""); err != nil {
+				return err
+			}
+		}
 		if _, err := tx.GetUserByName(ctx, in.Name); err == nil {
 			return fault.Newf(fault.Exists, "There is a user %q already. Choose another name.", in.Name)
 		} else if !store.IsNotFound(err) {
@@ -434,6 +439,11 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 			}
 			if err := a.grant(u.Role); err != nil {
 				return err
+			}
+			if u.Role == rest.RoleOwner {
+				if err := d.raise(ctx, tx.Queries, a, u.Name, u.ID); err != nil {
+					return err
+				}
 			}
 		}
 		// Each field but the displayed name can shut somebody out or weaken what they are
