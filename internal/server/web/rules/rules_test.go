@@ -76,14 +76,14 @@ func TestP5TwoAdministratorsDoNotOverwriteEachOther(t *testing.T) {
 		page := b.Get(path).Is(200)
 		_, err := r.ChangePolicy(r.Context(), desk.Root(), "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"offline_days":3,"window":"1h"}`)})
 		r.Must(err)
-		a := b.Resubmit(page, path, "window", "2h", "do", "save").Is(409)
+		a := b.Resubmit(page, path, "window", "30m", "do", "save").Is(409)
 		a.Has("Somebody else changed this policy").Has("1h").Has("3 days")
 		if s := settingsOf(r, "default"); s["window"] != "1h0m0s" {
 			t.Errorf("it was overwritten: %v", s)
 		}
 		// Once seen, it is saved: theirs where nothing was changed here, ours where it was.
 		b.Resubmit(a, path, "do", "save").Is(http.StatusSeeOther)
-		if s := settingsOf(r, "default"); s["window"] != "2h0m0s" || s["offline_days"] != 3.0 {
+		if s := settingsOf(r, "default"); s["window"] != "30m0s" || s["offline_days"] != 3.0 {
 			t.Errorf("after the merge: %v", s)
 		}
 	})
