@@ -9,14 +9,18 @@ import (
 	"latchkey/internal/server/api"
 )
 
-// front is the door for people: the health endpoints, and behind them the pages and the
-// API.
-func (r *running) front(pages, rest http.Handler) http.Handler {
+// front is the door for people: the health endpoints, and behind them the pages and,
+// at their side, the API.
+func (r *running) front(pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	r.health(mux)
-	mux.Handle("/api/", api.Front(api.FrontDeps{API: rest, Sessions: r.sessions, Clock: r.Clock, Logger: r.Log}))
 	mux.Handle("/", pages)
 	return mux
+}
+
+// fronted is the API as people reach it. There is no other way to it at their door.
+func (r *running) fronted(rest http.Handler) http.Handler {
+	return api.Front(api.FrontDeps{API: rest, Sessions: r.sessions, Clock: r.Clock, Logger: r.Log})
 }
 
 // health serves the two questions of a supervisor: does the process live, and can

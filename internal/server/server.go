@@ -388,7 +388,7 @@ func (r *running) compose() (h handlers, err error) {
 	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: r.sessions})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
 		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
-	}, API: rest}), rest)
+	}, API: r.fronted(rest)}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()
 	r.health(mux)

@@ -14,6 +14,7 @@ package web
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -41,7 +42,7 @@ type Deps struct {
 	ui.Deps
 	// Areas are the routes of all areas; nil means Areas().
 	Areas [][]ui.Route
-	// API serves /api/v1/; it judges by itself who asks. It may be nil.
+	// API serves /api/; it judges by itself who asks (see api.Front). It may be nil.
 	API http.Handler
 	// Who says who sits there; nil asks Sessions.
 	Who func(*http.Request) (*session.Session, error)
@@ -97,9 +98,6 @@ func New(d Deps) http.Handler {
 		}
 	}
 	s.mux.Handle("GET "+ui.AssetBase, ui.Assets())
-	if d.API != nil {
-		s.mux.Handle("/api/", d.API)
-	}
 	s.mux.Handle("GET /{$}", s.serve(ui.Route{Needs: ui.Anyone, Serve: start}))
 	s.mux.Handle("/", s.serve(ui.Route{Needs: ui.Anyone, Serve: nowhere}))
 
@@ -107,7 +105,15 @@ func New(d Deps) http.Handler {
 	cross.SetDenyHandler(s.serve(ui.Route{Needs: ui.Anyone, Serve: func(*ui.Request) error {
 		return fault.Newf(fault.Forbidden, words.Foreign)
 	}}))
-	return s.guard(cross.Handler(s.mux))
+	pages := s.guard(cross.Handler(s.mux))
+	if d.API == nil {
+		return pages
+	}
+	// The API has headers, bounds and answers of its own.
+	both := http.NewServeMux()
+	both.Handle("/api/", d.API)
+	both.Handle("/", pages)
+	return both
 }
 
 // start leads to where somebody belongs.
@@ -147,8 +153,7 @@ func (s *site) guard(next http.Handler) http.Handler {
 				s.fail(ui.NewRequest(&s.Deps.Deps, w, r, nil, nil), fault.New(fault.Internal, nil))
 			}
 		}()
-		// The API counts by tokens and sessions too, and does so itself.
-		if !strings.HasPrefix(r.URL.Path, ui.AssetBase) && !strings.HasPrefix(r.URL.Path, "/api/") {
+		if !strings.HasPrefix(r.URL.Path, ui.AssetBase) {
 			if wait := s.guests.TakeN(network(r.RemoteAddr), 1); wait > 0 {
 				h.Set("Retry-After", fmt.Sprint(int(wait/time.Second)+1))
 				s.fail(ui.NewRequest(&s.Deps.Deps, w, r, nil, nil), fault.New(fault.TooMany, nil))
@@ -321,6 +326,8 @@ func description(api http.Handler) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	// It is asked within this process, which is as good as TLS.
+	r.TLS, r.RemoteAddr = &tls.ConnectionState{}, "127.0.0.1:0"
 	w := &memory{header: http.Header{}}
 	api.ServeHTTP(w, r)
 	if w.status != 0 && w.status != http.StatusOK {

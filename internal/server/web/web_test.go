@@ -396,3 +396,32 @@ func TestNoTwoAreasServeOnePage(t *testing.T) {
 	}
 	New(Deps{Deps: ui.Deps{Log: slog.New(slog.DiscardHandler), Clock: clock.Real}}) // would panic if two patterns met
 }
+
+// The API has one front, which is neither the pages' nor passed by: it also gives the
+// description, though it speaks to nobody without TLS.
+func TestTheAPIStandsBesideThePages(t *testing.T) {
+	api := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.TLS == nil {
+			http.Error(w, "TLS alone", http.StatusForbidden)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"path":"`+r.URL.Path+`"}`)
+	})
+	h := serve(t, admin, Deps{API: api}, ui.Route{Pattern: "GET /console", Serve: func(r *ui.Request) error {
+		b, err := r.OpenAPI()
+		if err != nil {
+			return err
+		}
+		return r.Show(ui.Page{Title: "API", Section: "users"}, ui.Text(string(b)))
+	}})
+	for _, method := range []string{"GET", "POST"} {
+		res := ask(h, method, "/api/v1/users", nil, "Sec-Fetch-Site", "cross-site")
+		if got := body(t, res); res.StatusCode != 200 || got != `{"path":"/api/v1/users"}` || res.Header.Get("Content-Security-Policy") != "" {
+			t.Errorf("%s: %d %s %v", method, res.StatusCode, got, res.Header)
+		}
+	}
+	if got := body(t, ask(h, "GET", "/console", nil)); !strings.Contains(got, "openapi.json") {
+		t.Errorf("no description: %.300s", got)
+	}
+}

@@ -90,9 +90,10 @@ func newRig(t *testing.T, s *store.Store, c *movable) *rig {
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	sessions := session.New(session.Config{Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: -1})
 	r.Desk.Sessions = sessions
+	bare := api.New(api.Deps{Desk: r.Desk, Sessions: sessions, Version: "test", Logger: log})
 	r.people = httptest.NewTLSServer(web.New(web.Deps{
 		Deps: ui.Deps{Desk: r.Desk, Sessions: sessions, Clock: c, Log: log, Version: "test"},
-		API:  api.New(api.Deps{Desk: r.Desk, Sessions: sessions, Version: "test", Logger: log}),
+		API:  api.Front(api.FrontDeps{API: bare, Sessions: sessions, Clock: c, Logger: log}),
 	}))
 	t.Cleanup(r.people.Close)
 
