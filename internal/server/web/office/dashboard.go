@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -15,6 +17,10 @@ type dash struct {
 	status rest.Status
 	ready  string // why the server is not; empty if it is
 	may    func(string) bool
+	// factorless tells whether somebody has no authenticator yet; asked for while the
+	// first steps are shown.
+	factorless bool
+	approvals  int64 // that wait for this owner's word (E3)
 }
 
 func dashboard(r *ui.Request) error {
@@ -27,6 +33,24 @@ func dashboard(r *ui.Request) error {
 		return err
 	}
 	v := dash{Dashboard: d, status: s, may: r.Actor().Can}
+	if v.isNew() && v.may("change") {
+		page, err := r.Desk.ListUsers(r.Context(), r.Actor(), desk.UserFilter{State: rest.UserUnenrolled}, "", 1)
+		if err != nil {
+			return err
+		}
+		v.factorless = len(page.Items) > 0
+	}
+	if a := r.Actor(); a.Role == rest.RoleOwner {
+		list, err := r.Sessions.ListApprovals(r.Context(), a)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
+			if x.State == session.StateAsked && x.RequesterID != a.UserID && x.SubjectID != a.UserID {
+				v.approvals++
+			}
+		}
+	}
 	if r.NotReady != nil {
 		v.ready = r.NotReady(r.Context())
 	}
@@ -43,7 +67,7 @@ func (d dash) isNew() bool {
 
 // waits tells whether something waits for somebody.
 func (d dash) waits() bool {
-	return d.Locked+d.Pending+d.Reports > 0
+	return d.Locked+d.Pending+d.Reports+d.approvals > 0
 }
 
 // events is the list of events of these types, back so far.
