@@ -1,6 +1,7 @@
 package bulk_test
 
 import (
+	"context"
 	"net/url"
 	"strings"
 	"testing"
@@ -12,6 +13,7 @@ import (
 	_ "latchkey/internal/server/source/postgresql"
 	"latchkey/internal/server/sourcetest"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
 )
 
@@ -98,4 +100,27 @@ func TestPasswordsAreForNewUsersAlone(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+// What fails in this server's own database is not told as a fault of the query.
+func TestTheQueryIsNotBlamedForTheStore(t *testing.T) {
+	r := newRig(t, storetest.Open(t, store.Config{Database: storetest.SQLite(t)}))
+	pg, err := url.Parse(storetest.BarePostgreSQL(t))
+	r.must(err)
+	i, err := r.bulk.Make(t.Context(), desk.Root(), rest.NewImport{})
+	r.must(err)
+	raw := strings.TrimPrefix(i.ID, rest.ImportPrefix)
+	r.must(r.Store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		return tx.InsertImportRow(ctx, db.InsertImportRowParams{ImportID: raw, N: 1, State: rest.RowSame, Name: "in the way", NameFold: "in the way"})
+	}))
+	in := rest.ImportQuery{
+		Address: rest.HideText("postgresql://" + pg.User.Username() + "@" + pg.Path + "?socket=" + pg.Query().Get("host")),
+		Query:   "SELECT 'u' || n AS name FROM generate_series(1, 500) AS n",
+	}
+	if _, err = r.bulk.Query(t.Context(), desk.Root(), i.ID, in); err == nil || fault.Of(err).Code != fault.Internal {
+		t.Errorf("%v", err)
+	}
+	if i, err = r.bulk.Show(t.Context(), desk.Root(), i.ID); err != nil || i.State != rest.ImportFailed || strings.Contains(i.Problem, "query") {
+		t.Errorf("%+v, %v", i, err)
+	}
 }

@@ -289,7 +289,12 @@ func (s *Service) Query(ctx context.Context, a desk.Actor, ref string, in rest.I
 func (t *intake) query(ctx context.Context, from origin) error {
 	line, size := int64(0), int64(0)
 	t.read = func() int64 { return size }
-	err := source.Run(ctx, from.at, from.query, limits, func(names []string) error { return t.header(ctx, names) }, func(cells [][]byte) error {
+	// What went wrong here and not there: it is nothing that the query can be blamed for.
+	var ours error
+	err := source.Run(ctx, from.at, from.query, limits, func(names []string) error {
+		ours = t.header(ctx, names)
+		return ours
+	}, func(cells [][]byte) error {
 		line++
 		rec := record{line: line, cells: make([]string, len(cells))}
 		for i, c := range cells {
@@ -301,12 +306,15 @@ func (t *intake) query(ctx context.Context, from origin) error {
 				rec.bad, rec.column = "the value is not text in UTF-8; write a CAST in the query", i+1
 			}
 		}
-		return t.row(ctx, rec)
+		ours = t.row(ctx, rec)
+		return ours
 	})
 	var f *fault.Fault
 	switch {
 	case err == nil:
-	case errors.As(err, &f), errors.Is(err, errDropped), store.IsUnavailable(err):
+	case ours != nil:
+		return ours
+	case errors.As(err, &f), store.IsUnavailable(err):
 		return err
 	default:
 		return fault.New(fault.Invalid, nil).With("query", "%s", err)
