@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -108,7 +109,7 @@ func (m *Sessions) Ask(ctx context.Context, s *Session, address, action, subject
 			return err
 		case about.ID == me.ID:
 			return fault.New(fault.Invalid, nil).With("subject", "that is you: ask another owner to do it for you, whom a third then approves")
-		case about.Role != rest.RoleOwner:
+		case about.Role != rest.RoleOwner && action != "change-user": // that may make an owner
 			return fault.New(fault.Invalid, nil).With("subject", "%s is no owner: you need no approval", about.Name)
 		}
 		n, err := tx.CountOpenApprovals(ctx, db.CountOpenApprovalsParams{RequesterID: me.ID, At: clock.Micros(now)})
@@ -168,6 +169,11 @@ func (m *Sessions) Decide(ctx context.Context, s *Session, address, id string, y
 	if s.Role != rest.RoleOwner {
 		return out, fault.New(fault.Forbidden, nil)
 	}
+	if yes {
+		if err := m.ownPerson(ctx, id, s.UserID); err != nil {
+			return out, err
+		}
+	}
 	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		now := m.Clock.Now()
 		me, err := m.owner(ctx, tx.Queries, s)
@@ -206,6 +212,83 @@ func (m *Sessions) Decide(ctx context.Context, s *Session, address, id string, y
 	return out, err
 }
 
+// settled is how long an owner must have been one, with a password and factors that
+// the requester has not set, before they approve.
+const settled = 7 * 24 * time.Hour
+
+// ownPerson refuses an approver who may be the requester under another name: an account
+// that was raised to owner lately, or whose password, factors or enrolment code the
+// requester has made. Who is it is told by the event log. What root on the server did
+// does not count: root could do anything. An empty approver is the one of the approval.
+func (m *Sessions) ownPerson(ctx context.Context, approvalID, approver string) error {
+	var row db.Approval
+	err := m.Store.Read(ctx, func(q *store.Queries) (err error) {
+		row, err = q.GetApproval(ctx, approvalID)
+		return err
+	})
+	if approver == "" {
+		approver = row.ApproverID
+	}
+	if store.IsNotFound(err) || err == nil && approver == "" {
+		return nil // the transaction says so
+	}
+	f := store.EventFilter{
+		UserID: approver, Since: clock.Micros(m.Clock.Now().Add(-settled)), Limit: rest.MaxPage,
+		Types: []string{string(event.UserAdded), string(event.UserChanged), string(event.PasswordChanged), string(event.FactorAdded), string(event.CodeIssued)},
+	}
+	for err == nil {
+		var list []db.Event
+		if list, err = m.Store.Events(ctx, f); err != nil || len(list) == 0 {
+			break
+		}
+		for _, e := range list {
+			if e.Actor != desk.Root().Name && madeOwner(e) {
+				return fault.Newf(fault.Forbidden, "Whoever approves must have been an owner for 7 days. Ask an owner who has been one for longer.")
+			}
+			if (e.Actor == row.Requester || strings.HasPrefix(e.Actor, row.Requester+" (token ")) && setsSecret(e) {
+				return fault.Newf(fault.Forbidden, "%s has set the approver's password, factors or enrolment code within the last 7 days. Ask another owner.", row.Requester)
+			}
+			f.BeforeAt, f.BeforeID = e.At, e.ID
+		}
+	}
+	return err
+}
+
+// madeOwner tells whether the event made its user an owner. Data that can not be read
+// counts as that.
+func madeOwner(e db.Event) bool {
+	var data struct {
+		Role    string `json:"role"`
+		Changes []struct {
+			Field string          `json:"field"`
+			New   json.RawMessage `json:"new"`
+		} `json:"changes"`
+	}
+	typ := event.Type(e.Type)
+	if typ != event.UserAdded && typ != event.UserChanged {
+		return false
+	}
+	if json.Unmarshal([]byte(e.Data), &data) != nil {
+		return true
+	}
+	for _, c := range data.Changes {
+		if c.Field == "role" && string(c.New) == `"`+rest.RoleOwner+`"` {
+			return true
+		}
+	}
+	return typ == event.UserAdded && data.Role == rest.RoleOwner
+}
+
+// setsSecret tells whether whoever wrote the event knows something with which its user
+// signs in.
+func setsSecret(e db.Event) bool {
+	switch event.Type(e.Type) {
+	case event.PasswordChanged, event.FactorAdded, event.CodeIssued, event.UserAdded:
+		return true
+	}
+	return false
+}
+
 // Approved runs an action with the approval of that id: act gets the session's actor
 // with the approver. The approval is spent before, and given back if act fails. The
 // session must be the requester's, and fresh.
@@ -216,6 +299,9 @@ func (m *Sessions) Approved(ctx context.Context, s *Session, address, id, action
 	id = strings.TrimPrefix(id, ApprovalPrefix)
 	over := fault.Newf(fault.Forbidden, "This approval is not yours, is for something else, was used, or its time is over. Ask for a new one.")
 	actor := s.Actor(address)
+	if err := m.ownPerson(ctx, id, ""); err != nil {
+		return err
+	}
 	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		now := m.Clock.Now()
 		me, err := m.owner(ctx, tx.Queries, s)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/fault"
 	"latchkey/internal/otp"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
@@ -634,6 +636,46 @@ func TestOwnSessionsAreSeenAndEnded(t *testing.T) {
 		if list, _ := r.sessions.List(r.Context(), desk.Root(), boss.id); len(list) != 20 {
 			t.Errorf("%d sessions", len(list))
 		}
+	})
+}
+
+// E3: an owner who can sign in as another approves nothing of his own.
+func TestAnOwnerDoesNotApproveHimself(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		otto, oona, victim := r.person("otto", rest.RoleOwner), r.person("oona", rest.RoleOwner), r.person("victim", rest.RoleOwner)
+		puppet := r.person("puppet", "none")
+		role := rest.RoleOwner
+		as := func(p person) desk.Actor { return desk.Actor{Name: p.name, UserID: p.id, Role: rest.RoleOwner} }
+		with := func(a desk.Actor, by, about person) desk.Actor {
+			second := as(by)
+			a.Approver, a.ApprovedFor = &second, about.id
+			return a
+		}
+		// Another owner agrees to the new owner, whom nobody can tell from otto.
+		if _, err := r.ChangeUser(r.Context(), as(otto), "puppet", 0, rest.UserChange{Role: &role}); !fault.Is(err, fault.Forbidden) {
+			t.Fatalf("an owner made an owner alone: %v", err)
+		}
+		a := otto.signedIn()
+		a.post("/console/approvals", "action", "change-user", "subject", "puppet", "reason", "a new owner").goes("/console/approvals")
+		_, err := r.ChangeUser(r.Context(), with(as(otto), oona, puppet), "puppet", 0, rest.UserChange{Role: &role})
+		r.must(err)
+		// And oona's password is set by otto, with an approval.
+		r.must(r.SetPassword(r.Context(), with(as(otto), victim, oona), "oona", rest.NewPassword{Password: rest.HideText(password)}))
+		a.post("/console/approvals", "action", "remove-factor", "subject", "victim", "reason", "phone lost").goes("/console/approvals")
+		list, err := r.sessions.ListApprovals(r.Context(), desk.Root())
+		r.must(err)
+		i := slices.IndexFunc(list, func(x session.Approval) bool { return x.Subject == "victim" })
+		path := "/console/approvals/" + list[i].ID + "/decide"
+		puppet.signedIn().post(path, "decision", "give").is(http.StatusForbidden).has("an owner for 7 days")
+		oona.signedIn().post(path, "decision", "give").is(http.StatusForbidden).has("otto has set")
+		// Whom otto has not touched may; and after a week the others may.
+		r.person("fourth", rest.RoleOwner).signedIn().post(path, "decision", "give").goes("/console/approvals")
+		r.clock.Advance(8 * 24 * time.Hour)
+		a = otto.signedIn()
+		a.post("/console/approvals", "action", "remove-factor", "subject", "victim", "reason", "phone lost").goes("/console/approvals")
+		list, err = r.sessions.ListApprovals(r.Context(), desk.Root())
+		r.must(err)
+		puppet.signedIn().post("/console/approvals/"+list[0].ID+"/decide", "decision", "give").goes("/console/approvals")
 	})
 }
 
