@@ -180,9 +180,13 @@ func own(ctx context.Context, q *db.Queries, a desk.Actor, ref string) (db.Impor
 	return i, err
 }
 
-// actorOf is who began the import.
+// actorOf is who began the import. A program is known by its name, which no user can
+// have; whatever its scopes, its imports give no roles and touch nobody who has one.
 func actorOf(i db.Import) desk.Actor {
-	return desk.Actor{Name: i.Actor, Role: i.ActorRole, UserID: i.ActorUser, Local: i.ActorLocal, Address: i.Address}
+	return desk.Actor{
+		Name: i.Actor, Role: i.ActorRole, UserID: i.ActorUser, Local: i.ActorLocal, Address: i.Address,
+		Token: strings.Contains(i.Actor, " (token "),
+	}
 }
 
 // Make begins an import. Its rows are given by Upload or Query.

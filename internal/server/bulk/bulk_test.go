@@ -312,6 +312,47 @@ func TestWhatSomebodyElseChangesMeanwhileIsTakenInOrStopsAllOfIt(t *testing.T) {
 	})
 }
 
+// TestWhoIsRaisedMeanwhileGetsNoGroups: rows that change groups alone are bound to the
+// revision that was judged, too.
+func TestWhoIsRaisedMeanwhileGetsNoGroups(t *testing.T) {
+	storetest.Engines(t, func(t *testing.T, s *store.Store) {
+		ctx := context.Background()
+		r := newRig(t, s)
+		r.group("Lax")
+		r.user("one")
+		i := r.check(desk.Root(), rest.NewImport{}, "name,groups", "one,Lax")
+		says(t, i, "checked new=0 changed=1 same=0 faulty=0")
+		role := rest.RoleAdministrator
+		_, err := r.ChangeUser(ctx, desk.Root(), "one", 0, rest.UserChange{Role: &role})
+		r.must(err)
+		id := strings.TrimPrefix(i.ID, rest.ImportPrefix)
+		r.must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			todo, err := tx.CountImportChanges(ctx, db.CountImportChangesParams{ImportID: id, Last: 10})
+			if err != nil {
+				return err
+			}
+			n, err := tx.ImportChangedUsers(ctx, db.ImportChangedUsersParams{ImportID: id, Last: 10, At: 1})
+			if todo.Fields != 1 || n != 0 {
+				t.Errorf("of %d rows bound to a revision %d were written", todo.Fields, n)
+			}
+			return err
+		}))
+	})
+}
+
+// TestAnImportByATokenGivesNoRoles: else a token that may change things made itself an
+// administrator.
+func TestAnImportByATokenGivesNoRoles(t *testing.T) {
+	storetest.Engines(t, func(t *testing.T, s *store.Store) {
+		r := newRig(t, s)
+		r.user("low")
+		r.user("mid", func(u *rest.NewUser) { u.Role = rest.RoleAuditor })
+		token := desk.Actor{Name: "otto (token hr)", Role: rest.RoleOwner, Token: true, Scopes: []string{"read", "change"}}
+		i := r.check(token, rest.NewImport{OnFaults: rest.FaultsSkip}, "name,role,mail", "low,administrator,", "mid,,mid@example.org", "new,helpdesk,", "plain,,")
+		says(t, i, "checked new=1 changed=0 same=0 faulty=3")
+	})
+}
+
 func TestGroupsThatAreMissingAreNamedOrMade(t *testing.T) {
 	storetest.Engines(t, func(t *testing.T, s *store.Store) {
 		r := newRig(t, s)

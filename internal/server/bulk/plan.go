@@ -322,7 +322,6 @@ func (p *planner) change(ctx context.Context, q *db.Queries, pl *plan, u db.User
 		set(pl, "activation", &u.Activation, word)
 		set(pl, "activate_at", &u.ActivateAt, at)
 	}
-	r.Fields = len(pl.changes) > 0
 	r.Disables = !was && u.Disabled
 	r.DisplayName, r.Mail, r.Role, r.MFA, r.Disabled, r.UID, r.Activation, r.ActivateAt = u.DisplayName, u.Mail, u.Role, u.MFA, u.Disabled, u.UID, u.Activation, u.ActivateAt
 	if err := p.members(ctx, q, pl, want, exact); err != nil {
@@ -331,7 +330,9 @@ func (p *planner) change(ctx context.Context, q *db.Queries, pl *plan, u db.User
 	if len(pl.changes) == 0 {
 		return nil
 	}
-	r.State = rest.RowChanged
+	// Also where groups alone change: only a row that is written is bound to the revision
+	// that was judged, and somebody may have got another role since.
+	r.State, r.Fields = rest.RowChanged, true
 	if role := roleBefore(pl.changes, u.Role); !p.actor.Above(role) {
 		pl.fault("name", "%s has the role %s; an import changes only users whose role is below your own (%s)", u.Name, role, p.actor.Role)
 	}
