@@ -723,7 +723,7 @@ func TestAnApprovalNeedsThreePeople(t *testing.T) {
 		r.clock.Advance(session.FreshFor)
 		c.post(path, "decision", "give").goes("/stepup?next=%2F")
 		c.post("/stepup", "code", oona.fresh()).goes("/")
-		c.get("/console/approvals").has("Remove factor").has("otto").has("phone lost")
+		c.get("/console/approvals").has("Remove a factor").has("otto").has("phone lost")
 		c.post(path, "decision", "give").goes("/console/approvals")
 		c.post(path, "decision", "give").is(http.StatusConflict)
 		a.post("/stepup", "code", olga.fresh()).goes("/")
