@@ -63,3 +63,60 @@ func TestEveryWordIsUsed(t *testing.T) {
 		}
 	}
 }
+
+// testsAlone are the queries that only tests ask, and why they stay.
+var testsAlone = map[string]string{
+	"InsertCheckpoint":       "nothing removes old events yet; tests of the chain need the checkpoint that would speak for them",
+	"ListSettingKeys":        "tests look whether anything was kept",
+	"MarkAuthenticatorsLost": "tests of facts lose every authenticator of a kind",
+	"WantLift":               "tests of the agent's door wish for a lift of one generation",
+}
+
+// TestEveryQueryIsAsked: a query that nothing asks is still read, prepared for both engines and kept right.
+func TestEveryQueryIsAsked(t *testing.T) {
+	const folder = module + "/internal/server/store/db"
+	declared, used := map[string]string{}, map[string]bool{}
+	for _, s := range allSources(t) {
+		if strings.HasSuffix(s.file, "_test.go") {
+			continue
+		}
+		generated := s.pkg == folder && strings.HasSuffix(s.file, ".sql.go")
+		for _, d := range s.ast.Decls {
+			if f, ok := d.(*ast.FuncDecl); ok && f.Recv != nil && generated {
+				declared[f.Name.Name] = s.at(f.Pos())
+			}
+		}
+		if generated {
+			continue
+		}
+		ast.Inspect(s.ast, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				used[n.Sel.Name] = true
+			case *ast.Ident:
+				// Lists that are written by hand take the columns of a generated query.
+				if s.pkg == folder && n.Name != "" {
+					used[strings.ToUpper(n.Name[:1])+n.Name[1:]] = true
+				}
+			}
+			return true
+		})
+	}
+	if len(declared) < 200 {
+		t.Fatalf("only %d queries were found: this test looks in the wrong place", len(declared))
+	}
+	for name, at := range declared {
+		_, listed := testsAlone[name]
+		switch {
+		case !used[name] && !listed:
+			t.Errorf("%s: nothing asks %s", at, name)
+		case used[name] && listed:
+			t.Errorf("%s: %s is asked: take it from the list of this test", at, name)
+		}
+	}
+	for name := range testsAlone {
+		if declared[name] == "" {
+			t.Errorf("there is no query %s", name)
+		}
+	}
+}

@@ -139,11 +139,8 @@ func runUsers(c *script) {
 	c.want("0", "CountActiveOwners", db.CountActiveOwnersParams{At: 9}) // not yet
 	c.want("1", "CountActiveOwners", db.CountActiveOwnersParams{At: 10})
 	c.want("1", "SetUserPassword", db.SetUserPasswordParams{PasswordHash: "h1", At: 5, MustChange: true, ID: "u1"})
-	c.want("0", "ReplacePasswordHash", db.ReplacePasswordHashParams{NewHash: "h2", ID: "u1", OldHash: "h0"})
-	c.want("1", "ReplacePasswordHash", db.ReplacePasswordHashParams{NewHash: "h2", ID: "u1", OldHash: "h1"})
 	c.want("1", "ActivateUser", db.ActivateUserParams{At: 6, ID: "u2"})
 	c.want("0", "ActivateUser", db.ActivateUserParams{At: 7, ID: "u2"})
-	c.want("1", "SetUserUID", db.SetUserUIDParams{UID: &uid, ID: "u2"})
 	c.do("GetUser", "u1")
 	c.do("InsertGroup", db.InsertGroupParams{ID: "g1", Name: "staff", MFA: "on", CreatedAt: 1, UpdatedAt: 1})
 	c.do("InsertGroup", db.InsertGroupParams{ID: "g2", Name: "Guests", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1})
@@ -163,7 +160,6 @@ func runUsers(c *script) {
 	c.do("ListGroupsOfUser", "u1")
 	c.do("ListMembersOfGroup", db.ListMembersOfGroupParams{GroupID: "g1", N: 10})
 	c.do("ListMembersOfGroup", db.ListMembersOfGroupParams{GroupID: "g1", After: "Alice", N: 10})
-	c.want(`["u1","u2"]`, "ListMemberIDsOfGroup", "g1")
 	c.want("1", "RemoveGroupMember", db.RemoveGroupMemberParams{GroupID: "g1", UserID: "u2"})
 	c.want("1", "DeleteUser", "u4")
 }
@@ -180,8 +176,6 @@ func runPolicies(c *script) {
 	c.want("1", "AddPolicyGroup", db.AddPolicyGroupParams{PolicyID: "p1", GroupID: "g2"})
 	c.want("1", "AddPolicyGroup", db.AddPolicyGroupParams{PolicyID: "p2", GroupID: "g2"})
 	c.do("ListPolicies")
-	c.do("ListPoliciesPage", db.ListPoliciesPageParams{After: "default", N: 1})
-	c.do("ListPoliciesOfUser", "u1")
 	c.do("ListGroupsOfPolicy", "p1")
 	c.do("ListPolicyGroups")
 	c.want("1", "UpdatePolicy", db.UpdatePolicyParams{Name: "staff", Priority: 30, Body: `{"x":3}`, UpdatedAt: 2, ID: "p1", Rev: 1})
@@ -218,10 +212,8 @@ func runMachines(c *script) {
 	c.do("CountMachinesByStatus")
 	c.want("1", "UpdateMachine", db.UpdateMachineParams{Name: "a", Mode: "enforced", UnknownUsers: "skip", OwnerUser: "u1", UpdatedAt: 3, ID: "m1", Rev: 2})
 	c.want("0", "UpdateMachine", db.UpdateMachineParams{Name: "b", Mode: "normal", UnknownUsers: "skip", UpdatedAt: 3, ID: "m1", Rev: 2})
-	c.want("1", "SetMachineKeys", db.SetMachineKeysParams{TPMClass: "claimed", TPMInfo: `{"v":2}`, AttestKey: []byte("k"), ParentPublic: []byte("p"), ID: "m1"})
-	c.want("1", "TouchMachine", db.TouchMachineParams{At: 9, Address: "192.0.2.1", Boot: "b1", OS: "Debian", AgentVersion: "1", WireVersion: 3, ID: "m1"})
-	c.want("0", "SeeMachine", db.SeeMachineParams{At: 8, Address: "192.0.2.2", ID: "m1"})
 	c.want("1", "SeeMachine", db.SeeMachineParams{At: 10, Address: "192.0.2.2", ID: "m1"})
+	c.want("0", "SeeMachine", db.SeeMachineParams{At: 8, Address: "192.0.2.2", ID: "m1"})
 	c.want("1", "BumpMachine", "m1")
 	c.doUnordered("BumpAllMachines")
 	c.want("1", "AddMachineUser", db.AddMachineUserParams{MachineID: "m1", UserID: "u1"})
@@ -232,7 +224,6 @@ func runMachines(c *script) {
 	c.want("0", "MachineAllowsUser", db.MachineAllowsUserParams{MachineID: "m9", UserID: "u2"})
 	c.do("ListMachineUsers", "m1")
 	c.want("1", "RemoveMachineUser", db.RemoveMachineUserParams{MachineID: "m1", UserID: "u1"})
-	c.want("0", "ClearMachineUsers", "m1")
 	c.do("InsertMachineCertificate", db.InsertMachineCertificateParams{Serial: "s1", MachineID: "m1", NotBefore: 1, NotAfter: 2, Fingerprint: "f"})
 	c.do("GetMachineCertificate", "s1")
 	c.do("ListMachineCertificates", "m1")
@@ -275,11 +266,8 @@ func runSignin(c *script) {
 	c.do("ListUsableAuthenticators", "u1")
 	c.want("1", "RenameAuthenticator", db.RenameAuthenticatorParams{Name: "phone", ID: "a1"})
 	c.want("1", "DeleteAuthenticator", "a3")
-	c.want("1", "DeleteUnconfirmedAuthenticators", "u1")
-	c.want("1", "MarkAuthenticatorsLost", db.MarkAuthenticatorsLostParams{UserID: "u1", Kind: "totp"})
+	c.want("2", "MarkAuthenticatorsLost", db.MarkAuthenticatorsLostParams{UserID: "u1", Kind: "totp"})
 	c.do("ListUsableAuthenticators", "u1")
-	c.want("0", "DeleteAuthenticatorsOfUser", db.DeleteAuthenticatorsOfUserParams{UserID: "u1", Kind: "fido2"})
-	c.want("1", "DeleteAuthenticatorsOfUser", db.DeleteAuthenticatorsOfUserParams{UserID: "u1"})
 
 	c.do("InsertBackupCode", db.InsertBackupCodeParams{ID: "b1", UserID: "u1", SetID: "s", Hash: []byte("h"), CreatedAt: 1})
 	c.do("InsertBackupCode", db.InsertBackupCodeParams{ID: "b2", UserID: "u1", SetID: "s", Hash: []byte("i"), CreatedAt: 1})
@@ -296,12 +284,10 @@ func runSignin(c *script) {
 	c.want("0", "SpendBypassCode", db.SpendBypassCodeParams{At: 10, ID: "y1"})
 	c.want("1", "SpendBypassCode", db.SpendBypassCodeParams{At: 9, ID: "y1"})
 	c.want("0", "SpendBypassCode", db.SpendBypassCodeParams{At: 9, ID: "y1"})
-	c.want("1", "DeleteBypassCodes", "u1")
 	c.do("InsertEnrolCode", db.InsertEnrolCodeParams{ID: "e1", UserID: "u1", Hash: []byte("h"), CreatedAt: 1, ExpiresAt: 10, CreatedBy: "a"})
 	c.do("ListValidEnrolCodes", db.ListValidEnrolCodesParams{UserID: "u1", At: 9})
 	c.want("1", "SpendEnrolCode", db.SpendEnrolCodeParams{At: 9, ID: "e1"})
 	c.want("0", "SpendEnrolCode", db.SpendEnrolCodeParams{At: 9, ID: "e1"})
-	c.want("1", "DeleteEnrolCodes", "u1")
 
 	for i, id := range []string{"w1", "w2", "w3", "w4"} {
 		c.do("InsertWindow", db.InsertWindowParams{ID: id, UserID: "u1", MachineID: []string{"m1", "m1", "m2", "m1"}[i], Boot: "b1", OpenedAt: int64(10 + i), ExpiresAt: int64(100 + i), Scopes: `["logon"]`, Factors: `["totp"]`})
@@ -312,10 +298,8 @@ func runSignin(c *script) {
 	c.do("ListWindows", db.ListWindowsParams{At: 50, N: 10})
 	c.do("ListWindows", db.ListWindowsParams{At: 50, UserID: "u1", MachineID: "m2", N: 10})
 	c.do("ListWindows", db.ListWindowsParams{After: "w1", At: 50, UserID: "u2", N: 10})
-	c.doUnordered("BumpMachinesOfUser", db.BumpMachinesOfUserParams{UserID: "u2", At: 50})
 	c.want("1", "EndWindow", db.EndWindowParams{At: 50, Reason: "revoked", ID: "w1"})
 	c.want("0", "EndWindow", db.EndWindowParams{At: 51, Reason: "revoked", ID: "w1"})
-	c.want("2", "EndOtherBootWindows", db.EndOtherBootWindowsParams{At: 51, MachineID: "m1", Boot: "b2"})
 	c.doUnordered("EndWindows", db.EndWindowsParams{At: 52, Reason: "revoked", UserID: "u1"})
 	c.doUnordered("EndWindows", db.EndWindowsParams{At: 52, Reason: "revoked", MachineID: "m2"})
 
@@ -329,12 +313,10 @@ func runSignin(c *script) {
 	c.do("GetAttempt", db.GetAttemptParams{UserID: "u1", MachineID: "m1"})
 	attempt.At, attempt.ForgetBefore = 1000, 900
 	c.do("CountAttempt", attempt) // begins anew, stays locked
-	c.do("ListAttemptsOfUser", "u1")
-	c.do("ListLocked", db.ListLockedParams{At: 50, N: 10})
 	c.want("0", "DeleteOldAttempts", db.DeleteOldAttemptsParams{Before: 10, At: 2000})
 	c.want("2", "ForgiveAttempts", db.ForgiveAttemptsParams{UserID: "u1", MachineID: "m1"})
 	c.do("CountAttempt", attempt)
-	c.want("1", "ClearAttempt", db.ClearAttemptParams{UserID: "u1", MachineID: "m1"})
+	c.want("1", "ClearAttemptsOfUser", "u1")
 	c.want("0", "ClearAttemptsOfUser", "u1")
 }
 
@@ -342,15 +324,12 @@ func runVaults(c *script) {
 	c.want("1", "NextVaultGeneration", db.NextVaultGenerationParams{UserID: "u1", MachineID: "m1"})
 	v := db.InsertVaultParams{UserID: "u1", MachineID: "m1", Generation: 1, State: "allocated", Class: "tpm", Key: []byte("k"), FailHandle: 100, PassHandle: 101, FailLimit: 10, UseLimit: 50, Period: 30, UsesLeft: 50, CreatedAt: 1, UpdatedAt: 1}
 	c.do("InsertVault", v)
-	v.Generation, v.FailHandle, v.PassHandle = 2, 102, 103
+	v.Generation, v.FailHandle, v.PassHandle, v.State = 2, 102, 103, "activating"
 	c.do("InsertVault", v)
-	v.UserID, v.MachineID, v.Generation = "u2", "m2", 1
+	v.UserID, v.MachineID, v.Generation, v.State = "u2", "m2", 1, "allocated"
 	c.do("InsertVault", v)
 	c.want("3", "NextVaultGeneration", db.NextVaultGenerationParams{UserID: "u1", MachineID: "m1"})
-	p := db.SetVaultStateParams{State: "activating", At: 2, UserID: "u1", MachineID: "m1", Generation: 2, FromState: "allocated"}
-	c.want("0", "SignVaultFail", db.SignVaultFailParams{At: 2, UserID: "u1", MachineID: "m1", Generation: 2})
-	c.want("1", "SetVaultState", p)
-	c.want("0", "SetVaultState", p)
+	c.want("0", "SignVaultFail", db.SignVaultFailParams{At: 2, UserID: "u1", MachineID: "m1", Generation: 1})
 	c.want("1", "SignVaultFail", db.SignVaultFailParams{At: 2, UserID: "u1", MachineID: "m1", Generation: 2})
 	c.want("0", "SignVaultFail", db.SignVaultFailParams{At: 2, UserID: "u1", MachineID: "m1", Generation: 2})
 	c.want("1", "SignVaultPass", db.SignVaultPassParams{At: 2, UserID: "u1", MachineID: "m1", Generation: 2})
@@ -361,19 +340,13 @@ func runVaults(c *script) {
 	c.do("GetVault", db.GetVaultParams{UserID: "u1", MachineID: "m1", Generation: 1})
 	c.do("GetActiveVault", db.GetActiveVaultParams{UserID: "u1", MachineID: "m1"})
 	c.do("GetActiveVault", db.GetActiveVaultParams{UserID: "u2", MachineID: "m2"})
-	c.do("GetLatestVault", db.GetLatestVaultParams{UserID: "u1", MachineID: "m1"})
 	c.do("ListVaultsOfPair", db.ListVaultsOfPairParams{UserID: "u1", MachineID: "m1"})
 	c.do("ListVaultsOfMachine", "m1")
 	c.do("ListVaultsOfUser", "u1")
-	c.do("UsedHandles", "m1")
 	c.want("1", "ExtendVault", db.ExtendVaultParams{FirstStep: 5, LastStep: 500, LastMFAAt: 4, ExpiresAt: 900, UsesLeft: 50, At: 4, UserID: "u1", MachineID: "m1", Generation: 2})
 	c.want("0", "ExtendVault", db.ExtendVaultParams{FirstStep: 5, LastStep: 500, LastMFAAt: 4, ExpiresAt: 900, UsesLeft: 50, At: 4, UserID: "u1", MachineID: "m1", Generation: 1})
 	c.want("1", "SyncVault", db.SyncVaultParams{UsesLeft: 49, At: 5, UserID: "u1", MachineID: "m1", Generation: 2})
 	c.want("1", "WantLift", db.WantLiftParams{Wanted: true, At: 6, UserID: "u1", MachineID: "m1", Generation: 2})
-	c.doUnordered("BumpMachinesOfUser", db.BumpMachinesOfUserParams{UserID: "u1", At: 1})
-	c.do("ListVaultReport", db.ListVaultReportParams{N: 10})
-	c.do("ListVaultReport", db.ListVaultReportParams{AfterUser: "u1", AfterMachine: "m1", N: 10})
-	c.do("ListVaultReport", db.ListVaultReportParams{UserID: "u2", MachineID: "m2", N: 10})
 	c.doUnordered("WantDisenrol", db.WantDisenrolParams{At: 7, UserID: "u2"})
 	c.want("1", "WipeVault", db.WipeVaultParams{At: 8, UserID: "u1", MachineID: "m1", Generation: 1})
 	c.want("0", "WipeVault", db.WipeVaultParams{At: 8, UserID: "u1", MachineID: "m1", Generation: 1})
@@ -389,7 +362,6 @@ func runVaults(c *script) {
 	c.do("ListFoldedJournals", db.ListFoldedJournalsParams{Today: 5, N: 10})
 	c.do("ListFoldedJournals", db.ListFoldedJournalsParams{Today: 6, N: 10})
 	c.do("GetJournalHead", "m1")
-	c.want("1", "ResetJournalHead", "m1")
 }
 
 func runEvents(c *script) {
@@ -407,8 +379,6 @@ func runEvents(c *script) {
 	c.want("0", "MoveChain", db.MoveChainParams{Seq: 3, Hash: zero, Chain: "other", OldSeq: 0})
 	c.do("ListChains")
 	c.do("InsertCheckpoint", db.InsertCheckpointParams{Chain: "other", Seq: 2, Hash: zero, At: 5, Signature: []byte("s")})
-	c.do("LatestCheckpoint", "other")
-	c.do("LatestCheckpoint", "main")
 	c.do("ListCheckpoints")
 }
 

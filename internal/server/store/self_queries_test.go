@@ -32,10 +32,8 @@ func runSelf(c *script) {
 	c.do("GetReport", "rp9")
 	c.do("ListReports", db.ListReportsParams{N: 10})
 	c.do("ListReports", db.ListReportsParams{Before: "rp3", UserID: "se1", State: "open", N: 1})
-	c.want("3", "CountOpenReports")
 	c.want("1", "HandleReport", db.HandleReportParams{ID: "rp1", At: 20, HandledBy: "root", Answer: "called"})
 	c.want("0", "HandleReport", db.HandleReportParams{ID: "rp1", At: 21, HandledBy: "late"})
-	c.want("2", "CountOpenReports")
 	c.want("1", "CountOpenReportsOfUser", "se1")
 	c.do("ListReports", db.ListReportsParams{State: "handled", N: 10})
 }

@@ -124,23 +124,6 @@ func (q *Queries) InsertEvent(ctx context.Context, arg InsertEventParams) error 
 	return err
 }
 
-const latestCheckpoint = `-- name: LatestCheckpoint :one
-SELECT chain, seq, hash, at, signature FROM checkpoints WHERE chain = $1 ORDER BY seq DESC LIMIT 1
-`
-
-func (q *Queries) LatestCheckpoint(ctx context.Context, chain string) (Checkpoint, error) {
-	row := q.db.QueryRowContext(ctx, latestCheckpoint, chain)
-	var i Checkpoint
-	err := row.Scan(
-		&i.Chain,
-		&i.Seq,
-		&i.Hash,
-		&i.At,
-		&i.Signature,
-	)
-	return i, err
-}
-
 const listChainEvents = `-- name: ListChainEvents :many
 SELECT chain, seq, id, type, actor, subject, user_id, machine_id, machine, address, scope, service, link, outcome, reason, factor, at, received_at, data, prev_hash, hash FROM events WHERE chain = $1 AND seq > $2 ORDER BY seq LIMIT CAST($3 AS BIGINT)
 `

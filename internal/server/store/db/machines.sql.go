@@ -65,54 +65,6 @@ func (q *Queries) BumpMachine(ctx context.Context, id string) (int64, error) {
 	return result.RowsAffected()
 }
 
-const bumpMachinesOfUser = `-- name: BumpMachinesOfUser :many
-UPDATE machines SET serial = serial + 1
-WHERE id IN (SELECT v.machine_id FROM vaults v WHERE v.user_id = $1 AND v.state <> 'wiped')
-   OR id IN (SELECT w.machine_id FROM windows w WHERE w.user_id = $1 AND w.ended_at = 0 AND w.expires_at > $2)
-RETURNING id
-`
-
-type BumpMachinesOfUserParams struct {
-	UserID string
-	At     int64
-}
-
-// The machines that hold something of the user: a vault that was not wiped, or a window that is open.
-func (q *Queries) BumpMachinesOfUser(ctx context.Context, arg BumpMachinesOfUserParams) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, bumpMachinesOfUser, arg.UserID, arg.At)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []string{}
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, err
-		}
-		items = append(items, id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const clearMachineUsers = `-- name: ClearMachineUsers :execrows
-DELETE FROM machine_users WHERE machine_id = $1
-`
-
-func (q *Queries) ClearMachineUsers(ctx context.Context, machineID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, clearMachineUsers, machineID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const countMachinesByStatus = `-- name: CountMachinesByStatus :many
 SELECT status, COUNT(*) AS n FROM machines GROUP BY status ORDER BY status
 `
@@ -714,33 +666,6 @@ func (q *Queries) SeeMachine(ctx context.Context, arg SeeMachineParams) (int64, 
 	return result.RowsAffected()
 }
 
-const setMachineKeys = `-- name: SetMachineKeys :execrows
-UPDATE machines SET tpm_class = $1, tpm_info = $2, attest_key = $3, parent_public = $4 WHERE id = $5
-`
-
-type SetMachineKeysParams struct {
-	TPMClass     string
-	TPMInfo      string
-	AttestKey    []byte
-	ParentPublic []byte
-	ID           string
-}
-
-// What the machine shows of its TPM at joining.
-func (q *Queries) SetMachineKeys(ctx context.Context, arg SetMachineKeysParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, setMachineKeys,
-		arg.TPMClass,
-		arg.TPMInfo,
-		arg.AttestKey,
-		arg.ParentPublic,
-		arg.ID,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const setMachineStatus = `-- name: SetMachineStatus :execrows
 UPDATE machines SET status = $1, refusal = $2, updated_at = $3, rev = rev + 1, serial = serial + 1
 WHERE id = $4 AND (status = $5 OR status = $6)
@@ -785,39 +710,6 @@ type SpendJoinTokenParams struct {
 // A single token works once: 0 rows = used, expired or withdrawn meanwhile.
 func (q *Queries) SpendJoinToken(ctx context.Context, arg SpendJoinTokenParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, spendJoinToken, arg.At, arg.MachineID, arg.ID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const touchMachine = `-- name: TouchMachine :execrows
-UPDATE machines SET last_seen_at = $1, address = $2, boot = $3, os = $4,
-    agent_version = $5, wire_version = $6
-WHERE id = $7
-`
-
-type TouchMachineParams struct {
-	At           int64
-	Address      string
-	Boot         string
-	OS           string
-	AgentVersion string
-	WireVersion  int64
-	ID           string
-}
-
-// What the agent says of itself at contact; no rev: an administrator's edit is not disturbed.
-func (q *Queries) TouchMachine(ctx context.Context, arg TouchMachineParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, touchMachine,
-		arg.At,
-		arg.Address,
-		arg.Boot,
-		arg.OS,
-		arg.AgentVersion,
-		arg.WireVersion,
-		arg.ID,
-	)
 	if err != nil {
 		return 0, err
 	}

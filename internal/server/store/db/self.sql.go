@@ -9,17 +9,6 @@ import (
 	"context"
 )
 
-const countOpenReports = `-- name: CountOpenReports :one
-SELECT COUNT(*) FROM reports WHERE state = 'open'
-`
-
-func (q *Queries) CountOpenReports(ctx context.Context) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countOpenReports)
-	var count int64
-	err := row.Scan(&count)
-	return count, err
-}
-
 const countOpenReportsOfUser = `-- name: CountOpenReportsOfUser :one
 SELECT COUNT(*) FROM reports WHERE state = 'open' AND user_id = $1
 `

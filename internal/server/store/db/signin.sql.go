@@ -103,23 +103,6 @@ func (q *Queries) ClaimConversation(ctx context.Context, arg ClaimConversationPa
 	return result.RowsAffected()
 }
 
-const clearAttempt = `-- name: ClearAttempt :execrows
-DELETE FROM attempts WHERE user_id = $1 AND machine_id = $2
-`
-
-type ClearAttemptParams struct {
-	UserID    string
-	MachineID string
-}
-
-func (q *Queries) ClearAttempt(ctx context.Context, arg ClearAttemptParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, clearAttempt, arg.UserID, arg.MachineID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const clearAttemptsOfUser = `-- name: ClearAttemptsOfUser :execrows
 DELETE FROM attempts WHERE user_id = $1
 `
@@ -215,54 +198,12 @@ func (q *Queries) DeleteAuthenticator(ctx context.Context, id string) (int64, er
 	return result.RowsAffected()
 }
 
-const deleteAuthenticatorsOfUser = `-- name: DeleteAuthenticatorsOfUser :execrows
-DELETE FROM authenticators WHERE user_id = $1 AND (CAST($2 AS TEXT) = '' OR kind = CAST($2 AS TEXT))
-`
-
-type DeleteAuthenticatorsOfUserParams struct {
-	UserID string
-	Kind   string
-}
-
-// kind empty = all.
-func (q *Queries) DeleteAuthenticatorsOfUser(ctx context.Context, arg DeleteAuthenticatorsOfUserParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, deleteAuthenticatorsOfUser, arg.UserID, arg.Kind)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const deleteBackupCodes = `-- name: DeleteBackupCodes :execrows
 DELETE FROM backup_codes WHERE user_id = $1
 `
 
 func (q *Queries) DeleteBackupCodes(ctx context.Context, userID string) (int64, error) {
 	result, err := q.db.ExecContext(ctx, deleteBackupCodes, userID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const deleteBypassCodes = `-- name: DeleteBypassCodes :execrows
-DELETE FROM bypass_codes WHERE user_id = $1
-`
-
-func (q *Queries) DeleteBypassCodes(ctx context.Context, userID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, deleteBypassCodes, userID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const deleteEnrolCodes = `-- name: DeleteEnrolCodes :execrows
-DELETE FROM enrol_codes WHERE user_id = $1
-`
-
-func (q *Queries) DeleteEnrolCodes(ctx context.Context, userID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, deleteEnrolCodes, userID)
 	if err != nil {
 		return 0, err
 	}
@@ -292,38 +233,6 @@ type DeleteOldAttemptsParams struct {
 
 func (q *Queries) DeleteOldAttempts(ctx context.Context, arg DeleteOldAttemptsParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, deleteOldAttempts, arg.Before, arg.At)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const deleteUnconfirmedAuthenticators = `-- name: DeleteUnconfirmedAuthenticators :execrows
-DELETE FROM authenticators WHERE user_id = $1 AND confirmed_at = 0
-`
-
-func (q *Queries) DeleteUnconfirmedAuthenticators(ctx context.Context, userID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, deleteUnconfirmedAuthenticators, userID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const endOtherBootWindows = `-- name: EndOtherBootWindows :execrows
-UPDATE windows SET ended_at = $1, end_reason = 'reboot'
-WHERE machine_id = $2 AND boot <> $3 AND ended_at = 0
-`
-
-type EndOtherBootWindowsParams struct {
-	At        int64
-	MachineID string
-	Boot      string
-}
-
-// After a reboot nothing silences (W5, W6).
-func (q *Queries) EndOtherBootWindows(ctx context.Context, arg EndOtherBootWindowsParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, endOtherBootWindows, arg.At, arg.MachineID, arg.Boot)
 	if err != nil {
 		return 0, err
 	}
@@ -729,41 +638,6 @@ func (q *Queries) InsertWindow(ctx context.Context, arg InsertWindowParams) erro
 	return err
 }
 
-const listAttemptsOfUser = `-- name: ListAttemptsOfUser :many
-SELECT user_id, machine_id, failures, first_at, last_at, blocked_until, locked_until FROM attempts WHERE user_id = $1 ORDER BY machine_id
-`
-
-func (q *Queries) ListAttemptsOfUser(ctx context.Context, userID string) ([]Attempt, error) {
-	rows, err := q.db.QueryContext(ctx, listAttemptsOfUser, userID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []Attempt{}
-	for rows.Next() {
-		var i Attempt
-		if err := rows.Scan(
-			&i.UserID,
-			&i.MachineID,
-			&i.Failures,
-			&i.FirstAt,
-			&i.LastAt,
-			&i.BlockedUntil,
-			&i.LockedUntil,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listAuthenticators = `-- name: ListAuthenticators :many
 SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at FROM authenticators WHERE user_id = $1 ORDER BY id
 `
@@ -790,55 +664,6 @@ func (q *Queries) ListAuthenticators(ctx context.Context, userID string) ([]Auth
 			&i.LastUsedAt,
 			&i.Lost,
 			&i.CreatedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listLocked = `-- name: ListLocked :many
-SELECT a.user_id, a.machine_id, a.failures, a.first_at, a.last_at, a.blocked_until, a.locked_until, u.name AS user_name FROM attempts a JOIN users u ON u.id = a.user_id
-WHERE a.locked_until > $1 OR a.blocked_until > $1
-ORDER BY u.name, a.machine_id LIMIT CAST($2 AS BIGINT)
-`
-
-type ListLockedParams struct {
-	At int64
-	N  int64
-}
-
-type ListLockedRow struct {
-	Attempt  Attempt
-	UserName string
-}
-
-// Who is locked out or blocked now, for the console.
-func (q *Queries) ListLocked(ctx context.Context, arg ListLockedParams) ([]ListLockedRow, error) {
-	rows, err := q.db.QueryContext(ctx, listLocked, arg.At, arg.N)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListLockedRow{}
-	for rows.Next() {
-		var i ListLockedRow
-		if err := rows.Scan(
-			&i.Attempt.UserID,
-			&i.Attempt.MachineID,
-			&i.Attempt.Failures,
-			&i.Attempt.FirstAt,
-			&i.Attempt.LastAt,
-			&i.Attempt.BlockedUntil,
-			&i.Attempt.LockedUntil,
-			&i.UserName,
 		); err != nil {
 			return nil, err
 		}

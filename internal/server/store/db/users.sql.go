@@ -351,33 +351,6 @@ func (q *Queries) ListGroupsOfUser(ctx context.Context, userID string) ([]Group,
 	return items, nil
 }
 
-const listMemberIDsOfGroup = `-- name: ListMemberIDsOfGroup :many
-SELECT user_id FROM group_members WHERE group_id = $1 ORDER BY user_id
-`
-
-func (q *Queries) ListMemberIDsOfGroup(ctx context.Context, groupID string) ([]string, error) {
-	rows, err := q.db.QueryContext(ctx, listMemberIDsOfGroup, groupID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []string{}
-	for rows.Next() {
-		var user_id string
-		if err := rows.Scan(&user_id); err != nil {
-			return nil, err
-		}
-		items = append(items, user_id)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listMembersOfGroup = `-- name: ListMembersOfGroup :many
 SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM users u JOIN group_members m ON m.user_id = u.id
 WHERE m.group_id = $1 AND u.name > $2 ORDER BY u.name LIMIT CAST($3 AS BIGINT)
@@ -600,25 +573,6 @@ func (q *Queries) RemoveGroupMember(ctx context.Context, arg RemoveGroupMemberPa
 	return result.RowsAffected()
 }
 
-const replacePasswordHash = `-- name: ReplacePasswordHash :execrows
-UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3
-`
-
-type ReplacePasswordHashParams struct {
-	NewHash string
-	ID      string
-	OldHash string
-}
-
-// The same password under new hash parameters: nothing else changes, and only if nobody changed it meanwhile.
-func (q *Queries) ReplacePasswordHash(ctx context.Context, arg ReplacePasswordHashParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, replacePasswordHash, arg.NewHash, arg.ID, arg.OldHash)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const setUserPassword = `-- name: SetUserPassword :execrows
 UPDATE users SET password_hash = $1, password_changed_at = $2,
     password_generation = password_generation + 1, must_change = $3, updated_at = $2, rev = rev + 1
@@ -640,23 +594,6 @@ func (q *Queries) SetUserPassword(ctx context.Context, arg SetUserPasswordParams
 		arg.MustChange,
 		arg.ID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const setUserUID = `-- name: SetUserUID :execrows
-UPDATE users SET uid = $1 WHERE id = $2
-`
-
-type SetUserUIDParams struct {
-	UID *int64
-	ID  string
-}
-
-func (q *Queries) SetUserUID(ctx context.Context, arg SetUserUIDParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, setUserUID, arg.UID, arg.ID)
 	if err != nil {
 		return 0, err
 	}

@@ -143,57 +143,6 @@ func (q *Queries) GetJournalHead(ctx context.Context, machineID string) (Journal
 	return i, err
 }
 
-const getLatestVault = `-- name: GetLatestVault :one
-SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1
-`
-
-type GetLatestVaultParams struct {
-	UserID    string
-	MachineID string
-}
-
-func (q *Queries) GetLatestVault(ctx context.Context, arg GetLatestVaultParams) (Vault, error) {
-	row := q.db.QueryRowContext(ctx, getLatestVault, arg.UserID, arg.MachineID)
-	var i Vault
-	err := row.Scan(
-		&i.UserID,
-		&i.MachineID,
-		&i.Generation,
-		&i.State,
-		&i.Class,
-		&i.Key,
-		&i.FailHandle,
-		&i.PassHandle,
-		&i.FailSigned,
-		&i.PassSigned,
-		&i.FailLimit,
-		&i.UseLimit,
-		&i.FirstStep,
-		&i.LastStep,
-		&i.Period,
-		&i.EnrolledAt,
-		&i.SyncedAt,
-		&i.LastMFAAt,
-		&i.ExpiresAt,
-		&i.UsesLeft,
-		&i.PasswordGeneration,
-		&i.FactorsDigest,
-		&i.LiftWanted,
-		&i.DisenrolWanted,
-		&i.CreatedAt,
-		&i.UpdatedAt,
-		&i.Conversation,
-		&i.FailLifted,
-		&i.PassLifted,
-		&i.ParentDigest,
-		&i.Used,
-		&i.Tries,
-		&i.Shut,
-		&i.CountedFrom,
-	)
-	return i, err
-}
-
 const getVault = `-- name: GetVault :one
 SELECT user_id, machine_id, generation, state, class, key, fail_handle, pass_handle, fail_signed, pass_signed, fail_limit, use_limit, first_step, last_step, period, enrolled_at, synced_at, last_mfa_at, expires_at, uses_left, password_generation, factors_digest, lift_wanted, disenrol_wanted, created_at, updated_at, conversation, fail_lifted, pass_lifted, parent_digest, used, tries, shut, counted_from FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3
 `
@@ -338,99 +287,6 @@ func (q *Queries) ListFoldedJournals(ctx context.Context, arg ListFoldedJournals
 			&i.Taken,
 			&i.Folded,
 			&i.Kinds,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listVaultReport = `-- name: ListVaultReport :many
-SELECT v.user_id, v.machine_id, v.generation, v.state, v.class, v.key, v.fail_handle, v.pass_handle, v.fail_signed, v.pass_signed, v.fail_limit, v.use_limit, v.first_step, v.last_step, v.period, v.enrolled_at, v.synced_at, v.last_mfa_at, v.expires_at, v.uses_left, v.password_generation, v.factors_digest, v.lift_wanted, v.disenrol_wanted, v.created_at, v.updated_at, v.conversation, v.fail_lifted, v.pass_lifted, v.parent_digest, v.used, v.tries, v.shut, v.counted_from, u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
-FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
-WHERE v.state <> 'wiped'
-  AND (v.user_id > $1 OR (v.user_id = $1 AND v.machine_id > $2))
-  AND (CAST($3 AS TEXT) = '' OR v.user_id = CAST($3 AS TEXT))
-  AND (CAST($4 AS TEXT) = '' OR v.machine_id = CAST($4 AS TEXT))
-ORDER BY v.user_id, v.machine_id, v.generation LIMIT CAST($5 AS BIGINT)
-`
-
-type ListVaultReportParams struct {
-	AfterUser    string
-	AfterMachine string
-	UserID       string
-	MachineID    string
-	N            int64
-}
-
-type ListVaultReportRow struct {
-	Vault         Vault
-	UserName      string
-	MachineName   string
-	MachineSeenAt int64
-}
-
-// The offline enrolment report (O14); user and machine empty = any; after = the last row's user, machine.
-func (q *Queries) ListVaultReport(ctx context.Context, arg ListVaultReportParams) ([]ListVaultReportRow, error) {
-	rows, err := q.db.QueryContext(ctx, listVaultReport,
-		arg.AfterUser,
-		arg.AfterMachine,
-		arg.UserID,
-		arg.MachineID,
-		arg.N,
-	)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListVaultReportRow{}
-	for rows.Next() {
-		var i ListVaultReportRow
-		if err := rows.Scan(
-			&i.Vault.UserID,
-			&i.Vault.MachineID,
-			&i.Vault.Generation,
-			&i.Vault.State,
-			&i.Vault.Class,
-			&i.Vault.Key,
-			&i.Vault.FailHandle,
-			&i.Vault.PassHandle,
-			&i.Vault.FailSigned,
-			&i.Vault.PassSigned,
-			&i.Vault.FailLimit,
-			&i.Vault.UseLimit,
-			&i.Vault.FirstStep,
-			&i.Vault.LastStep,
-			&i.Vault.Period,
-			&i.Vault.EnrolledAt,
-			&i.Vault.SyncedAt,
-			&i.Vault.LastMFAAt,
-			&i.Vault.ExpiresAt,
-			&i.Vault.UsesLeft,
-			&i.Vault.PasswordGeneration,
-			&i.Vault.FactorsDigest,
-			&i.Vault.LiftWanted,
-			&i.Vault.DisenrolWanted,
-			&i.Vault.CreatedAt,
-			&i.Vault.UpdatedAt,
-			&i.Vault.Conversation,
-			&i.Vault.FailLifted,
-			&i.Vault.PassLifted,
-			&i.Vault.ParentDigest,
-			&i.Vault.Used,
-			&i.Vault.Tries,
-			&i.Vault.Shut,
-			&i.Vault.CountedFrom,
-			&i.UserName,
-			&i.MachineName,
-			&i.MachineSeenAt,
 		); err != nil {
 			return nil, err
 		}
@@ -699,18 +555,6 @@ func (q *Queries) NextVaultGeneration(ctx context.Context, arg NextVaultGenerati
 	return generation, err
 }
 
-const resetJournalHead = `-- name: ResetJournalHead :execrows
-DELETE FROM journal_heads WHERE machine_id = $1
-`
-
-func (q *Queries) ResetJournalHead(ctx context.Context, machineID string) (int64, error) {
-	result, err := q.db.ExecContext(ctx, resetJournalHead, machineID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const retireOtherVaults = `-- name: RetireOtherVaults :execrows
 UPDATE vaults SET state = 'retired', updated_at = $1
 WHERE user_id = $2 AND machine_id = $3 AND generation <> $4 AND state <> 'wiped' AND state <> 'retired'
@@ -730,35 +574,6 @@ func (q *Queries) RetireOtherVaults(ctx context.Context, arg RetireOtherVaultsPa
 		arg.UserID,
 		arg.MachineID,
 		arg.Generation,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const setVaultState = `-- name: SetVaultState :execrows
-UPDATE vaults SET state = $1, updated_at = $2
-WHERE user_id = $3 AND machine_id = $4 AND generation = $5 AND state = $6
-`
-
-type SetVaultStateParams struct {
-	State      string
-	At         int64
-	UserID     string
-	MachineID  string
-	Generation int64
-	FromState  string
-}
-
-func (q *Queries) SetVaultState(ctx context.Context, arg SetVaultStateParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, setVaultState,
-		arg.State,
-		arg.At,
-		arg.UserID,
-		arg.MachineID,
-		arg.Generation,
-		arg.FromState,
 	)
 	if err != nil {
 		return 0, err
@@ -869,39 +684,6 @@ func (q *Queries) SyncVault(ctx context.Context, arg SyncVaultParams) (int64, er
 		return 0, err
 	}
 	return result.RowsAffected()
-}
-
-const usedHandles = `-- name: UsedHandles :many
-SELECT fail_handle, pass_handle FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY fail_handle
-`
-
-type UsedHandlesRow struct {
-	FailHandle int64
-	PassHandle int64
-}
-
-// The TPM handles of a machine that are taken.
-func (q *Queries) UsedHandles(ctx context.Context, machineID string) ([]UsedHandlesRow, error) {
-	rows, err := q.db.QueryContext(ctx, usedHandles, machineID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []UsedHandlesRow{}
-	for rows.Next() {
-		var i UsedHandlesRow
-		if err := rows.Scan(&i.FailHandle, &i.PassHandle); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
 }
 
 const wantDisenrol = `-- name: WantDisenrol :many

@@ -1,44 +1,11 @@
 -- What administrators see in lists, and what they remove (internal/server/desk).
 
--- name: ListUsersForDesk :many
--- A page of users in order of names with what a list shows of them. after empty = the first; prefix empty = all.
-SELECT sqlc.embed(u),
-    CAST((SELECT COUNT(*) FROM authenticators a WHERE a.user_id = u.id AND a.kind = 'totp' AND a.confirmed_at > 0 AND a.lost = FALSE) AS BIGINT) AS totps,
-    CAST((SELECT COUNT(*) FROM backup_codes b WHERE b.user_id = u.id AND b.used_at = 0) AS BIGINT) AS backups,
-    CAST((SELECT COUNT(*) FROM bypass_codes c WHERE c.user_id = u.id AND c.used_at = 0 AND c.expires_at > sqlc.arg(at)) AS BIGINT) AS bypasses,
-    CAST((SELECT COUNT(*) FROM attempts t WHERE t.user_id = u.id AND (t.locked_until > sqlc.arg(at) OR t.blocked_until > sqlc.arg(at))) AS BIGINT) AS locks
-FROM users u
-WHERE u.name > sqlc.arg(after) AND substr(u.name_fold, 1, length(CAST(sqlc.arg(prefix) AS TEXT))) = CAST(sqlc.arg(prefix) AS TEXT)
-ORDER BY u.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
--- name: ListGroupNamesOfUsers :many
--- The groups of the users whose names lie behind "after" up to "last".
-SELECT gm.user_id, g.name FROM group_members gm JOIN groups g ON g.id = gm.group_id JOIN users u ON u.id = gm.user_id
-WHERE u.name > sqlc.arg(after) AND u.name <= sqlc.arg(last) ORDER BY gm.user_id, g.name;
-
 -- name: ListGroupsForDesk :many
 SELECT sqlc.embed(g), CAST((SELECT COUNT(*) FROM group_members m WHERE m.group_id = g.id) AS BIGINT) AS members
 FROM groups g WHERE g.name > sqlc.arg(after) ORDER BY g.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
 -- name: CountGroupMembers :one
 SELECT COUNT(*) FROM group_members WHERE group_id = $1;
-
--- name: ListMachinesForDesk :many
--- A page of machines in order of ids (which is that of joining); status and name empty = any.
-SELECT sqlc.embed(m),
-    CAST(COALESCE((SELECT u.name FROM users u WHERE u.id = m.owner_user), '') AS TEXT) AS owner_name,
-    CAST((SELECT COUNT(DISTINCT v.user_id) FROM vaults v WHERE v.machine_id = m.id AND v.state = 'active') AS BIGINT) AS vaults,
-    CAST(COALESCE((SELECT MAX(c.not_after) FROM machine_certificates c WHERE c.machine_id = m.id AND c.revoked_at = 0), 0) AS BIGINT) AS certificate_until
-FROM machines m
-WHERE m.id > sqlc.arg(after)
-  AND (CAST(sqlc.arg(status) AS TEXT) = '' OR m.status = CAST(sqlc.arg(status) AS TEXT))
-  AND (CAST(sqlc.arg(only_id) AS TEXT) = '' OR m.id = CAST(sqlc.arg(only_id) AS TEXT))
-ORDER BY m.id LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
--- name: ListUserNamesOfMachines :many
--- The assigned users of the machines whose ids lie behind "after" up to "last".
-SELECT x.machine_id, u.name FROM machine_users x JOIN users u ON u.id = x.user_id
-WHERE x.machine_id > sqlc.arg(after) AND x.machine_id <= sqlc.arg(last) ORDER BY x.machine_id, u.name;
 
 -- name: ListEnrolledOnMachine :many
 -- Whose offline data the machine holds, with every authenticator that may be in it (O14, "machine lost"); also what counts
@@ -70,18 +37,6 @@ RETURNING user_id, machine_id, generation;
 SELECT COUNT(*) FROM vaults v JOIN users u ON u.id = v.user_id
 WHERE v.state = 'active' AND v.disenrol_wanted = FALSE AND CASE u.role WHEN 'owner' THEN 4 WHEN 'administrator' THEN 3 WHEN 'helpdesk' THEN 2 WHEN 'auditor' THEN 1 ELSE 0 END >= CAST(sqlc.arg(spared) AS BIGINT)
   AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR v.machine_id = CAST(sqlc.arg(machine_id) AS TEXT));
-
--- name: ListVaultsForDesk :many
--- The offline enrolment report (O14), a page behind (user, machine, generation); user and machine empty = any.
-SELECT sqlc.embed(v), u.name AS user_name, u.password_generation AS user_generation, m.name AS machine_name, m.status AS machine_status, m.last_seen_at AS machine_seen_at
-FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
-WHERE v.state <> 'wiped'
-  AND (v.user_id > sqlc.arg(after_user)
-    OR (v.user_id = sqlc.arg(after_user) AND v.machine_id > sqlc.arg(after_machine))
-    OR (v.user_id = sqlc.arg(after_user) AND v.machine_id = sqlc.arg(after_machine) AND v.generation > sqlc.arg(after_generation)))
-  AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR v.user_id = CAST(sqlc.arg(user_id) AS TEXT))
-  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR v.machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
-ORDER BY v.user_id, v.machine_id, v.generation LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
 -- name: DeleteVaultsOfUser :execrows
 -- The user goes: machines wipe what the policy file does not name.

@@ -27,9 +27,6 @@ SELECT * FROM chains ORDER BY chain;
 -- name: InsertCheckpoint :exec
 INSERT INTO checkpoints (chain, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5);
 
--- name: LatestCheckpoint :one
-SELECT * FROM checkpoints WHERE chain = $1 ORDER BY seq DESC LIMIT 1;
-
 -- name: ListCheckpoints :many
 SELECT * FROM checkpoints ORDER BY chain, seq;
 

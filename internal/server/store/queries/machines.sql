@@ -40,16 +40,6 @@ WHERE id = sqlc.arg(id) AND rev = sqlc.arg(rev);
 UPDATE machines SET status = sqlc.arg(status), refusal = sqlc.arg(refusal), updated_at = sqlc.arg(at), rev = rev + 1, serial = serial + 1
 WHERE id = sqlc.arg(id) AND (status = sqlc.arg(from_status) OR status = sqlc.arg(or_status));
 
--- name: SetMachineKeys :execrows
--- What the machine shows of its TPM at joining.
-UPDATE machines SET tpm_class = $1, tpm_info = $2, attest_key = $3, parent_public = $4 WHERE id = sqlc.arg(id);
-
--- name: TouchMachine :execrows
--- What the agent says of itself at contact; no rev: an administrator's edit is not disturbed.
-UPDATE machines SET last_seen_at = sqlc.arg(at), address = sqlc.arg(address), boot = sqlc.arg(boot), os = sqlc.arg(os),
-    agent_version = sqlc.arg(agent_version), wire_version = sqlc.arg(wire_version)
-WHERE id = sqlc.arg(id);
-
 -- name: SeeMachine :execrows
 UPDATE machines SET last_seen_at = sqlc.arg(at), address = sqlc.arg(address) WHERE id = sqlc.arg(id) AND last_seen_at < sqlc.arg(at);
 
@@ -59,21 +49,11 @@ UPDATE machines SET serial = serial + 1 WHERE id = $1;
 -- name: BumpAllMachines :many
 UPDATE machines SET serial = serial + 1 WHERE status = 'active' RETURNING id;
 
--- name: BumpMachinesOfUser :many
--- The machines that hold something of the user: a vault that was not wiped, or a window that is open.
-UPDATE machines SET serial = serial + 1
-WHERE id IN (SELECT v.machine_id FROM vaults v WHERE v.user_id = sqlc.arg(user_id) AND v.state <> 'wiped')
-   OR id IN (SELECT w.machine_id FROM windows w WHERE w.user_id = sqlc.arg(user_id) AND w.ended_at = 0 AND w.expires_at > sqlc.arg(at))
-RETURNING id;
-
 -- name: AddMachineUser :execrows
 INSERT INTO machine_users (machine_id, user_id) VALUES ($1, $2) ON CONFLICT (machine_id, user_id) DO NOTHING;
 
 -- name: RemoveMachineUser :execrows
 DELETE FROM machine_users WHERE machine_id = $1 AND user_id = $2;
-
--- name: ClearMachineUsers :execrows
-DELETE FROM machine_users WHERE machine_id = $1;
 
 -- name: ListMachineUsers :many
 SELECT u.* FROM users u JOIN machine_users m ON m.user_id = u.id WHERE m.machine_id = $1 ORDER BY u.name;

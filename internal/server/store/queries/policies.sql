@@ -16,17 +16,6 @@ SELECT * FROM policies WHERE is_default = TRUE ORDER BY id LIMIT 1;
 -- The strongest first.
 SELECT * FROM policies ORDER BY is_default, priority DESC, name;
 
--- name: ListPoliciesPage :many
-SELECT * FROM policies WHERE name > sqlc.arg(after) ORDER BY name LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
--- name: ListPoliciesOfUser :many
--- The policies of the user's groups, the strongest first; without the default policy.
-SELECT DISTINCT p.* FROM policies p
-JOIN policy_groups pg ON pg.policy_id = p.id
-JOIN group_members gm ON gm.group_id = pg.group_id
-WHERE gm.user_id = $1 AND p.is_default = FALSE
-ORDER BY p.priority DESC, p.name;
-
 -- name: UpdatePolicy :execrows
 UPDATE policies SET name = $1, priority = $2, body = $3, version = version + 1, updated_at = $4, rev = rev + 1
 WHERE id = sqlc.arg(id) AND rev = sqlc.arg(rev);

@@ -37,9 +37,6 @@ WHERE (CAST(sqlc.arg(before) AS TEXT) = '' OR r.id < CAST(sqlc.arg(before) AS TE
   AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR r.user_id = CAST(sqlc.arg(user_id) AS TEXT))
 ORDER BY r.id DESC LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
--- name: CountOpenReports :one
-SELECT COUNT(*) FROM reports WHERE state = 'open';
-
 -- name: CountOpenReportsOfUser :one
 SELECT COUNT(*) FROM reports WHERE state = 'open' AND user_id = $1;
 

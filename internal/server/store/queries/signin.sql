@@ -53,13 +53,6 @@ UPDATE authenticators SET name = $1 WHERE id = sqlc.arg(id);
 -- name: DeleteAuthenticator :execrows
 DELETE FROM authenticators WHERE id = $1;
 
--- name: DeleteAuthenticatorsOfUser :execrows
--- kind empty = all.
-DELETE FROM authenticators WHERE user_id = sqlc.arg(user_id) AND (CAST(sqlc.arg(kind) AS TEXT) = '' OR kind = CAST(sqlc.arg(kind) AS TEXT));
-
--- name: DeleteUnconfirmedAuthenticators :execrows
-DELETE FROM authenticators WHERE user_id = sqlc.arg(user_id) AND confirmed_at = 0;
-
 -- name: InsertBackupCode :exec
 INSERT INTO backup_codes (id, user_id, set_id, hash, created_at) VALUES ($1, $2, $3, $4, $5);
 
@@ -86,9 +79,6 @@ SELECT * FROM bypass_codes WHERE user_id = sqlc.arg(user_id) AND used_at = 0 AND
 -- name: SpendBypassCode :execrows
 UPDATE bypass_codes SET used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND used_at = 0 AND expires_at > sqlc.arg(at);
 
--- name: DeleteBypassCodes :execrows
-DELETE FROM bypass_codes WHERE user_id = $1;
-
 -- name: InsertEnrolCode :exec
 INSERT INTO enrol_codes (id, user_id, hash, created_at, expires_at, created_by) VALUES ($1, $2, $3, $4, $5, $6);
 
@@ -97,9 +87,6 @@ SELECT * FROM enrol_codes WHERE user_id = sqlc.arg(user_id) AND used_at = 0 AND 
 
 -- name: SpendEnrolCode :execrows
 UPDATE enrol_codes SET used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND used_at = 0 AND expires_at > sqlc.arg(at);
-
--- name: DeleteEnrolCodes :execrows
-DELETE FROM enrol_codes WHERE user_id = $1;
 
 -- name: InsertWindow :exec
 INSERT INTO windows (id, user_id, machine_id, boot, opened_at, expires_at, scopes, factors) VALUES ($1, $2, $3, $4, $5, $6, $7, $8);
@@ -133,11 +120,6 @@ WHERE ended_at = 0 AND expires_at > sqlc.arg(at)
   AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
 RETURNING id, user_id, machine_id;
 
--- name: EndOtherBootWindows :execrows
--- After a reboot nothing silences (W5, W6).
-UPDATE windows SET ended_at = sqlc.arg(at), end_reason = 'reboot'
-WHERE machine_id = sqlc.arg(machine_id) AND boot <> sqlc.arg(boot) AND ended_at = 0;
-
 -- name: GetAttempt :one
 SELECT * FROM attempts WHERE user_id = $1 AND machine_id = $2;
 
@@ -161,20 +143,8 @@ WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id);
 -- After a success: the counts of this pair and of the user across machines are gone.
 DELETE FROM attempts WHERE user_id = sqlc.arg(user_id) AND (machine_id = sqlc.arg(machine_id) OR machine_id = '');
 
--- name: ClearAttempt :execrows
-DELETE FROM attempts WHERE user_id = $1 AND machine_id = $2;
-
 -- name: ClearAttemptsOfUser :execrows
 DELETE FROM attempts WHERE user_id = $1;
-
--- name: ListAttemptsOfUser :many
-SELECT * FROM attempts WHERE user_id = $1 ORDER BY machine_id;
-
--- name: ListLocked :many
--- Who is locked out or blocked now, for the console.
-SELECT sqlc.embed(a), u.name AS user_name FROM attempts a JOIN users u ON u.id = a.user_id
-WHERE a.locked_until > sqlc.arg(at) OR a.blocked_until > sqlc.arg(at)
-ORDER BY u.name, a.machine_id LIMIT CAST(sqlc.arg(n) AS BIGINT);
 
 -- name: DeleteOldAttempts :execrows
 DELETE FROM attempts WHERE last_at < sqlc.arg(before) AND locked_until < sqlc.arg(at) AND blocked_until < sqlc.arg(at);

@@ -46,15 +46,8 @@ UPDATE users SET password_hash = sqlc.arg(password_hash), password_changed_at = 
     password_generation = password_generation + 1, must_change = sqlc.arg(must_change), updated_at = sqlc.arg(at), rev = rev + 1
 WHERE id = sqlc.arg(id);
 
--- name: ReplacePasswordHash :execrows
--- The same password under new hash parameters: nothing else changes, and only if nobody changed it meanwhile.
-UPDATE users SET password_hash = sqlc.arg(new_hash) WHERE id = sqlc.arg(id) AND password_hash = sqlc.arg(old_hash);
-
 -- name: ActivateUser :execrows
 UPDATE users SET activated_at = sqlc.arg(at), updated_at = sqlc.arg(at), rev = rev + 1 WHERE id = sqlc.arg(id) AND activated_at = 0;
-
--- name: SetUserUID :execrows
-UPDATE users SET uid = sqlc.arg(uid) WHERE id = sqlc.arg(id);
 
 -- name: DeleteUser :execrows
 -- Fails while vaults of the user stand: they are wiped first.
@@ -90,6 +83,3 @@ SELECT g.* FROM groups g JOIN group_members m ON m.group_id = g.id WHERE m.user_
 -- name: ListMembersOfGroup :many
 SELECT u.* FROM users u JOIN group_members m ON m.user_id = u.id
 WHERE m.group_id = sqlc.arg(group_id) AND u.name > sqlc.arg(after) ORDER BY u.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
--- name: ListMemberIDsOfGroup :many
-SELECT user_id FROM group_members WHERE group_id = $1 ORDER BY user_id;

@@ -14,9 +14,6 @@ SELECT * FROM vaults WHERE user_id = $1 AND machine_id = $2 AND generation = $3;
 -- name: GetActiveVault :one
 SELECT * FROM vaults WHERE user_id = $1 AND machine_id = $2 AND state = 'active' ORDER BY generation DESC LIMIT 1;
 
--- name: GetLatestVault :one
-SELECT * FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation DESC LIMIT 1;
-
 -- name: ListVaultsOfPair :many
 SELECT * FROM vaults WHERE user_id = $1 AND machine_id = $2 ORDER BY generation;
 
@@ -26,14 +23,6 @@ SELECT * FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY user_id
 
 -- name: ListVaultsOfUser :many
 SELECT * FROM vaults WHERE user_id = $1 AND state <> 'wiped' ORDER BY machine_id, generation;
-
--- name: UsedHandles :many
--- The TPM handles of a machine that are taken.
-SELECT fail_handle, pass_handle FROM vaults WHERE machine_id = $1 AND state <> 'wiped' ORDER BY fail_handle;
-
--- name: SetVaultState :execrows
-UPDATE vaults SET state = sqlc.arg(state), updated_at = sqlc.arg(at)
-WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id) AND generation = sqlc.arg(generation) AND state = sqlc.arg(from_state);
 
 -- name: ActivateVault :execrows
 UPDATE vaults SET state = 'active', counted_from = sqlc.arg(at), enrolled_at = sqlc.arg(at), synced_at = sqlc.arg(at), updated_at = sqlc.arg(at)
@@ -85,16 +74,6 @@ WHERE state <> 'wiped'
   AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
 RETURNING user_id, machine_id, generation;
 
--- name: ListVaultReport :many
--- The offline enrolment report (O14); user and machine empty = any; after = the last row's user, machine.
-SELECT sqlc.embed(v), u.name AS user_name, m.name AS machine_name, m.last_seen_at AS machine_seen_at
-FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id
-WHERE v.state <> 'wiped'
-  AND (v.user_id > sqlc.arg(after_user) OR (v.user_id = sqlc.arg(after_user) AND v.machine_id > sqlc.arg(after_machine)))
-  AND (CAST(sqlc.arg(user_id) AS TEXT) = '' OR v.user_id = CAST(sqlc.arg(user_id) AS TEXT))
-  AND (CAST(sqlc.arg(machine_id) AS TEXT) = '' OR v.machine_id = CAST(sqlc.arg(machine_id) AS TEXT))
-ORDER BY v.user_id, v.machine_id, v.generation LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
 -- name: GetJournalHead :one
 SELECT * FROM journal_heads WHERE machine_id = $1;
 
@@ -111,6 +90,3 @@ WHERE machine_id = sqlc.arg(machine_id) AND seq = sqlc.arg(old_seq) AND day = sq
 -- name: ListFoldedJournals :many
 -- Days that are over and of which entries were only counted.
 SELECT * FROM journal_heads WHERE folded > 0 AND day < sqlc.arg(today) ORDER BY machine_id LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
--- name: ResetJournalHead :execrows
-DELETE FROM journal_heads WHERE machine_id = $1;
