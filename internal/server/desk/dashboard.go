@@ -3,6 +3,7 @@ package desk
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -60,13 +61,8 @@ type figures struct {
 func (d *Desk) CountFigures(ctx context.Context) error {
 	d.figures.job.Lock()
 	defer d.figures.job.Unlock()
-	if err := d.countEvents(ctx); err != nil {
-		return err
-	}
-	if err := d.countStuck(ctx); err != nil {
-		return err
-	}
-	return d.verifyOn(ctx)
+	// Whatever can not be counted: the chain of events is verified.
+	return errors.Join(d.countEvents(ctx), d.countStuck(ctx), d.verifyOn(ctx))
 }
 
 func (d *Desk) countEvents(ctx context.Context) error {
