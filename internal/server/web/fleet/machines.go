@@ -196,7 +196,7 @@ func load(r *ui.Request, ref string) (*bench, error) {
 
 func (b *bench) frame() ui.Page {
 	return ui.Page{
-		Title: b.m.Name, Section: "machines", Lead: b.m.OS, Badge: statusBadge(b.m), Wide: true,
+		Title: b.m.Name, Section: "machines", Lead: ui.System(b.m.OS), Badge: statusBadge(b.m), Wide: true,
 		Crumbs: []ui.Crumb{{Text: words.NavMachines, Path: "/console/machines"}},
 		Curl:   &ui.Curl{Method: "GET", Path: rest.Base + "/machines/" + b.m.ID},
 	}

@@ -410,9 +410,9 @@ func machinesPage(l machineList) templ.Component {
 								}
 								ctx = templ.InitializeContext(ctx)
 								var templ_7745c5c3_Var17 string
-								templ_7745c5c3_Var17, templ_7745c5c3_Err = templ.JoinStringErrs(orDash(m.OS))
+								templ_7745c5c3_Var17, templ_7745c5c3_Err = templ.JoinStringErrs(orDash(ui.System(m.OS)))
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/machines.templ`, Line: 69, Col: 21}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/machines.templ`, Line: 69, Col: 32}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var17))
 								if templ_7745c5c3_Err != nil {
@@ -704,8 +704,8 @@ func silentOptions(now string) []ui.Option {
 
 func osOptions(now string) []ui.Option {
 	return withOwn([]ui.Option{
-		{Label: words.FleetAnyOS}, {Value: "Debian", Label: "Debian"}, {Value: "Ubuntu", Label: "Ubuntu"}, {Value: "Fedora", Label: "Fedora"},
-		{Value: "Red Hat", Label: "Red Hat"}, {Value: "SUSE", Label: "SUSE"}, {Value: "Windows", Label: "Windows"}, {Value: "macOS", Label: "macOS"},
+		{Label: words.FleetAnyOS}, {Value: "linux Debian", Label: "Debian"}, {Value: "linux Ubuntu", Label: "Ubuntu"}, {Value: "linux Fedora", Label: "Fedora"},
+		{Value: "linux Red Hat", Label: "Red Hat"}, {Value: "linux SUSE", Label: "SUSE"}, {Value: "Windows", Label: "Windows"}, {Value: "darwin", Label: "macOS"},
 	}, now)
 }
 
@@ -1001,9 +1001,9 @@ func pendingPage(l pendingList) templ.Component {
 							}
 							ctx = templ.InitializeContext(ctx)
 							var templ_7745c5c3_Var40 string
-							templ_7745c5c3_Var40, templ_7745c5c3_Err = templ.JoinStringErrs(orDash(m.OS))
+							templ_7745c5c3_Var40, templ_7745c5c3_Err = templ.JoinStringErrs(orDash(ui.System(m.OS)))
 							if templ_7745c5c3_Err != nil {
-								return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/machines.templ`, Line: 198, Col: 20}
+								return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/machines.templ`, Line: 198, Col: 31}
 							}
 							_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var40))
 							if templ_7745c5c3_Err != nil {
@@ -1579,7 +1579,7 @@ func identityCard(b *bench) templ.Component {
 				ui.Pair{Term: words.FleetNumber, Body: ui.Mono("#" + strconv.FormatInt(b.m.Number, 10))},
 				ui.Pair{Term: words.FleetOwner, Body: ownerFact(b.m)},
 				ui.Pair{Term: words.FleetAssigned, Body: assignedFact(b.m)},
-				ui.Pair{Term: words.FleetOS, Body: ui.Text(orDash(b.m.OS))},
+				ui.Pair{Term: words.FleetOS, Body: ui.Text(orDash(ui.System(b.m.OS)))},
 				ui.Pair{Term: words.FleetAgent, Body: ui.Text(orDash(b.m.AgentVersion))},
 				ui.Pair{Term: words.FleetTPM, Body: tpmFact(b.m)},
 				ui.Pair{Term: words.FleetKey, Body: ui.Text(words.FleetKeyWhere(b.m.KeyInTPM))},

@@ -60,7 +60,7 @@ func find(r *ui.Request, q string) ([]found, error) {
 	for _, m := range machines.Items {
 		note := m.Status
 		if m.Status == rest.MachineActive {
-			note = m.OS
+			note = ui.System(m.OS)
 		}
 		people = append(people, found{words.KindMachine, m.Name, note, "/console/machines/" + m.ID, "machine"})
 	}

@@ -574,7 +574,7 @@ func machinePage(m rest.OwnMachine, told string, faults map[string]string) templ
 				}
 				ctx = templ.InitializeContext(ctx)
 				templ_7745c5c3_Err = ui.Facts(
-					ui.Pair{Term: words.MyMachineOS, Body: orNone(m.OS)},
+					ui.Pair{Term: words.MyMachineOS, Body: orNone(ui.System(m.OS))},
 					ui.Pair{Term: words.MyMachineKnown, Body: ui.Time(m.KnownSince)},
 					ui.Pair{Term: words.MyMachineLast, Body: ui.Time(m.LastSigninAt)},
 					ui.Pair{Term: words.MyMachineSeen, Body: ui.Ago(m.SeenAt)},

@@ -76,6 +76,17 @@ func Count(n int64) string {
 	return head + s
 }
 
+// System is the name of an operating system as people say it: agents put its family
+// before it.
+func System(os string) string {
+	for _, family := range []string{"linux ", "windows ", "darwin "} {
+		if name, ok := strings.CutPrefix(os, family); ok && name != "" {
+			return name
+		}
+	}
+	return os
+}
+
 // CurlText writes an operation as a command for a shell of POSIX.
 func CurlText(host string, c *Curl) string {
 	var b strings.Builder

@@ -129,3 +129,11 @@ func ImportPlace(line int64, column int, field string) string {
 func ImportOnlyMaker(name string) string {
 	return "This import was begun by " + name + ". Only that account goes on with it."
 }
+
+// ImportNoPasswords says who can not enrol in the portal.
+func ImportNoPasswords(n int64) string {
+	if n == 1 {
+		return "The new user has no password here and can not enrol in the portal: an enrolment code is of use only after a password was set."
+	}
+	return fmt.Sprintf("%d of these users are new and have no password here. They can not enrol in the portal: an enrolment code is of use only after a password was set.", n)
+}
