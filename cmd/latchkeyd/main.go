@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,6 +54,8 @@ type settings struct {
 	ListenAgent string        `flag:"listen-agent" check:"hostport" usage:"address for machines, mutual TLS"`
 	AdminSocket string        `flag:"admin-socket" usage:"socket for administrators of this host"`
 	Names       []string      `flag:"names" usage:"host names and addresses by which this server is reached, beside the host's own"`
+	TLSCert     string        `flag:"tls-cert" usage:"PEM file of a certificate for people, with its chain; without it one of Latchkey's own CA"`
+	TLSKey      string        `flag:"tls-key" usage:"PEM file of its key; both are read anew when they change, or at SIGHUP"`
 	Metrics     string        `flag:"metrics" check:"hostport" usage:"loopback address for Prometheus"`
 	MinPassword int           `flag:"password-length" min:"8" max:"64" usage:"shortest new password of local users, in characters"`
 	MaxAge      time.Duration `flag:"password-age" min:"0s" max:"87600h" usage:"after which passwords of local users expire; 0s is never"`
@@ -68,6 +73,13 @@ func (s *settings) Check() []config.Problem {
 	var ps []config.Problem
 	if s.Listen == s.ListenAgent && !ownPort(s.Listen) {
 		ps = append(ps, config.Problem{Field: "listen-agent", Fault: "it is the address for people too", Allowed: "people and machines have a listener each"})
+	}
+	if (s.TLSCert == "") != (s.TLSKey == "") {
+		missing := "tls-key"
+		if s.TLSCert == "" {
+			missing = "tls-cert"
+		}
+		ps = append(ps, config.Problem{Field: missing, Fault: "it is not given", Allowed: "tls-cert and tls-key belong together: both or none"})
 	}
 	for _, n := range s.Names {
 		if !hostName(n) {
@@ -96,9 +108,27 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 		}
 		log := daemon.Logger(s.Log, stderr)
 		slog.SetDefault(log)
+		// Without a receiver SIGHUP would end the server.
+		hangup, reload := make(chan os.Signal, 1), make(chan struct{}, 1)
+		signal.Notify(hangup, syscall.SIGHUP)
+		defer signal.Stop(hangup)
+		go func() {
+			for {
+				select {
+				case <-c.Context().Done():
+					return
+				case <-hangup:
+				}
+				select {
+				case reload <- struct{}{}:
+				default:
+				}
+			}
+		}()
 		err := server.Run(c.Context(), server.Config{
 			Data: s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
 			Metrics: s.Metrics, Names: s.Names, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
+			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
 			Directories: map[string]any{directory.Local: local.Config{MinLength: s.MinPassword, MaxAge: s.MaxAge}},
 			Ready:       func(server.Addresses) { daemon.Notify("READY=1") },
 		})

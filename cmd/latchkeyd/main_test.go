@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,6 +48,9 @@ func TestUsedWronglyItSaysWhatIsWrongAndWhatIsAllowed(t *testing.T) {
 		{"a strange form of the log", []string{"serve", "--log", "loud"}, 2, []string{"log", "auto", "text", "json"}},
 		{"all mistakes of a file at once", []string{"serve", "--data", dir, "--config", bad}, 2, []string{"listen", "surprise", "log", "password-length", "mistakes"}},
 		{"mistakes between settings", []string{"serve", "--data", dir, "--config", twice}, 2, []string{"listen-agent", "a listener each", "names", "without a port"}},
+		{"a certificate without its key", []string{"serve", "--data", dir, "--tls-cert", pass}, 2, []string{"tls-key", "both or none"}},
+		{"a key without its certificate", []string{"serve", "--data", dir, "--tls-key", pass}, 2, []string{"tls-cert", "both or none"}},
+		{"a certificate that is none", []string{"serve", "--data", filepath.Join(t.TempDir(), "e"), "--tls-cert", pass, "--tls-key", pass}, 1, []string{"--tls-cert", "PEM"}},
 		{"a file of settings that is not there", []string{"serve", "--config", filepath.Join(dir, "none.toml")}, 1, []string{"none.toml"}},
 		{"a strange database", []string{"serve", "--data", filepath.Join(dir, "d"), "--database", "mysql://root@x/y"}, 1, []string{"sqlite:PATH", "postgres://"}},
 		{"a backup without a file", []string{"backup", "--data", dir}, 2, []string{"name of the backup's file"}},
@@ -107,6 +111,10 @@ func TestServeBackupRestore(t *testing.T) {
 		done <- run(ctx, []string{"serve", "--data", data, "--listen", "127.0.0.1:0", "--listen-agent", "127.0.0.1:0", "--log", "text"}, &out, &errs)
 	}()
 	waitFor(t, filepath.Join(data, "serve.json"))
+	// A SIGHUP has it read its certificate anew; it does not end it.
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
 	file := filepath.Join(dir, "b")
 	if status, said, why := try(t, "backup", "--data", data, "--with-key", "--passphrase-file", pass, file); status != 0 || !strings.Contains(said, file+".key") {
 		t.Error(status, said, why)

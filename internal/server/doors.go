@@ -57,7 +57,11 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	if err != nil {
 		return doors, fmt.Errorf("listen for people: %w", taken(err, "--listen"))
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: r.certificate(r.Listen), NextProtos: []string{"h2", "http/1.1"}}
+	shown := r.certificate(r.Listen)
+	if r.cert != nil {
+		shown = r.cert.get
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown, NextProtos: []string{"h2", "http/1.1"}}
 	// Nobody shows who he is at this door before TLS is done: all are strangers.
 	places := turnstile.New(turnstile.Config{PerNetwork: 512, Strangers: 4096, PerGuest: 1})
 	doors = append(doors, &door{"people", tls.NewListener(places.Listen(people), conf), &http.Server{

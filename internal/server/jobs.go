@@ -71,6 +71,7 @@ func (r *running) clearAway(ctx context.Context) error {
 func (r *running) startJobs(life context.Context) (wait func()) {
 	var work sync.WaitGroup
 	work.Go(func() { r.stats.follow(life, r) })
+	work.Go(func() { r.followCertificate(life) })
 	for _, j := range r.jobs() {
 		work.Go(func() {
 			for r.Clock.Sleep(life, j.every) == nil {

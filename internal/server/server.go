@@ -26,6 +26,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,11 @@ type Config struct {
 	AdminSocket string   // for the administrators of this host
 	Metrics     string   // loopback address for Prometheus; empty: only on the admin socket
 	Names       []string // further host names and addresses by which the server is reached
+	// TLSCert and TLSKey are files of a certificate of one's own for the people's door;
+	// both or none. Reload has them read at once; may be nil. The machines' door always
+	// shows Latchkey's own.
+	TLSCert, TLSKey string
+	Reload          <-chan struct{}
 	// Directories are the settings of the directories, by their names; may be nil.
 	Directories map[string]any
 
@@ -115,6 +121,8 @@ type running struct {
 
 	sessions *session.Sessions
 
+	cert *ownCert // at the people's door; nil: the CA's
+
 	setup string // file of the code for the first owner; empty: there is an owner
 
 	percent int // the collector's, as it was set last
@@ -141,6 +149,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	defer unlock()
 	if r.host, err = os.Hostname(); err != nil {
 		r.host = "localhost"
+	}
+	if err := r.openCertificate(); err != nil {
+		return err
 	}
 	// Everything below is closed in the opposite order.
 	var undo []func()
@@ -498,6 +509,10 @@ func (r *running) greet(ctx context.Context) {
 	if r.setup != "" && users != 0 {
 		fmt.Fprintf(r.Out, "There is no owner: %s/setup makes one, with the code of %s setup-code\n", people, cli)
 	}
+	if r.cert != nil {
+		leaf := r.cert.now.Load().Leaf
+		fmt.Fprintf(r.Out, "Certificate for people: %s, good until %s\n", strings.Join(namesOf(leaf), ", "), leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
 	if len(r.made) == 0 {
 		fmt.Fprintf(r.Out, "CA: SHA-256 %s\n", r.addrs.CA)
 	}
@@ -521,6 +536,43 @@ func (r *running) place() string {
 
 // DefaultAdminSocket is where administrators find the server of a host.
 const DefaultAdminSocket = "/run/latchkey/admin.sock"
+
+// openCertificate reads the certificate of one's own for the people's door, if there
+// is one.
+func (r *running) openCertificate() error {
+	if r.TLSCert == "" && r.TLSKey == "" {
+		return nil
+	}
+	if r.TLSCert == "" || r.TLSKey == "" {
+		return errors.New("a certificate for people needs both --tls-cert and --tls-key")
+	}
+	names := append(slices.Clone(r.Names), r.host)
+	if host, _, err := net.SplitHostPort(r.Listen); err == nil && host != "" {
+		names = append(names, host)
+	}
+	r.cert = &ownCert{certFile: r.TLSCert, keyFile: r.TLSKey, names: names, clock: r.Clock, log: r.Log}
+	return r.cert.open()
+}
+
+// followCertificate reads it anew when its files change, and when it is told to.
+func (r *running) followCertificate(life context.Context) {
+	for {
+		select {
+		case <-life.Done():
+			return
+		case <-r.Reload: // nil: never
+			if r.cert == nil {
+				r.Log.Info("there is nothing to read anew: the people's door shows a certificate of Latchkey's own CA")
+				continue
+			}
+			r.cert.look(true)
+		case <-r.Clock.After(certLook):
+			if r.cert != nil {
+				r.cert.look(false)
+			}
+		}
+	}
+}
 
 // certificate is the server's own for the address that it listens on.
 func (r *running) certificate(listen string) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
