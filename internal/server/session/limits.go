@@ -19,17 +19,31 @@ var (
 	perName    = rate.Rate{PerSecond: 1.0 / 3, Burst: 10}
 )
 
-// limits are the buckets of one process. Those of several replicas add up.
-type limits struct{ network, name *rate.Keyed }
+// limits are the buckets of one process. Those of several replicas add up. A browser in
+// which the person has signed in has buckets of their own: strangers who try a name, or
+// so many that they all share one bucket, do not keep its owner out.
+type limits struct{ network, name, known *rate.Keyed }
 
-func newLimits(c clock.Clock) limits { return limits{rate.New(perNetwork, c), rate.New(perName, c)} }
+func newLimits(c clock.Clock) limits {
+	return limits{rate.New(perNetwork, c), rate.New(perName, c), rate.New(perName, c)}
+}
 
-// take counts an attempt, or refuses it. An empty name is not counted.
-func (l limits) take(address, name string) error {
+// take counts an attempt of a network, or refuses it.
+func (l limits) take(address string) error {
 	if !l.network.Take(network(address)) {
 		return fault.Newf(fault.TooMany, "Too many attempts from your network. Wait a minute and try again.")
 	}
-	if name != "" && !l.name.Take(strings.ToLower(text.CleanN(name, maxName))) {
+	return nil
+}
+
+// takeName counts an attempt at a name, or refuses it: browser is the id of a browser in
+// which its owner has signed in, empty for anybody else's.
+func (l limits) takeName(name, browser string) error {
+	bucket, key := l.name, strings.ToLower(text.CleanN(name, maxName))
+	if browser != "" {
+		bucket, key = l.known, browser+" "+key
+	}
+	if !bucket.Take(key) {
 		return fault.Newf(fault.TooMany, "Too many attempts for this name. Wait a minute and try again.")
 	}
 	return nil

@@ -177,7 +177,7 @@ func (m *Sessions) rightCode(ctx context.Context, q *db.Queries, typed secret.By
 // needs. Nothing is made yet.
 func (m *Sessions) BeginSetup(ctx context.Context, o Owner) (factor.Enrolment, Secret, error) {
 	var none factor.Enrolment
-	if err := m.limits.take(o.Address, stageSetup); err != nil {
+	if err := m.limits.take(o.Address); err != nil {
 		return none, Secret{}, err
 	}
 	if err := m.Store.Read(ctx, func(q *store.Queries) error { return m.rightCode(ctx, q, o.Code) }); err != nil {
@@ -278,7 +278,7 @@ func (m *Sessions) ShowSetup(ctx context.Context, raw string) (name string, e fa
 // FinishSetup judges the first code, makes the owner and signs him in. The backup codes
 // are shown once.
 func (m *Sessions) FinishSetup(ctx context.Context, raw string, code secret.Bytes, address, agent string) (Opened, []string, error) {
-	if err := m.limits.take(address, ""); err != nil {
+	if err := m.limits.take(address); err != nil {
 		return Opened{}, nil, err
 	}
 	var out Opened

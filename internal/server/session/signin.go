@@ -139,7 +139,14 @@ func (m *Sessions) begin(ctx context.Context, a Attempt) (Opened, error) {
 	if a.Kind != Browser && a.Kind != CLI {
 		return Opened{}, fault.New(fault.Internal, fmt.Errorf("a sign-in of the kind %q", a.Kind))
 	}
-	if err := m.limits.take(a.Address, a.Name); err != nil {
+	if err := m.limits.take(a.Address); err != nil {
+		return Opened{}, err
+	}
+	browser, err := m.browserOf(ctx, a)
+	if err != nil {
+		return Opened{}, err
+	}
+	if err := m.limits.takeName(a.Name, browser); err != nil {
 		return Opened{}, err
 	}
 	dir := m.Directories.Of(nil)
@@ -152,7 +159,7 @@ func (m *Sessions) begin(ctx context.Context, a Attempt) (Opened, error) {
 		block   attempts.Block
 		place   = attempts.Door
 	)
-	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
+	err = m.update(ctx, func(ctx context.Context, tx *store.Tx) (err error) {
 		u, counted, block, place = nil, nil, attempts.Block{}, attempts.Door
 		if len(a.Name) <= maxName {
 			if u, _, err = facts.Resolve(ctx, tx.Queries, facts.Name{User: a.Name}); err != nil {
@@ -257,6 +264,22 @@ func (m *Sessions) begin(ctx context.Context, a Attempt) (Opened, error) {
 		return Opened{}, err
 	}
 	return out, nil
+}
+
+// browserOf is the id of the browser, where its cookie proves that the account of the
+// name has signed in with it; empty else. Without a cookie nothing is looked up.
+func (m *Sessions) browserOf(ctx context.Context, a Attempt) (id string, err error) {
+	if a.Known == "" || len(a.Name) > maxName {
+		return "", nil
+	}
+	err = m.Store.Read(ctx, func(q *store.Queries) error {
+		u, _, err := facts.Resolve(ctx, q, facts.Name{User: a.Name})
+		if err == nil && u != nil {
+			id, _ = m.knows(a.Known, u.ID)
+		}
+		return err
+	})
+	return id, err
 }
 
 // signinPatience is how long a password waits for its turn.
@@ -429,7 +452,7 @@ func (m *Sessions) GiveUp(ctx context.Context, raw string) error {
 // sign-in is over, TooMany when somebody must wait, and Invalid with the field "code"
 // when the code was wrong and another may be tried.
 func (m *Sessions) Answer(ctx context.Context, raw, kind string, code secret.Bytes, address string) (Opened, error) {
-	if err := m.limits.take(address, ""); err != nil {
+	if err := m.limits.take(address); err != nil {
 		return Opened{}, err
 	}
 	if s, ok := factor.Typed(code); !ok || s == "" || code.Len() > maxCode {
@@ -672,7 +695,7 @@ func (m *Sessions) activate(ctx context.Context, tx *store.Tx, u *db.User, addre
 // NewPassword changes the password that is due, and goes on. The fault is Invalid with
 // the field "password" or "again" when another may be tried.
 func (m *Sessions) NewPassword(ctx context.Context, raw string, password, again secret.Bytes, address string) (Opened, error) {
-	if err := m.limits.take(address, ""); err != nil {
+	if err := m.limits.take(address); err != nil {
 		return Opened{}, err
 	}
 	var u db.User
@@ -745,7 +768,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 	if s == nil {
 		return Secret{}, fault.New(fault.Unauthorized, nil)
 	}
-	if err := m.limits.take(address, ""); err != nil {
+	if err := m.limits.take(address); err != nil {
 		return Secret{}, err
 	}
 	if kind != TOTP && (kind != Backup || s.Console) || s.Factor == Enrol {
@@ -903,7 +926,7 @@ func (m *Sessions) Enrolled(ctx context.Context, s *Session, address string) (Se
 // Password judges a user's own password anew, behind a session: counted like a sign-in,
 // at a place of its own. The fault is Invalid with the field "old" when it is wrong.
 func (m *Sessions) Password(ctx context.Context, userID, address string, password secret.Bytes) error {
-	if err := m.limits.take(address, ""); err != nil {
+	if err := m.limits.take(address); err != nil {
 		return err
 	}
 	const place = "password"
