@@ -31,6 +31,8 @@ type Actor struct {
 	// Token says that a program asks, with an API token: it never approves, is never
 	// approved (E3) and does nothing for a person themself.
 	Token bool
+	// TokenID is the id of that token.
+	TokenID string
 	// Approver is the second person whose fresh step-up the door has seen (E3); nil
 	// for none. The admin socket can not prove one.
 	Approver *Actor

@@ -342,6 +342,7 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 	if err != nil {
 		return err
 	}
+	each, still := d.whileStill(ctx, a, each)
 	woken, cancel := d.Store.WatchEvents()
 	defer cancel()
 	pos, err := d.Store.Position(ctx)
@@ -369,6 +370,9 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 		return err
 	}
 	for {
+		if err := still(); err != nil {
+			return err
+		}
 		rows, err := d.Store.EventsAfter(ctx, pos, rest.MaxPage)
 		if err != nil {
 			return err
@@ -394,6 +398,9 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 				return fault.New(fault.Unavailable, store.ErrClosed)
 			}
 		case <-d.Clock.After(followIdle):
+			if err := still(); err != nil {
+				return err
+			}
 			if err := idle(); err != nil {
 				return err
 			}
@@ -403,8 +410,30 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 	}
 }
 
-// followIdle is how long a follower is left without a sign of life.
+// followIdle is how long a follower is left without a sign of life, and how long an
+// answer goes on before it is asked again whether the actor may still have it.
 const followIdle = 15 * time.Second
+
+// whileStill asks every followIdle whether the actor's session, token or role still
+// stands: a long answer must not outlive them. still asks by itself; what it gives for
+// each asks before an event is given.
+func (d *Desk) whileStill(ctx context.Context, a Actor, each func(rest.Event) error) (checked func(rest.Event) error, still func() error) {
+	asked := d.Clock.Now()
+	still = func() error {
+		now := d.Clock.Now()
+		if gone := now.Sub(asked); d.Sessions == nil || gone >= 0 && gone < followIdle {
+			return nil
+		}
+		asked = now
+		return d.Sessions.Still(ctx, a)
+	}
+	return func(e rest.Event) error {
+		if err := still(); err != nil {
+			return err
+		}
+		return each(e)
+	}, still
+}
 
 // ExportEvents gives the events that match to each, the youngest first, until there are
 // no more, most were given, or each has an error. It tells how many were given and
@@ -421,6 +450,7 @@ func (d *Desk) ExportEvents(ctx context.Context, a Actor, in EventFilter, most i
 		most = rest.MaxExport
 	}
 	c.f.Limit = rest.MaxPage
+	each, _ = d.whileStill(ctx, a, each)
 	for {
 		found, err := d.Store.SearchEvents(ctx, c.f)
 		if err != nil {

@@ -35,6 +35,9 @@ type Sessions interface {
 	// EndAll ends the sessions of a user but the one that is excepted, within the
 	// transaction, and writes their events.
 	EndAll(ctx context.Context, tx *store.Tx, by, userID, except, reason string) (ended int, err error)
+	// Still refuses an actor whose session or API token has ended, or whose role or
+	// scopes have changed, since the request began.
+	Still(ctx context.Context, a Actor) error
 }
 
 // mine refuses whoever is no person: root at the admin socket has no account.
@@ -556,9 +559,13 @@ func (d *Desk) ListOwnSignins(ctx context.Context, a Actor, after string, limit 
 	if err != nil {
 		return out, err
 	}
+	wrong, err := d.wrongCodes(ctx, a.UserID, rows)
+	if err != nil {
+		return out, err
+	}
 	for _, r := range rows {
 		s := signinOf(r)
-		s.Report = reported[r.ID]
+		s.Report, s.WrongCode = reported[r.ID], wrong[r.ID]
 		out.Items = append(out.Items, s)
 	}
 	if len(rows) == f.Limit {
@@ -612,6 +619,11 @@ func (d *Desk) ShowOwnSignin(ctx context.Context, a Actor, ref string) (rest.Own
 			return err
 		}
 		out = signinOf(e)
+		wrong, err := d.wrongCodes(ctx, u.ID, []db.Event{e})
+		if err != nil {
+			return err
+		}
+		out.WrongCode = wrong[e.ID]
 		list, err := q.ListReportedEvents(ctx, u.ID)
 		for _, r := range slices.Backward(list) {
 			if r.EventID == e.ID {

@@ -38,6 +38,8 @@ func (k *keeping) EndAll(_ context.Context, _ *store.Tx, by, userID, except, rea
 	return 2, nil
 }
 
+func (k *keeping) Still(context.Context, desk.Actor) error { return nil }
+
 // person is somebody with a session and a second factor given a moment ago.
 func person(u rest.User) desk.Actor {
 	return desk.Actor{Name: u.Name, Role: u.Role, UserID: id(u.ID), Address: "192.0.2.7", Session: "session-" + u.Name, Fresh: true}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"latchkey/internal/clock"
@@ -335,4 +336,42 @@ func (m *Sessions) endTokens(ctx context.Context, tx *store.Tx, by string, u db.
 		}
 	}
 	return nil
+}
+
+// Still refuses an actor whose session or API token has ended, or whose role or scopes
+// have changed, since the request began: for answers that last. Root is always there.
+func (m *Sessions) Still(ctx context.Context, a desk.Actor) error {
+	ended := fault.New(fault.Unauthorized, nil)
+	return m.Store.Read(ctx, func(q *store.Queries) error {
+		now := m.Clock.Now()
+		switch {
+		case a.TokenID != "":
+			row, err := q.GetAPIToken(ctx, a.TokenID)
+			if store.IsNotFound(err) {
+				return ended
+			} else if err != nil {
+				return err
+			}
+			t, err := tokenOf(row.ApiToken, row.User, now)
+			if err != nil {
+				return err
+			}
+			if t.Now != a.Role || !slices.Equal(t.Scopes, a.Scopes) {
+				return ended
+			}
+		case a.Session != "":
+			row, err := q.GetSession(ctx, a.Session)
+			if store.IsNotFound(err) {
+				return ended
+			} else if err != nil {
+				return err
+			}
+			if s := sessionOf(row.Session, row.User, now); s == nil || s.Actor("").Role != a.Role {
+				return ended
+			}
+		case !a.Local:
+			return ended
+		}
+		return nil
+	})
 }

@@ -294,6 +294,6 @@ func (m *Sessions) TokenActor(ctx context.Context, raw, address string) (desk.Ac
 		t.LastUsed = now
 	}
 	return desk.Actor{
-		Name: t.Maker + " (token " + t.Name + ")", Role: t.Now, UserID: t.MakerID, Address: address, Scopes: slices.Clone(t.Scopes), Token: true,
+		Name: t.Maker + " (token " + t.Name + ")", Role: t.Now, UserID: t.MakerID, Address: address, Scopes: slices.Clone(t.Scopes), Token: true, TokenID: t.ID,
 	}, &t, nil
 }

@@ -3,6 +3,7 @@ package entry_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"strings"
@@ -294,6 +295,113 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 			}
 			if at := other.home(); at != "/signin" {
 				t.Errorf("somebody %s: another browser is led to %s", name, at)
+			}
+		}
+	})
+}
+
+// TestS10StrangersDoNotKeepANamedPersonOut: whoever tries somebody's name from many networks
+// uses up the strangers' attempts, not those of the person's own browser; and what a
+// stranger makes up is no such browser.
+func TestS10StrangersDoNotKeepANamedPersonOut(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		olga := r.person("olga", rest.RoleOwner)
+		b := olga.signedIn()
+		known := b.cookies[session.KnownCookie].Value
+		try := func(i int, cookie string) error {
+			_, err := r.sessions.Begin(r.Context(), session.Attempt{
+				Name: "olga", Password: secret.FromString("guess"), Kind: session.Browser, Address: fmt.Sprintf("192.0.%d.1", i), Known: cookie,
+			})
+			return err
+		}
+		for i := range 30 {
+			_ = try(i, "")
+		}
+		for what, cookie := range map[string]string{"nothing": "", "one made up": known[:len(known)-6] + "AAAAAA"} {
+			if err := try(40, cookie); !fault.Is(err, fault.TooMany) {
+				t.Errorf("a stranger with %s: %v", what, err)
+			}
+		}
+		_, err := r.sessions.Begin(r.Context(), session.Attempt{Name: "olga", Password: secret.FromString(password), Kind: session.Browser, Address: "192.0.2.1", Known: known})
+		if err != nil {
+			t.Errorf("her own browser: %v", err)
+		}
+		for range 30 {
+			err = try(50, known)
+		}
+		if !fault.Is(err, fault.TooMany) {
+			t.Errorf("a known browser guesses on: %v", err)
+		}
+	})
+}
+
+// TestALongAnswerEndsWithItsSession: a stream and an export do not outlive the session, the
+// token or the role that they began with.
+func TestALongAnswerEndsWithItsSession(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		none, yes := rest.RoleNone, true
+		for name, end := range map[string]func(p person, a desk.Actor) error{
+			"the session is ended": func(p person, a desk.Actor) error { return r.sessions.Revoke(r.Context(), desk.Root(), a.Session) },
+			"the role is taken": func(p person, _ desk.Actor) error {
+				_, err := r.ChangeUser(r.Context(), desk.Root(), p.name, 0, rest.UserChange{Role: &none})
+				return err
+			},
+			"the user is disabled": func(p person, _ desk.Actor) error {
+				_, err := r.ChangeUser(r.Context(), desk.Root(), p.name, 0, rest.UserChange{Disabled: &yes})
+				return err
+			},
+			"the token is revoked": func(p person, a desk.Actor) error { return r.sessions.RevokeToken(r.Context(), desk.Root(), a.TokenID) },
+		} {
+			p := r.person(strings.ReplaceAll(name, " ", "-"), rest.RoleAuditor)
+			b := p.signedIn()
+			actor := b.session().Actor("")
+			if strings.Contains(name, "token") {
+				_, raw, err := r.sessions.MakeToken(r.Context(), b.session(), "", session.NewToken{Name: "log", Scopes: []string{"events"}})
+				r.must(err)
+				actor, _, err = r.sessions.TokenActor(r.Context(), string(raw.Reveal()), "")
+				r.must(err)
+			}
+			r.clock.Advance(16 * time.Second)
+			r.must(r.sessions.Still(r.Context(), actor))
+			given := 0
+			_, _, err := r.ExportEvents(r.Context(), actor, desk.EventFilter{}, 0, func(rest.Event) error {
+				if given++; given == 1 {
+					r.must(end(p, actor))
+					r.clock.Advance(16 * time.Second)
+				}
+				return nil
+			})
+			if !fault.Is(err, fault.Unauthorized) || given != 1 {
+				t.Errorf("%s: %d events were exported: %v", name, given, err)
+			}
+			if !fault.Is(r.sessions.Still(r.Context(), actor), fault.Unauthorized) {
+				t.Errorf("%s: and it still stands", name)
+			}
+		}
+		// A stream ends at its next sign of life.
+		p := r.person("watcher", rest.RoleAuditor)
+		a := p.signedIn().session().Actor("")
+		stood, over := make(chan bool, 1), make(chan error, 1)
+		go func() {
+			over <- r.FollowEvents(r.Context(), a, desk.EventFilter{Types: []string{"server."}}, 0, func(rest.Event) error { return nil }, func() error {
+				select {
+				case stood <- true:
+				default:
+				}
+				return nil
+			})
+		}()
+		<-stood
+		r.must(r.sessions.Revoke(r.Context(), desk.Root(), a.Session))
+		for {
+			r.clock.Advance(16 * time.Second)
+			select {
+			case err := <-over:
+				if !fault.Is(err, fault.Unauthorized) {
+					t.Errorf("the stream ended with %v", err)
+				}
+				return
+			case <-time.After(50 * time.Millisecond):
 			}
 		}
 	})
