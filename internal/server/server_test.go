@@ -3,8 +3,12 @@ package server_test
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -235,6 +239,28 @@ func TestTheDoorForPeople(t *testing.T) {
 	if !strings.Contains(string(page), "<h1>Set up this server</h1>") || res.Header.Get("Content-Security-Policy") != web.Policy {
 		t.Errorf("%v %s", res.Header, page)
 	}
+	// The CA's certificate: at this door for anybody, and as an operation.
+	_, file := get(t, s.web(), base+"/ca.pem")
+	block, _ := pem.Decode([]byte(file))
+	if block == nil {
+		t.Fatalf("no certificate: %q", file)
+	}
+	if sum := sha256.Sum256(block.Bytes); hex.EncodeToString(sum[:]) != s.addrs.CA {
+		t.Error("it is another CA's certificate")
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(file))
+	if status, _ := get(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots}}}, base+"/healthz"); status != 200 {
+		t.Error(status)
+	}
+	var op struct{ PEM, SHA256 string }
+	_, body := get(t, s.admin(), "http://x/api/v1/ca")
+	if err := json.Unmarshal([]byte(body), &op); err != nil || op.PEM != file || op.SHA256 != s.addrs.CA {
+		t.Errorf("%v %s", err, body)
+	}
+	if status, _ := get(t, s.web(), base+"/api/v1/ca"); status != 401 {
+		t.Errorf("a stranger: %d", status)
+	}
 	// Nothing of the other doors is here.
 	for path, want := range map[string]int{"/metrics": 404, "/agent/v1/probe": 404, "/x": 404, "/api/v1/users": 401} {
 		if status, body := get(t, s.web(), base+path); status != want {
@@ -315,18 +341,22 @@ func TestAStrangerIsTurnedAwayFromTheAdminSocket(t *testing.T) {
 func TestItStopsInTimeWhateverHangs(t *testing.T) {
 	s := start(t, conf(folder(t)))
 	// Somebody follows the log, somebody sends half a request, somebody is silent.
-	req, err := http.NewRequest("GET", "http://x/api/v1/events/follow", nil)
+	req, err := http.NewRequest("GET", "http://x/api/v1/events/stream", nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	res, err := s.admin().Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if kind := res.Header.Get("Content-Type"); res.StatusCode != 200 || kind != "application/jsonl" {
+		t.Fatalf("nobody follows the log: %d %s", res.StatusCode, kind)
 	}
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
-		res, err := s.admin().Do(req)
-		if err == nil {
-			_, _ = io.Copy(io.Discard, res.Body)
-			res.Body.Close()
-		}
+		_, _ = io.Copy(io.Discard, res.Body)
 	}()
 	for _, addr := range []string{s.addrs.ListenAgent, s.addrs.Listen} {
 		c, err := tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
@@ -342,6 +372,11 @@ func TestItStopsInTimeWhateverHangs(t *testing.T) {
 		defer quiet.Close()
 	}
 	time.Sleep(200 * time.Millisecond)
+	select {
+	case <-followed:
+		t.Error("the stream ended before the server did")
+	default:
+	}
 	if took := s.end(); took > 20*time.Second {
 		t.Errorf("it took %v", took)
 	}
