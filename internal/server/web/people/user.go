@@ -123,11 +123,12 @@ func load(r *ui.Request, ref string) (*bench, error) {
 	b.signins = trace.Of(events.Items)
 	if err := a.Over(b.u.Name, b.id(), b.u.Role); err != nil {
 		b.blocked = fault.Of(err).Public()
-		if a.Role == rest.RoleOwner && a.UserID != b.id() {
-			b.approval = true
-			if b.asked, err = r.Sessions.ListApprovals(ctx, a); err != nil && !fault.Is(err, fault.Unavailable) {
-				return nil, err
-			}
+		b.approval = a.Role == rest.RoleOwner && a.UserID != b.id()
+	}
+	// Also one about somebody who is to become an owner is used by the form.
+	if a.Role == rest.RoleOwner && a.UserID != b.id() {
+		if b.asked, err = r.Sessions.ListApprovals(ctx, a); err != nil && !fault.Is(err, fault.Unavailable) {
+			return nil, err
 		}
 	}
 	return b, nil
