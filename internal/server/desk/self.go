@@ -559,13 +559,9 @@ func (d *Desk) ListOwnSignins(ctx context.Context, a Actor, after string, limit 
 	if err != nil {
 		return out, err
 	}
-	wrong, err := d.wrongCodes(ctx, a.UserID, rows)
-	if err != nil {
-		return out, err
-	}
 	for _, r := range rows {
 		s := signinOf(r)
-		s.Report, s.WrongCode = reported[r.ID], wrong[r.ID]
+		s.Report = reported[r.ID]
 		out.Items = append(out.Items, s)
 	}
 	if len(rows) == f.Limit {
@@ -619,11 +615,6 @@ func (d *Desk) ShowOwnSignin(ctx context.Context, a Actor, ref string) (rest.Own
 			return err
 		}
 		out = signinOf(e)
-		wrong, err := d.wrongCodes(ctx, u.ID, []db.Event{e})
-		if err != nil {
-			return err
-		}
-		out.WrongCode = wrong[e.ID]
 		list, err := q.ListReportedEvents(ctx, u.ID)
 		for _, r := range slices.Backward(list) {
 			if r.EventID == e.ID {
