@@ -33,6 +33,21 @@ func (a *app) serverCommand() *cobra.Command {
 			})
 		},
 	}
+	ca := &cobra.Command{
+		Use: "ca", Short: "Print the certificate of the server's own CA, for browsers and programs",
+		Long: "Prints the certificate in PEM, for a file: latchkey server ca > latchkey-ca.pem. Programs are\ngiven it (curl --cacert latchkey-ca.pem), browsers import it.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var c rest.CertificateAuthority
+			if err := cl.call(cmd.Context(), http.MethodGet, "/ca", nil, nil, &c); err != nil {
+				return err
+			}
+			return a.emit(c, func(p *printer) { p.raw(c.PEM) })
+		},
+	}
 	card := func(s rest.Settings) func(p *printer) {
 		return func(p *printer) {
 			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent))
@@ -74,5 +89,5 @@ func (a *app) serverCommand() *cobra.Command {
 	set.Flags().StringVar(&contact, "contact", "", "whom people call; machines show it with refusals, also offline")
 	set.Flags().StringVar(&serverURL, "server-url", "", "https://HOST:PORT of the machines' listener; goes into join tokens")
 	set.Flags().StringVar(&minAgent, "min-agent-version", "", "machines with an older agent are called outdated")
-	return noun("server", "The server as a whole", status, show, set)
+	return noun("server", "The server as a whole", status, show, set, ca)
 }

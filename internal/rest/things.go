@@ -321,6 +321,12 @@ type SettingsChange struct {
 	MinAgent  *string `json:"min_agent_version,omitempty"`
 }
 
+// CertificateAuthority is the server's own CA.
+type CertificateAuthority struct {
+	PEM   string `json:"pem" doc:"The certificate, as a file for --cacert or a browser"`
+	Print string `json:"sha256" doc:"Its fingerprint, which machines pin"`
+}
+
 // Status is how the server is.
 type Status struct {
 	Version   string           `json:"version"`

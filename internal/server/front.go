@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"time"
@@ -14,6 +15,13 @@ import (
 func (r *running) front(pages http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	r.health(mux)
+	// The CA's certificate is no secret. Whoever takes it from here compares its fingerprint.
+	mux.HandleFunc("GET /ca.pem", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/x-pem-file")
+		w.Header().Set("Content-Disposition", `attachment; filename="latchkey-ca.pem"`)
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: r.ca.Certificate()})
+	})
 	mux.Handle("/", pages)
 	return mux
 }

@@ -387,7 +387,7 @@ func (r *running) compose() (h handlers, err error) {
 	})
 	r.stats.watch(r)
 	r.desk = desk.New(desk.Config{
-		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint,
+		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint, CACert: r.ca.Certificate,
 		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
 	})
 	r.sessions = session.New(session.Config{

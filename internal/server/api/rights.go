@@ -110,6 +110,7 @@ var rights = map[string]string{
 	"change-settings": "own",
 	"show-dashboard":  "read",
 	"show-status":     "read",
+	"show-ca":         "read",
 }
 
 // operation is what the gate knows of one.

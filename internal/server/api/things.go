@@ -220,6 +220,9 @@ func (x *door) things() {
 	add(x, op("show-dashboard", "GET", "/dashboard", "How things stand, in numbers", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Dashboard], error) {
 		return reply(d.Dashboard(ctx, a))
 	})
+	add(x, op("show-ca", "GET", "/ca", "The certificate of the server's own CA", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.CertificateAuthority], error) {
+		return reply(d.CertificateAuthority(ctx, a))
+	})
 	add(x, op("show-status", "GET", "/status", "How the server is", 0), func(ctx context.Context, a desk.Actor, _ *empty) (*plain[rest.Status], error) {
 		s, err := d.Status(ctx, a)
 		if err == nil && x.notReady != nil {

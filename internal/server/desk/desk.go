@@ -51,6 +51,7 @@ type Config struct {
 	Door      Door
 	Sessions  Sessions        // of people; nil where nobody signs in
 	CA        func() [32]byte // SHA-256 of the CA's certificate, which join tokens pin
+	CACert    func() []byte   // the CA's certificate in DER, for who asks; nil where there is none
 	ServerURL string          // of the machines' listener, where the settings name none
 	Version   string          // of this program
 	Logger    *slog.Logger

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"strings"
 
 	"latchkey/internal/buildinfo"
@@ -93,6 +94,20 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		return touch.All(ctx, tx)
 	})
 	return out, err
+}
+
+// CertificateAuthority gives the certificate that machines pin, and that browsers and
+// programs may be given.
+func (d *Desk) CertificateAuthority(_ context.Context, a Actor) (rest.CertificateAuthority, error) {
+	if err := a.may(read); err != nil {
+		return rest.CertificateAuthority{}, err
+	}
+	if d.CACert == nil {
+		return rest.CertificateAuthority{}, fault.New(fault.NotFound, nil)
+	}
+	der := d.CACert()
+	sum := sha256.Sum256(der)
+	return rest.CertificateAuthority{PEM: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), Print: hex.EncodeToString(sum[:])}, nil
 }
 
 // Status says how the server is.
