@@ -406,7 +406,15 @@ func (a *app) userEnrolCode() *cobra.Command {
 			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "enrolment-codes"), nil, in, &out); err != nil {
 				return err
 			}
-			return a.codeCard(out, "Enrolment code")
+			if err := a.codeCard(out, "Enrolment code"); err != nil {
+				return err
+			}
+			// Who may give out codes may read users; if not, the code was made all the same.
+			var u rest.User
+			if err := cl.call(cmd.Context(), http.MethodGet, at("users", args[0]), nil, nil, &u); err == nil && !u.HasPassword {
+				a.say("%s has no password, without which the code opens nothing: latchkey user password %s", u.Name, u.Name)
+			}
+			return nil
 		},
 	}
 	c.Flags().StringVar(&in.ValidFor, "expires", "", "how long it is good: 1m to 168h (default 24h)")
