@@ -466,7 +466,8 @@ func TestASessionIsWhatItsAccountIsNow(t *testing.T) {
 		change(rest.UserChange{Disabled: &yes})
 		b.get("/me/sessions").goes("/signin?next=%2Fme%2Fsessions")
 		change(rest.UserChange{Disabled: &no})
-		b.get("/me/sessions").is(http.StatusOK) // it was not ended, only shut out
+		b.get("/me/sessions").goes("/signin?next=%2Fme%2Fsessions") // enabling brings nothing back
+		b = olga.signedIn()
 		r.must(r.SetPassword(r.Context(), desk.Root(), "olga", rest.NewPassword{Password: rest.HideText("another horse battery")}))
 		b.get("/me/sessions").goes("/signin?next=%2Fme%2Fsessions")
 		r.must(r.SetPassword(r.Context(), desk.Root(), "olga", rest.NewPassword{Password: rest.HideText(password)}))

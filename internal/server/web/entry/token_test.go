@@ -139,16 +139,25 @@ func TestATokenHasItsScopesAndNoMoreThanItsMaker(t *testing.T) {
 		if s := status(readRaw, "/users"); s != 401 {
 			t.Errorf("the token of somebody without a role: %d", s)
 		}
+		role(rest.RoleOwner, false)
+		if s, _ := r.call("POST", "/users", lowRaw, `{"name":"x"}`); s != 403 {
+			t.Errorf("a token rose with its maker: %d", s)
+		}
 		role(rest.RoleOwner, true)
 		if s := status(readRaw, "/users"); s != 401 {
 			t.Errorf("the token of somebody disabled: %d", s)
 		}
 		role(rest.RoleOwner, false)
-		if s, _ := r.call("POST", "/users", lowRaw, `{"name":"x"}`); s != 403 {
-			t.Errorf("a token rose with its maker: %d", s)
+		if s := status(readRaw, "/users"); s != 401 {
+			t.Errorf("enabling brought a token back: %d", s)
+		}
+		b = olga.signedIn()
+		_, old := make(session.NewToken{Name: "old", Scopes: []string{"read"}})
+		if s := status(old, "/users"); s != 200 {
+			t.Errorf("a new token: %d", s)
 		}
 		r.clock.Advance(session.TokenFor)
-		if s := status(readRaw, "/users"); s != 401 {
+		if s := status(old, "/users"); s != 401 {
 			t.Errorf("an expired token: %d", s)
 		}
 		// Fresh or not at all.
@@ -167,10 +176,10 @@ func TestATokenHasItsScopesAndNoMoreThanItsMaker(t *testing.T) {
 		if s := status(raw, "/users"); s != 401 {
 			t.Errorf("a revoked token: %d", s)
 		}
-		if n := len(r.events(event.APITokenMade, olga.id)); n != 4 {
+		if n := len(r.events(event.APITokenMade, olga.id)); n != 5 {
 			t.Errorf("%d tokens are written down", n)
 		}
-		if n := len(r.events(event.APITokenRevoked, olga.id)); n != 1 {
+		if n := len(r.events(event.APITokenRevoked, olga.id)); n != 4 { // three with the account, one by hand
 			t.Errorf("%d revocations are written down", n)
 		}
 	})
