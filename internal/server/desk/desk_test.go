@@ -159,10 +159,11 @@ func actions(r *desktest.Rig) map[string]struct {
 		"RemoveView": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return d.RemoveView(ctx, a, "viw_01930000-0000-7000-8000-000000000000")
 		}},
-		"Settings":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Settings(ctx, a)) }},
-		"Dashboard": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Dashboard(ctx, a)) }},
-		"UserID":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.UserID(ctx, a, "read", "anna")) }},
-		"Status":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Status(ctx, a)) }},
+		"Settings":             {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Settings(ctx, a)) }},
+		"Dashboard":            {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Dashboard(ctx, a)) }},
+		"UserID":               {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.UserID(ctx, a, "read", "anna")) }},
+		"CertificateAuthority": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.CertificateAuthority(ctx, a)) }},
+		"Status":               {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Status(ctx, a)) }},
 
 		"Unlock": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error { return one(d.Unlock(ctx, a, "anna")) }},
 		"IssueEnrolCode": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
