@@ -369,8 +369,10 @@ type LastOnMachine struct {
 func (q *Queries) LastOfUser(ctx context.Context, userID, typ string, machineIDs []string) ([]LastOnMachine, error) {
 	return chunks(machineIDs, func(ids []string) ([]LastOnMachine, error) {
 		var c clauses
-		c.add("user_id = %s AND type = %s", userID, typ)
-		c.where = append(c.where, "machine_id IN "+c.in(ids))
+		// Of one person there are few events; the indices of types and machines, which the
+		// engines would rather take, lead through millions.
+		c.add("user_id = %s AND type || '' = %s", userID, typ)
+		c.where = append(c.where, "machine_id || '' IN "+c.in(ids))
 		rows, err := q.db.QueryContext(ctx, "SELECT machine_id, MAX(at) FROM events"+c.String()+" GROUP BY machine_id ORDER BY machine_id", c.args...)
 		return all(rows, err, plain[LastOnMachine])
 	})
