@@ -27,12 +27,26 @@ var Scopes = []Scope{Logon, Elevation, Remote}
 // Factor is a kind of second factor.
 type Factor string
 
-// The kinds of factors, strongest last in the list of a choice menu.
+// The kinds of factors, strongest first.
 const (
+	FIDO2  Factor = "fido2" // a security key or passkey; at a machine: at a local seat only (M2)
+	Push   Factor = "push"  // approved in Latchkey Authenticator, with number matching (M3)
 	TOTP   Factor = "totp"
 	Backup Factor = "backup"
+	Mail   Factor = "mail"   // a code by mail (M6): weak, and off by default
+	SMS    Factor = "sms"    // a code to a phone (M6): weak, and off by default
 	Bypass Factor = "bypass" // an administrator's one-time code (E3); never chosen by a policy
 )
+
+// Kinds lists every kind that a policy may name, strongest first.
+var Kinds = []Factor{FIDO2, Push, TOTP, Backup, Mail, SMS}
+
+// OfflineKinds lists the kinds that a machine can judge alone.
+var OfflineKinds = []Factor{FIDO2, TOTP, Backup}
+
+// Weak tells whether a kind can be had without what the person holds: from a mailbox,
+// or from a telephone network.
+func (f Factor) Weak() bool { return f == Mail || f == SMS }
 
 // Offline says what happens when the server can not be reached (O2).
 type Offline string
@@ -121,8 +135,8 @@ func NewPolicy() Policy {
 		Scopes:         []Scope{Logon, Elevation, Remote},
 		FactorsOnline:  1,
 		FactorsOffline: 1,
-		OnlineFactors:  []Factor{TOTP, Backup},
-		OfflineFactors: []Factor{TOTP, Backup},
+		OnlineFactors:  []Factor{FIDO2, Push, TOTP, Backup},
+		OfflineFactors: []Factor{FIDO2, TOTP, Backup},
 		Offline:        OfflineMFA,
 		OfflineEnrol:   EnrolAuto,
 		OfflineDays:    7,

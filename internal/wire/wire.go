@@ -217,6 +217,7 @@ type Begin struct {
 	Boot       string       `json:"boot"`
 	At         int64        `json:"at"`
 	Unlock     bool         `json:"unlock,omitempty"` // an unprivileged peer unlocks its own session: yes or no, nothing is opened by it
+	Can        []string     `json:"can,omitempty"`    // what this agent can do at this seat beside asking: PromptWait, PromptKey
 }
 
 // Answer answers the prompt of the step before.
@@ -229,8 +230,15 @@ const (
 	PromptSecret = "secret"
 	PromptAsk    = "ask"
 	PromptChoose = "choose"
-	MessageTell  = "tell"
-	MessageWarn  = "warn"
+	// PromptWait waits for an answer that comes another way (push). The agent shows Text
+	// once, unless it is empty, and asks the server again with an empty answer until
+	// another prompt or the end comes; what the person types meanwhile is the answer.
+	PromptWait = "wait"
+	// PromptKey is for a security key at the machine: Data is a KeyChallenge, and the
+	// answer is a KeyAnswer, both JSON.
+	PromptKey   = "key"
+	MessageTell = "tell"
+	MessageWarn = "warn"
 )
 
 // What a prompt asks for.
@@ -243,6 +251,8 @@ const (
 	ForEnrolCode     = "enrol-code"
 	ForFirstCode     = "first-code"
 	ForOfflineChoice = "offline-choice"
+	ForPush          = "push"
+	ForKey           = "key"
 )
 
 // Prompt asks the person something.
@@ -251,6 +261,24 @@ type Prompt struct {
 	For     string   `json:"for"`
 	Text    string   `json:"text"`
 	Options []string `json:"options,omitempty"`
+	// Data is of PromptKey.
+	Data json.RawMessage `json:"data,omitempty"`
+}
+
+// KeyChallenge asks a security key for an assertion (CTAP 2.1 §6.2; WebAuthn §6.3.3).
+// The client data is what the agent makes of it: see KeyClientData.
+type KeyChallenge struct {
+	RPID         string   `json:"rp_id"`
+	Challenge    []byte   `json:"challenge"`    // 32 octets
+	Credentials  [][]byte `json:"credentials"`  // ids, at most 64
+	Verification bool     `json:"verification"` // a PIN or a finger is wanted, not only a touch
+}
+
+// KeyAnswer is what the key said.
+type KeyAnswer struct {
+	Credential []byte `json:"credential"`
+	AuthData   []byte `json:"auth_data"`
+	Signature  []byte `json:"signature"`
 }
 
 // Message is shown to the person before the prompt or the end.

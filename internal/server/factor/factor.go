@@ -17,6 +17,7 @@ package factor
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"sync"
@@ -45,6 +46,44 @@ type Try struct {
 	Scope   policy.Scope
 	Typed   secret.Bytes
 	Now     time.Time
+	// Ticket is what Sender.Send was given: an answer counts for that alone.
+	Ticket string
+}
+
+// Ask is a kind that a person has chosen, where something must happen before it can
+// be answered.
+type Ask struct {
+	User db.User
+	// Ticket names the conversation, sign-in or step-up that asks. It is no secret.
+	Ticket  string
+	Door    Door
+	Machine string // id, at a machine
+	Name    string // of the machine, or of the door, for people
+	Scope   policy.Scope
+	Service string
+	Address string // from where: the peer that sshd or the browser's door saw; may be empty
+	Again   bool   // "send again" was asked for
+	Now     time.Time
+}
+
+// Door says where a factor is asked for.
+type Door string
+
+// The doors.
+const (
+	AtMachine Door = "machine"
+	AtPortal  Door = "portal"  // a sign-in of a browser or of the command line
+	AtStepUp  Door = "step-up" // a session proves anew who sits there
+)
+
+// Sent is what came of an Ask.
+type Sent struct {
+	Prompt  string          // in place of Factor.Prompt; empty: that
+	Tell    string          // for people, before the prompt; may be empty
+	Number  string          // to be matched on the phone; empty: none
+	Expires time.Time       // after which no answer counts
+	Data    map[string]any  // for the event; nothing secret
+	Public  json.RawMessage // what a program at the other end needs, such as a challenge; may be nil
 }
 
 // Verdict is what became of a Try. The zero value is a rejection.
@@ -52,6 +91,7 @@ type Verdict struct {
 	OK     bool
 	Reason string         // of a rejection
 	Text   string         // for people, with a rejection
+	Wait   bool           // of a Waiter: nobody has answered yet; no rejection and no attempt
 	Tell   string         // for people, with an acceptance; may be empty
 	ID     string         // of the authenticator or code
 	Spent  *wire.Spent    // what the machine must write down before it answers
@@ -69,6 +109,25 @@ type Factor interface {
 	Prompt() string
 	Echo() bool
 	Judge(ctx context.Context, tx *store.Tx, t Try) (Verdict, error)
+}
+
+// Sender is a Factor for which something must go out before the person can answer: a
+// mail, a request to a phone, a challenge to a key.
+type Sender interface {
+	Factor
+	// Send runs in the transaction that stores the prompt, and binds what it makes to
+	// Ask.Ticket. A *fault.Fault of code TooMany or Unavailable is told to the person, who
+	// gets back to the menu.
+	Send(ctx context.Context, tx *store.Tx, a Ask) (Sent, error)
+}
+
+// Waiter is a Sender whose answer comes another way than through the prompt. Judge then
+// looks at what has come for Try.Ticket, whatever was typed.
+type Waiter interface {
+	Sender
+	// Wait returns when something about the ticket may have changed, or the context ends.
+	// It holds no transaction and no lock. Judge tells what came.
+	Wait(ctx context.Context, ticket string)
 }
 
 // Enroller is a Factor that a person can set up within a sign-in (E1).
