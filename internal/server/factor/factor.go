@@ -37,6 +37,10 @@ const (
 	ReasonBackupUsed   = "backup-used"
 	ReasonWrongScope   = "bypass-other-scope"
 	ReasonNothingThere = "not-enrolled"
+	ReasonDenied       = "push-denied"       // the person said no
+	ReasonReported     = "push-reported"     // the person said that it was somebody else (S12)
+	ReasonWrongNumber  = "push-wrong-number" // the number typed on the phone was another
+	ReasonExpired      = "expired"           // nobody answered in time
 )
 
 // Try is one answer to be judged.
@@ -92,6 +96,8 @@ type Verdict struct {
 	Reason string         // of a rejection
 	Text   string         // for people, with a rejection
 	Wait   bool           // of a Waiter: nobody has answered yet; no rejection and no attempt
+	Over   bool           // of a Waiter: nobody will answer any more; no attempt, and something else may be chosen
+	End    bool           // with a rejection: the user has said that this is not to go on
 	Tell   string         // for people, with an acceptance; may be empty
 	ID     string         // of the authenticator or code
 	Spent  *wire.Spent    // what the machine must write down before it answers
@@ -166,13 +172,20 @@ type Set struct {
 	kinds map[policy.Factor]Factor
 }
 
-// All makes a Set of everything that is registered.
-func All(k *Keeper) *Set {
+// All makes a Set of everything that is registered, and of those that were made with
+// more than a Keeper. One kind twice is a mistake of the program.
+func All(k *Keeper, more ...Factor) *Set {
 	mu.Lock()
 	defer mu.Unlock()
 	s := &Set{Keeper: k, kinds: map[policy.Factor]Factor{}}
 	for kind, plug := range registered {
 		s.kinds[kind] = plug(k)
+	}
+	for _, f := range more {
+		if _, ok := s.kinds[f.Kind()]; ok {
+			panic(fmt.Sprintf("factor %s is there twice", f.Kind()))
+		}
+		s.kinds[f.Kind()] = f
 	}
 	return s
 }
