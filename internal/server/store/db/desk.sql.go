@@ -404,9 +404,10 @@ func (q *Queries) RaiseUserGeneration(ctx context.Context, id string) (int64, er
 }
 
 const setAuthenticatorLost = `-- name: SetAuthenticatorLost :execrows
-UPDATE authenticators SET lost = TRUE WHERE id = $1 AND lost = FALSE
+UPDATE authenticators SET lost = TRUE WHERE (id = $1 OR parent = $1) AND lost = FALSE
 `
 
+// With a phone goes what lies on it.
 func (q *Queries) SetAuthenticatorLost(ctx context.Context, id string) (int64, error) {
 	result, err := q.db.ExecContext(ctx, setAuthenticatorLost, id)
 	if err != nil {

@@ -4,6 +4,10 @@
 
 package db
 
+import (
+	"database/sql"
+)
+
 type ApiToken struct {
 	ID          string
 	SecretHash  []byte
@@ -57,6 +61,7 @@ type Authenticator struct {
 	LastUsedAt  int64
 	Lost        bool
 	CreatedAt   int64
+	Parent      sql.NullString
 }
 
 type BackupCode struct {
@@ -387,6 +392,66 @@ type PolicyVersion struct {
 	Actor    string
 	At       int64
 	Comment  string
+}
+
+type PushDevice struct {
+	AuthenticatorID string
+	UserID          string
+	PublicKey       []byte
+	Platform        string
+	Standalone      bool
+	Subscription    []byte
+	SubscribedAt    int64
+	Credential      []byte
+	CreatedAt       int64
+	SeenAt          int64
+}
+
+type PushEnrolment struct {
+	ID         string
+	UserID     string
+	Hash       []byte
+	Generation int64
+	EnrolCode  string
+	Session    string
+	ByActor    string
+	Self       bool
+	CreatedAt  int64
+	ExpiresAt  int64
+	UsedAt     int64
+	DeviceID   string
+}
+
+type PushLock struct {
+	UserID    string
+	Reason    string
+	RequestID string
+	ReportID  string
+	At        int64
+}
+
+type PushRequest struct {
+	ID           string
+	UserID       string
+	Ticket       string
+	Door         string
+	MachineID    string
+	Machine      string
+	Scope        string
+	Service      string
+	Address      string
+	Content      string
+	Nonce        string
+	NumberHash   []byte
+	Verification bool
+	State        string
+	Reason       string
+	DeviceID     string
+	Verified     bool
+	CreatedAt    int64
+	ExpiresAt    int64
+	ToldAt       int64
+	AnsweredAt   int64
 }
 
 type Report struct {

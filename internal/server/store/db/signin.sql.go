@@ -350,7 +350,7 @@ func (q *Queries) GetAttempt(ctx context.Context, arg GetAttemptParams) (Attempt
 }
 
 const getAuthenticator = `-- name: GetAuthenticator :one
-SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at FROM authenticators WHERE id = $1
+SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at, parent FROM authenticators WHERE id = $1
 `
 
 func (q *Queries) GetAuthenticator(ctx context.Context, id string) (Authenticator, error) {
@@ -369,6 +369,7 @@ func (q *Queries) GetAuthenticator(ctx context.Context, id string) (Authenticato
 		&i.LastUsedAt,
 		&i.Lost,
 		&i.CreatedAt,
+		&i.Parent,
 	)
 	return i, err
 }
@@ -639,7 +640,7 @@ func (q *Queries) InsertWindow(ctx context.Context, arg InsertWindowParams) erro
 }
 
 const listAuthenticators = `-- name: ListAuthenticators :many
-SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at FROM authenticators WHERE user_id = $1 ORDER BY id
+SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at, parent FROM authenticators WHERE user_id = $1 ORDER BY id
 `
 
 func (q *Queries) ListAuthenticators(ctx context.Context, userID string) ([]Authenticator, error) {
@@ -664,6 +665,7 @@ func (q *Queries) ListAuthenticators(ctx context.Context, userID string) ([]Auth
 			&i.LastUsedAt,
 			&i.Lost,
 			&i.CreatedAt,
+			&i.Parent,
 		); err != nil {
 			return nil, err
 		}
@@ -715,7 +717,7 @@ func (q *Queries) ListUnusedBackupCodes(ctx context.Context, userID string) ([]B
 }
 
 const listUsableAuthenticators = `-- name: ListUsableAuthenticators :many
-SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at FROM authenticators WHERE user_id = $1 AND confirmed_at > 0 AND lost = FALSE ORDER BY id
+SELECT id, user_id, kind, name, secret, params, step, drift, confirmed_at, last_used_at, lost, created_at, parent FROM authenticators WHERE user_id = $1 AND confirmed_at > 0 AND lost = FALSE ORDER BY id
 `
 
 // Confirmed and not on a lost machine's list.
@@ -741,6 +743,7 @@ func (q *Queries) ListUsableAuthenticators(ctx context.Context, userID string) (
 			&i.LastUsedAt,
 			&i.Lost,
 			&i.CreatedAt,
+			&i.Parent,
 		); err != nil {
 			return nil, err
 		}

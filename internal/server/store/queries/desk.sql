@@ -50,7 +50,8 @@ DELETE FROM vaults WHERE machine_id = $1;
 DELETE FROM machines WHERE id = $1 AND status <> 'active';
 
 -- name: SetAuthenticatorLost :execrows
-UPDATE authenticators SET lost = TRUE WHERE id = $1 AND lost = FALSE;
+-- With a phone goes what lies on it.
+UPDATE authenticators SET lost = TRUE WHERE (id = sqlc.arg(id) OR parent = sqlc.arg(id)) AND lost = FALSE;
 
 -- name: DeleteBypassCode :execrows
 DELETE FROM bypass_codes WHERE id = $1;
