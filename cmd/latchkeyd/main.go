@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 	_ "latchkey/internal/server/factor/backup" // the kinds of factors and directories that this server has
 	_ "latchkey/internal/server/factor/bypass"
 	_ "latchkey/internal/server/factor/totp"
+	serversettings "latchkey/internal/server/settings"
 	_ "latchkey/internal/server/source/mysql" // and of databases that users are imported from
 	_ "latchkey/internal/server/source/oracle"
 	_ "latchkey/internal/server/source/postgresql"
@@ -54,6 +56,7 @@ type settings struct {
 	ListenAgent string        `flag:"listen-agent" check:"hostport" usage:"address for machines, mutual TLS"`
 	AdminSocket string        `flag:"admin-socket" usage:"socket for administrators of this host"`
 	Names       []string      `flag:"names" usage:"host names and addresses by which this server is reached, beside the host's own"`
+	PeopleURL   string        `flag:"people-url" usage:"https://HOST[:PORT] as browsers and phones reach it, where the settings name none; without it the first of the names and the port of --listen"`
 	TLSCert     string        `flag:"tls-cert" usage:"PEM file of a certificate for people, with its chain; without it one of Latchkey's own CA"`
 	TLSKey      string        `flag:"tls-key" usage:"PEM file of its key; both are read anew when they change, or at SIGHUP"`
 	Metrics     string        `flag:"metrics" check:"hostport" usage:"loopback address for Prometheus"`
@@ -80,6 +83,12 @@ func (s *settings) Check() []config.Problem {
 			missing = "tls-cert"
 		}
 		ps = append(ps, config.Problem{Field: missing, Fault: "it is not given", Allowed: "tls-cert and tls-key belong together: both or none"})
+	}
+	if s.PeopleURL != "" {
+		if err := serversettings.CheckPeopleURL(s.PeopleURL); err != nil {
+			fault, allowed, _ := strings.Cut(err.Error(), "; ")
+			ps = append(ps, config.Problem{Field: "people-url", Fault: fault, Allowed: allowed})
+		}
 	}
 	for _, n := range s.Names {
 		if !hostName(n) {
@@ -127,7 +136,7 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 		}()
 		err := server.Run(c.Context(), server.Config{
 			Data: s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
-			Metrics: s.Metrics, Names: s.Names, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
+			Metrics: s.Metrics, Names: s.Names, PeopleURL: s.PeopleURL, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
 			Directories: map[string]any{directory.Local: local.Config{MinLength: s.MinPassword, MaxAge: s.MaxAge}},
 			Ready:       func(server.Addresses) { daemon.Notify("READY=1") },

@@ -312,6 +312,7 @@ type Settings struct {
 	Contact   string `json:"contact" doc:"Whom people call; shown with refusals, also offline"`
 	ServerURL string `json:"server_url" doc:"https://HOST:PORT under which machines reach this server; goes into join tokens"`
 	MinAgent  string `json:"min_agent_version" doc:"Machines with an older agent are called outdated"`
+	PeopleURL string `json:"people_url" doc:"https://HOST[:PORT] under which browsers and phones reach this server; passkeys are bound to its host"`
 }
 
 // SettingsChange changes them; what is left out stays.
@@ -319,6 +320,7 @@ type SettingsChange struct {
 	Contact   *string `json:"contact,omitempty"`
 	ServerURL *string `json:"server_url,omitempty"`
 	MinAgent  *string `json:"min_agent_version,omitempty"`
+	PeopleURL *string `json:"people_url,omitempty"`
 }
 
 // CertificateAuthority is the server's own CA.

@@ -63,6 +63,7 @@ type Config struct {
 	ListenAgent string   // address for machines
 	AdminSocket string   // for the administrators of this host
 	Metrics     string   // loopback address for Prometheus; empty: only on the admin socket
+	PeopleURL   string   // https://HOST[:PORT] as people reach it; empty: what the listener tells
 	Names       []string // further host names and addresses by which the server is reached
 	// TLSCert and TLSKey are files of a certificate of one's own for the people's door;
 	// both or none. Reload has them read at once; may be nil. The machines' door always
@@ -388,7 +389,7 @@ func (r *running) compose() (h handlers, err error) {
 	r.stats.watch(r)
 	r.desk = desk.New(desk.Config{
 		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint, CACert: r.ca.Certificate,
-		ServerURL: r.machinesURL(), Version: r.Version, Logger: r.Log,
+		ServerURL: r.machinesURL(), PeopleURL: r.peopleURL, Version: r.Version, Logger: r.Log,
 	})
 	r.sessions = session.New(session.Config{
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Random: rand.Reader,
@@ -429,6 +430,33 @@ func (r *running) machinesURL() string {
 		host = r.Names[0]
 	}
 	return "https://" + r.reached(net.JoinHostPort(host, port))
+}
+
+// peopleURL is how people reach this server, as far as it can tell: the address that
+// was given, or the listener's own. It is asked when the doors stand.
+func (r *running) peopleURL() string {
+	if r.PeopleURL != "" {
+		return r.PeopleURL
+	}
+	host, port, err := net.SplitHostPort(r.addrs.Listen)
+	if err != nil {
+		return ""
+	}
+	if len(r.Names) > 0 {
+		host = r.Names[0]
+	}
+	host, port, err = net.SplitHostPort(r.reached(net.JoinHostPort(host, port)))
+	if err != nil {
+		return ""
+	}
+	host = strings.ToLower(host)
+	if port == "443" {
+		if strings.Contains(host, ":") {
+			host = "[" + host + "]"
+		}
+		return "https://" + host
+	}
+	return "https://" + net.JoinHostPort(host, port)
 }
 
 // reached is how a listener's address is told to people: nobody can open [::], so

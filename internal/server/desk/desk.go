@@ -53,6 +53,7 @@ type Config struct {
 	CA        func() [32]byte // SHA-256 of the CA's certificate, which join tokens pin
 	CACert    func() []byte   // the CA's certificate in DER, for who asks; nil where there is none
 	ServerURL string          // of the machines' listener, where the settings name none
+	PeopleURL func() string   // of the people's listener, where the settings name none; nil where there is none
 	Version   string          // of this program
 	Logger    *slog.Logger
 }
@@ -77,6 +78,13 @@ func New(c Config) *Desk {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Desk{Config: c, trials: make(chan struct{}, 1)}
+}
+
+func (d *Desk) peopleURL() string {
+	if d.PeopleURL == nil {
+		return ""
+	}
+	return d.PeopleURL()
 }
 
 func (d *Desk) now() int64 { return clock.Micros(d.Clock.Now()) }

@@ -766,5 +766,8 @@ func (d *Desk) settings(ctx context.Context) (settings.Settings, error) {
 	if s.ServerURL == "" {
 		s.ServerURL = d.ServerURL
 	}
+	if s.PeopleURL == "" {
+		s.PeopleURL = d.peopleURL()
+	}
 	return s, err
 }

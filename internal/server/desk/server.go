@@ -31,7 +31,7 @@ func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
 		return rest.Settings{}, err
 	}
 	s, err := d.settings(ctx)
-	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent}, err
+	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent, PeopleURL: s.PeopleURL}, err
 }
 
 // SettingsTag stands for the settings as they are, as a revision does for a thing that
@@ -66,6 +66,11 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 	if in.MinAgent != nil && *in.MinAgent != "" && !buildinfo.ValidVersion(*in.MinAgent) {
 		v.add("min_agent_version", "%.40q is not allowed; allowed are one to three numbers with dots, such as 1.2.0, or nothing", *in.MinAgent)
 	}
+	if in.PeopleURL != nil && *in.PeopleURL != "" {
+		if err := settings.CheckPeopleURL(*in.PeopleURL); err != nil {
+			v.add("people_url", "%s", err.Error())
+		}
+	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -74,14 +79,20 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		if err != nil {
 			return err
 		}
-		if seen != "" && seen != SettingsTag(rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent}) {
+		now := func() rest.Settings {
+			return rest.Settings{
+				Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent, PeopleURL: or(s.PeopleURL, d.peopleURL()),
+			}
+		}
+		if seen != "" && seen != SettingsTag(now()) {
 			return fault.New(fault.Conflict, nil)
 		}
 		var list []changed
 		set(&list, "contact", &s.Contact, in.Contact)
 		set(&list, "server_url", &s.ServerURL, in.ServerURL)
 		set(&list, "min_agent_version", &s.MinAgent, in.MinAgent)
-		out = rest.Settings{Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent}
+		set(&list, "people_url", &s.PeopleURL, in.PeopleURL)
+		out = now()
 		if len(list) == 0 {
 			return nil
 		}

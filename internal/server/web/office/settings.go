@@ -26,8 +26,8 @@ func changeSettings(r *ui.Request) error {
 	if _, err := r.Values(); err != nil {
 		return err
 	}
-	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version")}
-	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent})
+	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version"), PeopleURL: r.Value("people_url")}
+	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent, PeopleURL: &in.PeopleURL})
 	if err != nil {
 		if ui.Refill(err) {
 			return r.ShowStatus(fault.Of(err).Status(), settingsFrame(), settingsPage(in, true, ui.Faults(err)))
@@ -37,7 +37,7 @@ func changeSettings(r *ui.Request) error {
 	return r.Go("/console/settings", words.SettingsSaved)
 }
 
-var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent}
+var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent, "people_url": words.SetPeopleURL}
 
 func status(r *ui.Request) error {
 	s, err := r.Desk.Status(r.Context(), r.Actor())

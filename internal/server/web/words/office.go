@@ -108,6 +108,8 @@ const (
 	SetContactHint   = "One line, such as “IT service desk, extension 4711”. It is shown with every refusal, at the sign-in screen too and without the server."
 	SetServerURL     = "Address for machines"
 	SetServerURLHint = "https://HOST:PORT under which machines reach this server. It goes into join tokens; machines that have joined keep theirs."
+	SetPeopleURL     = "Address for people"
+	SetPeopleURLHint = "https://HOST or https://HOST:PORT under which browsers and phones reach this server. Links and QR codes lead there. Passkeys are bound to its host: with another host name they no longer work, and they need a name, not an IP address."
 	SetMinAgent      = "Oldest agent version"
 	SetMinAgentHint  = "Machines with an older agent are called outdated, here and in lists. Empty: none is."
 	SetFixed         = "Fixed limits"
