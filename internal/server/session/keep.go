@@ -137,7 +137,10 @@ func (m *Sessions) open(ctx context.Context, tx *store.Tx, u db.User, n db.Inser
 	if err := tx.InsertSession(ctx, n); err != nil {
 		return nil, fmt.Errorf("open a session: %w", err)
 	}
-	s := sessionOf(db.Session(n), u, now)
+	s := sessionOf(db.Session{
+		ID: n.ID, SecretHash: n.SecretHash, UserID: n.UserID, Kind: n.Kind, Factor: n.Factor, EnrolCode: n.EnrolCode, PasswordAt: n.PasswordAt,
+		BeganAt: n.BeganAt, SeenAt: n.SeenAt, FreshAt: n.FreshAt, EndsAt: n.EndsAt, Address: n.Address, Agent: n.Agent,
+	}, u, now)
 	if s == nil {
 		return nil, fault.New(fault.Unauthorized, nil)
 	}

@@ -136,6 +136,7 @@ type EnrolCode struct {
 	ExpiresAt int64
 	UsedAt    int64
 	CreatedBy string
+	Made      string
 }
 
 type Event struct {
@@ -355,6 +356,59 @@ type MachineUser struct {
 	UserID    string
 }
 
+type Outbox struct {
+	ID          string
+	Channel     string
+	Purpose     string
+	Urgent      bool
+	UserID      string
+	Subject     string
+	Mask        string
+	Body        []byte
+	State       string
+	Tries       int64
+	Reason      string
+	Detail      string
+	Lease       string
+	LeasedUntil int64
+	DueAt       int64
+	ExpiresAt   int64
+	CreatedAt   int64
+	DoneAt      int64
+}
+
+type Passkey struct {
+	AuthenticatorID string
+	UserID          string
+	CredentialID    []byte
+	PublicKey       []byte
+	RpID            string
+	Aaguid          string
+	Attestation     string
+	Transports      string
+	Attachment      string
+	SignCount       int64
+	VerifiesUser    bool
+	BackupEligible  bool
+	BackedUp        bool
+	Discoverable    bool
+	ClonedAt        int64
+}
+
+type PasskeyChallenge struct {
+	Ticket    string
+	UserID    string
+	Data      string
+	CreatedAt int64
+	ExpiresAt int64
+}
+
+type PasskeyUser struct {
+	UserID    string
+	Handle    []byte
+	CreatedAt int64
+}
+
 type Policy struct {
 	ID        string
 	Name      string
@@ -392,6 +446,20 @@ type PolicyVersion struct {
 	Actor    string
 	At       int64
 	Comment  string
+}
+
+type PostCode struct {
+	ID              string
+	UserID          string
+	Kind            string
+	Ticket          string
+	AuthenticatorID string
+	Hash            []byte
+	Place           []byte
+	Tries           int64
+	CreatedAt       int64
+	ExpiresAt       int64
+	UsedAt          int64
 }
 
 type PushDevice struct {
@@ -485,6 +553,7 @@ type Session struct {
 	EndsAt     int64
 	Address    string
 	Agent      string
+	Proof      []byte
 }
 
 type Setting struct {
@@ -525,6 +594,7 @@ type User struct {
 	CreatedAt          int64
 	UpdatedAt          int64
 	Rev                int64
+	MailOwn            bool
 }
 
 type Vault struct {

@@ -229,7 +229,7 @@ func (q *Queries) DeleteSigninsOfUser(ctx context.Context, userID string) (int64
 }
 
 const getAPIToken = `-- name: GetAPIToken :one
-SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = $1
+SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.id = $1
 `
 
 type GetAPITokenRow struct {
@@ -270,12 +270,13 @@ func (q *Queries) GetAPIToken(ctx context.Context, id string) (GetAPITokenRow, e
 		&i.User.CreatedAt,
 		&i.User.UpdatedAt,
 		&i.User.Rev,
+		&i.User.MailOwn,
 	)
 	return i, err
 }
 
 const getAPITokenBySecret = `-- name: GetAPITokenBySecret :one
-SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.secret_hash = $1
+SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM api_tokens t JOIN users u ON u.id = t.user_id WHERE t.secret_hash = $1
 `
 
 type GetAPITokenBySecretRow struct {
@@ -316,6 +317,7 @@ func (q *Queries) GetAPITokenBySecret(ctx context.Context, secretHash []byte) (G
 		&i.User.CreatedAt,
 		&i.User.UpdatedAt,
 		&i.User.Rev,
+		&i.User.MailOwn,
 	)
 	return i, err
 }
@@ -347,7 +349,7 @@ func (q *Queries) GetApproval(ctx context.Context, id string) (Approval, error) 
 }
 
 const getSession = `-- name: GetSession :one
-SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1
+SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, s.proof, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.id = $1
 `
 
 type GetSessionRow struct {
@@ -372,6 +374,7 @@ func (q *Queries) GetSession(ctx context.Context, id string) (GetSessionRow, err
 		&i.Session.EndsAt,
 		&i.Session.Address,
 		&i.Session.Agent,
+		&i.Session.Proof,
 		&i.User.ID,
 		&i.User.Name,
 		&i.User.NameFold,
@@ -391,12 +394,13 @@ func (q *Queries) GetSession(ctx context.Context, id string) (GetSessionRow, err
 		&i.User.CreatedAt,
 		&i.User.UpdatedAt,
 		&i.User.Rev,
+		&i.User.MailOwn,
 	)
 	return i, err
 }
 
 const getSessionBySecret = `-- name: GetSessionBySecret :one
-SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.secret_hash = $1
+SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, s.proof, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM sessions s JOIN users u ON u.id = s.user_id WHERE s.secret_hash = $1
 `
 
 type GetSessionBySecretRow struct {
@@ -422,6 +426,7 @@ func (q *Queries) GetSessionBySecret(ctx context.Context, secretHash []byte) (Ge
 		&i.Session.EndsAt,
 		&i.Session.Address,
 		&i.Session.Agent,
+		&i.Session.Proof,
 		&i.User.ID,
 		&i.User.Name,
 		&i.User.NameFold,
@@ -441,6 +446,7 @@ func (q *Queries) GetSessionBySecret(ctx context.Context, secretHash []byte) (Ge
 		&i.User.CreatedAt,
 		&i.User.UpdatedAt,
 		&i.User.Rev,
+		&i.User.MailOwn,
 	)
 	return i, err
 }
@@ -628,7 +634,7 @@ func (q *Queries) KeepSession(ctx context.Context, arg KeepSessionParams) (int64
 }
 
 const listAPITokens = `-- name: ListAPITokens :many
-SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM api_tokens t JOIN users u ON u.id = t.user_id
+SELECT t.id, t.secret_hash, t.user_id, t.name, t.scopes, t.role, t.created_at, t.expires_at, t.last_used_at, t.last_address, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM api_tokens t JOIN users u ON u.id = t.user_id
 WHERE t.id > $1 AND (CAST($2 AS TEXT) = '' OR t.user_id = CAST($2 AS TEXT))
 ORDER BY t.id LIMIT CAST($3 AS BIGINT)
 `
@@ -684,6 +690,7 @@ func (q *Queries) ListAPITokens(ctx context.Context, arg ListAPITokensParams) ([
 			&i.User.CreatedAt,
 			&i.User.UpdatedAt,
 			&i.User.Rev,
+			&i.User.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -746,7 +753,7 @@ func (q *Queries) ListApprovals(ctx context.Context, arg ListApprovalsParams) ([
 }
 
 const listSessions = `-- name: ListSessions :many
-SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM sessions s JOIN users u ON u.id = s.user_id
+SELECT s.id, s.secret_hash, s.user_id, s.kind, s.factor, s.enrol_code, s.password_at, s.began_at, s.seen_at, s.fresh_at, s.ends_at, s.address, s.agent, s.proof, u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM sessions s JOIN users u ON u.id = s.user_id
 WHERE s.ends_at > $1 AND s.seen_at > $2 AND (CAST($3 AS TEXT) = '' OR s.id < CAST($3 AS TEXT))
 ORDER BY s.id DESC LIMIT CAST($4 AS BIGINT)
 `
@@ -792,6 +799,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]L
 			&i.Session.EndsAt,
 			&i.Session.Address,
 			&i.Session.Agent,
+			&i.Session.Proof,
 			&i.User.ID,
 			&i.User.Name,
 			&i.User.NameFold,
@@ -811,6 +819,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]L
 			&i.User.CreatedAt,
 			&i.User.UpdatedAt,
 			&i.User.Rev,
+			&i.User.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -826,7 +835,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]L
 }
 
 const listSessionsOfUser = `-- name: ListSessionsOfUser :many
-SELECT id, secret_hash, user_id, kind, factor, enrol_code, password_at, began_at, seen_at, fresh_at, ends_at, address, agent FROM sessions WHERE user_id = $1 AND ends_at > $2 AND seen_at > $3
+SELECT id, secret_hash, user_id, kind, factor, enrol_code, password_at, began_at, seen_at, fresh_at, ends_at, address, agent, proof FROM sessions WHERE user_id = $1 AND ends_at > $2 AND seen_at > $3
 ORDER BY seen_at DESC, id DESC LIMIT CAST($4 AS BIGINT)
 `
 
@@ -865,6 +874,7 @@ func (q *Queries) ListSessionsOfUser(ctx context.Context, arg ListSessionsOfUser
 			&i.EndsAt,
 			&i.Address,
 			&i.Agent,
+			&i.Proof,
 		); err != nil {
 			return nil, err
 		}

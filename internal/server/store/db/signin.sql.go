@@ -802,7 +802,7 @@ func (q *Queries) ListValidBypassCodes(ctx context.Context, arg ListValidBypassC
 }
 
 const listValidEnrolCodes = `-- name: ListValidEnrolCodes :many
-SELECT id, user_id, hash, created_at, expires_at, used_at, created_by FROM enrol_codes WHERE user_id = $1 AND used_at = 0 AND expires_at > $2 ORDER BY id
+SELECT id, user_id, hash, created_at, expires_at, used_at, created_by, made FROM enrol_codes WHERE user_id = $1 AND used_at = 0 AND expires_at > $2 ORDER BY id
 `
 
 type ListValidEnrolCodesParams struct {
@@ -827,6 +827,7 @@ func (q *Queries) ListValidEnrolCodes(ctx context.Context, arg ListValidEnrolCod
 			&i.ExpiresAt,
 			&i.UsedAt,
 			&i.CreatedBy,
+			&i.Made,
 		); err != nil {
 			return nil, err
 		}
