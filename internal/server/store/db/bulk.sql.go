@@ -540,7 +540,7 @@ func (q *Queries) ImportAddedMembers(ctx context.Context, arg ImportAddedMembers
 }
 
 const importChangedUsers = `-- name: ImportChangedUsers :execrows
-UPDATE users SET display_name = r.display_name, mail = r.mail, role = r.role, activation = r.activation, activate_at = r.activate_at,
+UPDATE users SET display_name = r.display_name, mail_own = (CASE WHEN users.mail = r.mail THEN users.mail_own ELSE FALSE END), mail = r.mail, role = r.role, activation = r.activation, activate_at = r.activate_at,
     disabled = r.disabled, mfa = r.mfa, uid = r.uid, updated_at = $1, rev = users.rev + 1
 FROM import_rows r
 WHERE r.import_id = $2 AND r.state = 'changed' AND r.fields = TRUE AND r.done = FALSE AND r.n > $3 AND r.n <= $4

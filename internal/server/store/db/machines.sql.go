@@ -412,7 +412,7 @@ func (q *Queries) ListMachineCertificates(ctx context.Context, machineID string)
 }
 
 const listMachineUsers = `-- name: ListMachineUsers :many
-SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM users u JOIN machine_users m ON m.user_id = u.id WHERE m.machine_id = $1 ORDER BY u.name
+SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM users u JOIN machine_users m ON m.user_id = u.id WHERE m.machine_id = $1 ORDER BY u.name
 `
 
 func (q *Queries) ListMachineUsers(ctx context.Context, machineID string) ([]User, error) {
@@ -444,6 +444,7 @@ func (q *Queries) ListMachineUsers(ctx context.Context, machineID string) ([]Use
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}

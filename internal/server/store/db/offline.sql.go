@@ -276,7 +276,7 @@ func (q *Queries) LiftVaultPass(ctx context.Context, arg LiftVaultPassParams) (i
 }
 
 const listUsersForMachine = `-- name: ListUsersForMachine :many
-SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM users u
+SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM users u
 WHERE u.id IN (SELECT a.user_id FROM machine_users a WHERE a.machine_id = $1)
    OR u.id IN (SELECT k.user_id FROM machine_known k WHERE k.machine_id = $1)
 ORDER BY u.id
@@ -312,6 +312,7 @@ func (q *Queries) ListUsersForMachine(ctx context.Context, machineID string) ([]
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}

@@ -355,7 +355,7 @@ func (q *Queries) ListReports(ctx context.Context, arg ListReportsParams) ([]Lis
 }
 
 const setUserFace = `-- name: SetUserFace :execrows
-UPDATE users SET display_name = $1, mail = $2, updated_at = $3, rev = rev + 1
+UPDATE users SET display_name = $1, mail_own = (CASE WHEN mail = $2 THEN mail_own ELSE TRUE END), mail = $2, updated_at = $3, rev = rev + 1
 WHERE id = $4 AND rev = $5
 `
 

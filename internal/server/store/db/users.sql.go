@@ -140,7 +140,7 @@ func (q *Queries) GetGroupByName(ctx context.Context, name string) (Group, error
 }
 
 const getUser = `-- name: GetUser :one
-SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev FROM users WHERE id = $1
+SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev, mail_own FROM users WHERE id = $1
 `
 
 func (q *Queries) GetUser(ctx context.Context, id string) (User, error) {
@@ -166,12 +166,13 @@ func (q *Queries) GetUser(ctx context.Context, id string) (User, error) {
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.Rev,
+		&i.MailOwn,
 	)
 	return i, err
 }
 
 const getUserByName = `-- name: GetUserByName :one
-SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev FROM users WHERE name = $1
+SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev, mail_own FROM users WHERE name = $1
 `
 
 // The exact name (S6).
@@ -198,6 +199,7 @@ func (q *Queries) GetUserByName(ctx context.Context, name string) (User, error) 
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.Rev,
+		&i.MailOwn,
 	)
 	return i, err
 }
@@ -352,7 +354,7 @@ func (q *Queries) ListGroupsOfUser(ctx context.Context, userID string) ([]Group,
 }
 
 const listMembersOfGroup = `-- name: ListMembersOfGroup :many
-SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev FROM users u JOIN group_members m ON m.user_id = u.id
+SELECT u.id, u.name, u.name_fold, u.display_name, u.mail, u.role, u.password_hash, u.password_changed_at, u.password_generation, u.must_change, u.activation, u.activate_at, u.activated_at, u.disabled, u.mfa, u.uid, u.created_at, u.updated_at, u.rev, u.mail_own FROM users u JOIN group_members m ON m.user_id = u.id
 WHERE m.group_id = $1 AND u.name > $2 ORDER BY u.name LIMIT CAST($3 AS BIGINT)
 `
 
@@ -391,6 +393,7 @@ func (q *Queries) ListMembersOfGroup(ctx context.Context, arg ListMembersOfGroup
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -406,7 +409,7 @@ func (q *Queries) ListMembersOfGroup(ctx context.Context, arg ListMembersOfGroup
 }
 
 const listUsers = `-- name: ListUsers :many
-SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev FROM users
+SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev, mail_own FROM users
 WHERE name > $1 AND substr(name_fold, 1, length(CAST($2 AS TEXT))) = CAST($2 AS TEXT)
 ORDER BY name LIMIT CAST($3 AS BIGINT)
 `
@@ -447,6 +450,7 @@ func (q *Queries) ListUsers(ctx context.Context, arg ListUsersParams) ([]User, e
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -462,7 +466,7 @@ func (q *Queries) ListUsers(ctx context.Context, arg ListUsersParams) ([]User, e
 }
 
 const listUsersByFold = `-- name: ListUsersByFold :many
-SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev FROM users WHERE name_fold = $1 ORDER BY name
+SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev, mail_own FROM users WHERE name_fold = $1 ORDER BY name
 `
 
 // Every user whose lower-cased name is this one (S5: "a match only that way is denied with a hint").
@@ -495,6 +499,7 @@ func (q *Queries) ListUsersByFold(ctx context.Context, nameFold string) ([]User,
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -510,7 +515,7 @@ func (q *Queries) ListUsersByFold(ctx context.Context, nameFold string) ([]User,
 }
 
 const listUsersByUID = `-- name: ListUsersByUID :many
-SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev FROM users WHERE uid = CAST($1 AS BIGINT) ORDER BY name
+SELECT id, name, name_fold, display_name, mail, role, password_hash, password_changed_at, password_generation, must_change, activation, activate_at, activated_at, disabled, mfa, uid, created_at, updated_at, rev, mail_own FROM users WHERE uid = CAST($1 AS BIGINT) ORDER BY name
 `
 
 func (q *Queries) ListUsersByUID(ctx context.Context, uid int64) ([]User, error) {
@@ -542,6 +547,7 @@ func (q *Queries) ListUsersByUID(ctx context.Context, uid int64) ([]User, error)
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.Rev,
+			&i.MailOwn,
 		); err != nil {
 			return nil, err
 		}
@@ -627,7 +633,7 @@ func (q *Queries) UpdateGroup(ctx context.Context, arg UpdateGroupParams) (int64
 }
 
 const updateUser = `-- name: UpdateUser :execrows
-UPDATE users SET display_name = $1, mail = $2, role = $3, must_change = $4, activation = $5, activate_at = $6,
+UPDATE users SET display_name = $1, mail = $2, mail_own = (CASE WHEN mail = $2 THEN mail_own ELSE FALSE END), role = $3, must_change = $4, activation = $5, activate_at = $6,
     activated_at = $7, disabled = $8, mfa = $9, uid = $10, updated_at = $11, rev = rev + 1
 WHERE id = $12 AND rev = $13
 `

@@ -125,7 +125,7 @@ WHERE r.import_id = sqlc.arg(import_id) AND r.state = 'new' AND r.done = FALSE A
 
 -- name: ImportChangedUsers :execrows
 -- Only users who are still what the plan was made for.
-UPDATE users SET display_name = r.display_name, mail = r.mail, role = r.role, activation = r.activation, activate_at = r.activate_at,
+UPDATE users SET display_name = r.display_name, mail_own = (CASE WHEN users.mail = r.mail THEN users.mail_own ELSE FALSE END), mail = r.mail, role = r.role, activation = r.activation, activate_at = r.activate_at,
     disabled = r.disabled, mfa = r.mfa, uid = r.uid, updated_at = sqlc.arg(at), rev = users.rev + 1
 FROM import_rows r
 WHERE r.import_id = sqlc.arg(import_id) AND r.state = 'changed' AND r.fields = TRUE AND r.done = FALSE AND r.n > sqlc.arg(after) AND r.n <= sqlc.arg(last)

@@ -47,5 +47,5 @@ WHERE id = sqlc.arg(id) AND state = 'open';
 
 -- name: SetUserFace :execrows
 -- What people change of themselves.
-UPDATE users SET display_name = sqlc.arg(display_name), mail = sqlc.arg(mail), updated_at = sqlc.arg(at), rev = rev + 1
+UPDATE users SET display_name = sqlc.arg(display_name), mail_own = (CASE WHEN mail = sqlc.arg(mail) THEN mail_own ELSE TRUE END), mail = sqlc.arg(mail), updated_at = sqlc.arg(at), rev = rev + 1
 WHERE id = sqlc.arg(id) AND rev = sqlc.arg(rev);

@@ -36,7 +36,7 @@ SELECT COUNT(*) FROM users WHERE role = 'owner' AND disabled = FALSE
 
 -- name: UpdateUser :execrows
 -- What administrators edit; 0 rows = somebody else was faster (rev) or no such user.
-UPDATE users SET display_name = $1, mail = $2, role = $3, must_change = $4, activation = $5, activate_at = $6,
+UPDATE users SET display_name = $1, mail = $2, mail_own = (CASE WHEN mail = $2 THEN mail_own ELSE FALSE END), role = $3, must_change = $4, activation = $5, activate_at = $6,
     activated_at = $7, disabled = $8, mfa = $9, uid = $10, updated_at = $11, rev = rev + 1
 WHERE id = sqlc.arg(id) AND rev = sqlc.arg(rev);
 
