@@ -43,6 +43,7 @@ const (
 	SigninReplayed  Type = "signin.replayed"
 	FactorAccepted  Type = "factor.accepted"
 	FactorRejected  Type = "factor.rejected"
+	FactorSent      Type = "factor.sent"
 	LockoutBegan    Type = "lockout.began"
 	LockoutLifted   Type = "lockout.lifted"
 	BreakGlass      Type = "breakglass.used"
@@ -130,6 +131,7 @@ var Meaning = map[Type]string{
 	SigninReplayed:  "A step of a conversation was sent again with another body.",
 	FactorAccepted:  "A second factor was accepted.",
 	FactorRejected:  "A second factor was rejected.",
+	FactorSent:      "A second factor was sent out: a request to a phone, a mail, a text message, or a challenge to a key.",
 	LockoutBegan:    "Too many failures: a user was locked out for a time.",
 	LockoutLifted:   "An administrator lifted a lock-out.",
 	BreakGlass:      "A break-glass account signed in at a local seat.",

@@ -61,6 +61,11 @@ var Reasons = map[string]string{
 	"window-valid":                 "A completed sign-in opened a window that is still valid here.",
 
 	// Sign-ins: what became of what was typed.
+	"factor-not-sent":        "What the factor needs could not be sent, or was sent too often.",
+	"nobody-answered":        "Nobody answered on the phone in time.",
+	"push-denied":            "The person denied the request on the phone.",
+	"push-reported":          "The person reported the request as somebody else's.",
+	"push-wrong-number":      "The number that was typed on the phone was not the one at the sign-in.",
 	"back-off":               "After failures somebody must wait; nothing was judged.",
 	"backup-used":            "The backup code was used before.",
 	"bypass-other-scope":     "The bypass code was issued for another kind of sign-in.",

@@ -43,6 +43,7 @@ var rules = []struct {
 	{"P1 number of factors", (*decider).factorsAsked},
 	{"S3 scope is covered", (*decider).scope},
 	{"P6 trusted network", (*decider).trusted},
+	{"S2 factors of this seat", (*decider).seat},
 	{"O2 server is reachable", (*decider).offline},
 	{"W5 window", (*decider).window},
 	{"S2 second factor", (*decider).online},
@@ -52,6 +53,7 @@ type decider struct {
 	r   Request
 	f   Facts
 	p   Policy
+	no  []Factor // that can not be given here
 	out Decision
 }
 
@@ -343,6 +345,41 @@ func (d *decider) trusted(rule string) bool {
 	return d.alone(rule, ReasonTrusted, "the request comes from a trusted network")
 }
 
+// seat leaves out what can not be given where the person sits: a security key is at
+// the wrong end of a network (M2), and what the agent or the server has no way to ask
+// for is not asked.
+func (d *decider) seat(rule string) bool {
+	of := append(slices.Clone(d.p.OnlineFactors), Bypass)
+	if d.r.Link != LinkUp {
+		of = d.p.OfflineFactors
+	}
+	var far, cannot []Factor
+	for _, k := range of {
+		switch {
+		case !slices.Contains(d.f.User.Factors, k):
+		case k == FIDO2 && (d.r.Scope == Remote || d.r.RemoteSeat):
+			far = append(far, k)
+		case slices.Contains(d.r.Cannot, k) && !slices.Contains(cannot, k):
+			cannot = append(cannot, k)
+		}
+	}
+	d.no = append(slices.Clone(far), cannot...)
+	switch {
+	case len(d.no) == 0:
+		return d.pass(rule, "nothing that the user has is left out")
+	case len(cannot) == 0:
+		return d.pass(rule, "without %s: the seat is remote, and a security key is at the other end of the line", list(far))
+	case len(far) == 0:
+		return d.pass(rule, "without %s: there is no way to ask for it here", list(cannot))
+	}
+	return d.pass(rule, "without %s, because the seat is remote, and %s, for which there is no way to ask here", list(far), list(cannot))
+}
+
+// here keeps what can be given at this seat.
+func (d *decider) here(fs []Factor) []Factor {
+	return slices.DeleteFunc(slices.Clone(fs), func(k Factor) bool { return slices.Contains(d.no, k) })
+}
+
 func (d *decider) window(rule string) bool {
 	w := d.f.Window
 	switch {
@@ -371,17 +408,18 @@ func countIn(have, want []Factor) int {
 }
 
 func (d *decider) online(rule string) bool {
-	usable := intersect(d.p.OnlineFactors, d.f.User.Factors)
+	have := d.here(d.f.User.Factors)
+	usable := intersect(d.p.OnlineFactors, have)
 	if len(usable) >= d.out.Count {
-		d.out.Factors = withBypass(usable, d.f.User.Factors)
+		d.out.Factors = withBypass(usable, have)
 		return d.end(rule, MFA, ReasonMFA, "%d of %s", d.out.Count, list(usable))
 	}
-	if d.out.Count == 1 && slices.Contains(d.f.User.Factors, Bypass) {
+	if d.out.Count == 1 && slices.Contains(have, Bypass) {
 		d.out.Factors = []Factor{Bypass}
 		return d.end(rule, MFA, ReasonMFA, "only a one-time bypass code")
 	}
 	if d.p.EnrolAtSignin && (d.r.Scope != Remote && !d.r.RemoteSeat || d.p.EnrolRemote) {
-		d.out.Factors = intersect(d.p.OnlineFactors, []Factor{TOTP})
+		d.out.Factors = intersect(d.p.OnlineFactors, d.here([]Factor{TOTP}))
 		return d.end(rule, EnrolFirst, ReasonEnrol, "the user has %d of %d factors and may enrol now", len(usable), d.out.Count)
 	}
 	return d.end(rule, Deny, ReasonNotEnrolled, "the user has %d of %d factors that the policy accepts", len(usable), d.out.Count)
@@ -458,7 +496,7 @@ func (d *decider) vault(rule string, what Offline) bool {
 	case (d.r.Scope == Remote || d.r.RemoteSeat) && v.RemoteTries <= 0:
 		return d.end(rule, Deny, ReasonVaultRemote, "too many wrong tries from remote; a local seat may still try")
 	}
-	d.out.Factors = intersect(d.p.OfflineFactors, v.Factors)
+	d.out.Factors = intersect(d.p.OfflineFactors, d.here(v.Factors))
 	if len(d.out.Factors) < d.out.Count {
 		return d.end(rule, Deny, ReasonVaultFactor, "the machine holds %d of %d factors that the policy accepts offline", len(d.out.Factors), d.out.Count)
 	}

@@ -28,6 +28,7 @@ type Past struct {
 	Assigned    bool        `json:"assigned,omitempty"`
 	LockedUntil time.Time   `json:"locked_until,omitzero"`
 	NoWindow    bool        `json:"no_window,omitempty"` // no window was looked for
+	Cannot      []Factor    `json:"cannot,omitempty"`
 	Window      *Window     `json:"window,omitempty"`
 	// Offline: what the machine held.
 	Vault         *Vault `json:"vault,omitempty"`
@@ -39,7 +40,7 @@ type Past struct {
 func Remember(r Request, f Facts) Past {
 	p := Past{
 		Form: PastForm, UID: r.UID, SID: r.SID, First: r.First, Result: f.FirstResult, Peer: r.Peer, RemoteSeat: r.RemoteSeat,
-		MachineAddr: r.MachineAddr, Boot: r.Boot, Near: f.NearMiss, Assigned: f.Assigned, Window: f.Window, Vault: f.Vault,
+		MachineAddr: r.MachineAddr, Boot: r.Boot, Cannot: r.Cannot, Near: f.NearMiss, Assigned: f.Assigned, Window: f.Window, Vault: f.Vault,
 		VaultProblem: f.VaultProblem, PolicyProblem: f.PolicyProblem,
 	}
 	if f.User != nil {
@@ -62,7 +63,7 @@ type Then struct {
 func (p Past) Again(t Then, u *User, m Machine, ps []Policy) (Request, Facts) {
 	r := Request{
 		User: t.User, UID: p.UID, SID: p.SID, Scope: t.Scope, Service: t.Service, At: t.At, Link: t.Link, First: p.First,
-		Peer: p.Peer, RemoteSeat: p.RemoteSeat, MachineAddr: p.MachineAddr, Boot: p.Boot,
+		Peer: p.Peer, RemoteSeat: p.RemoteSeat, MachineAddr: p.MachineAddr, Boot: p.Boot, Cannot: p.Cannot,
 	}
 	f := Facts{
 		NearMiss: p.Near, Assigned: p.Assigned, FirstResult: p.Result, Machine: m, Policies: ps, Window: p.Window,

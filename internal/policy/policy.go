@@ -96,6 +96,11 @@ type Policy struct {
 	OnlineFactors  []Factor `json:"online_factors"`  // accepted kinds, preferred first
 	OfflineFactors []Factor `json:"offline_factors"` // accepted kinds, preferred first
 
+	// KeyVerification wants a PIN or a finger of security keys at machines, PushVerification
+	// the phone's own check of approvals; without them a touch or a tap is enough.
+	KeyVerification  bool `json:"key_verification"`
+	PushVerification bool `json:"push_verification"`
+
 	Offline        Offline `json:"offline"`
 	OfflineEnrol   Enrol   `json:"offline_enrol"`
 	OfflineDays    int     `json:"offline_days"`    // since the last online MFA, 1-60
@@ -197,6 +202,7 @@ type Request struct {
 	RemoteSeat  bool       `json:"remote_seat,omitempty"`  // the request comes from a remote session, known peer or not
 	MachineAddr netip.Addr `json:"machine_addr,omitempty"` // of the machine's TLS connection; set by the server alone
 	Boot        string     `json:"boot,omitempty"`         // the machine's present boot
+	Cannot      []Factor   `json:"cannot,omitempty"`       // kinds that can not be asked for at this seat, whoever has them
 }
 
 // User is what is known of the account.

@@ -83,9 +83,23 @@ type Bundle struct {
 	IssuedAt       int64           `json:"issued_at"`
 	Until          int64           `json:"until"` // last online MFA + OfflineDays
 	Authenticators []CodeTags      `json:"authenticators"`
-	Backup         []BackupTagged  `json:"backup"` // always the whole present set
+	Backup         []BackupTagged  `json:"backup"`          // always the whole present set
+	RPID           string          `json:"rp_id,omitempty"` // the relying party of Keys
+	Keys           []KeyHeld       `json:"keys,omitempty"`  // always the whole present set
 	Extra          json.RawMessage `json:"extra,omitempty"`
 }
+
+// KeyHeld is a security key of the user that the machine may ask (M2).
+type KeyHeld struct {
+	ID         string `json:"id"`         // of the authenticator
+	Credential []byte `json:"credential"` // id that the key knows, at most 1023 octets
+	Public     []byte `json:"public"`     // COSE_Key
+	Count      uint32 `json:"count"`      // the highest counter that the server has seen
+}
+
+// KeyMessage is what the verifier key authenticates for an answer of a security key: the
+// use is counted, and only behind the right password, as with a typed code.
+func KeyMessage(nonce []byte) []byte { return append([]byte("latchkey/check/1 key\x00"), nonce...) }
 
 // CodeTags are the tags of one TOTP authenticator for the steps from First.
 type CodeTags struct {
@@ -125,6 +139,9 @@ const (
 	maxBundleHeader = 1 << 20
 	maxBundleSteps  = 70 * 24 * 120 // 70 days of 30 s
 	maxBundleParts  = 64
+	maxRPID         = 253
+	maxCredential   = 1023
+	maxPublic       = 1024
 )
 
 // EncodeBundle writes a u32 length, the header as JSON, and the tags of all
@@ -176,6 +193,14 @@ func DecodeBundle(raw []byte) (b Bundle, err error) {
 	if len(rest) != 0 {
 		return b, errors.New("bundle has octets after its end")
 	}
+	if len(b.Keys) > maxBundleParts || len(b.RPID) > maxRPID || len(b.Keys) > 0 && b.RPID == "" {
+		return b, errors.New("bundle: security keys out of bounds")
+	}
+	for _, k := range b.Keys {
+		if len(k.Credential) == 0 || len(k.Credential) > maxCredential || len(k.Public) == 0 || len(k.Public) > maxPublic {
+			return b, errors.New("bundle: a security key is out of bounds")
+		}
+	}
 	for _, c := range b.Backup {
 		if len(c.Tag) != BackupTagSize {
 			return b, errors.New("bundle: a backup tag has a wrong length")
@@ -199,6 +224,12 @@ func EntryHash(machineID string, prev event.Hash, e JournalEntry) event.Hash {
 		}
 		_ = binary.Write(h, binary.BigEndian, e.Spent.Step)
 		h.Write(e.Spent.Proof)
+		if k := e.Spent.Signed; e.Spent.Key != "" && k != nil {
+			for _, b := range [][]byte{[]byte(e.Spent.Key), k.Nonce, k.AuthData, k.Signature} {
+				_ = binary.Write(h, binary.BigEndian, uint32(len(b)))
+				h.Write(b)
+			}
+		}
 	}
 	var out event.Hash
 	h.Sum(out[:0])

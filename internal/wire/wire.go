@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
@@ -31,6 +32,7 @@ const (
 	PathHello    = "/agent/v1/hello"                    // POST Hello → HelloReply; after every (re)connect and when facts change
 	PathChanges  = "/agent/v1/changes"                  // GET ?since=SERIAL → Changes; the long poll
 	PathStep     = "/agent/v1/conversations/{id}/{seq}" // POST Step → StepReply
+	PathWait     = "/agent/v1/conversations/{id}/wait"  // GET → Empty, when what a PromptWait waits for may have come, or after WaitTime
 	PathPrepare  = "/agent/v1/offline/prepare"          // POST Prepare → PrepareReply
 	PathPermit   = "/agent/v1/offline/permit"           // POST PermitRequest → Permit
 	PathReady    = "/agent/v1/offline/ready"            // POST Ready → Empty; the generation is in use from now on
@@ -231,8 +233,9 @@ const (
 	PromptAsk    = "ask"
 	PromptChoose = "choose"
 	// PromptWait waits for an answer that comes another way (push). The agent shows Text
-	// once, unless it is empty, and asks the server again with an empty answer until
-	// another prompt or the end comes; what the person types meanwhile is the answer.
+	// once, unless it is empty, hangs on PathWait, and looks with an empty answer until
+	// another prompt or the end comes. Where the person can type meanwhile, that is the
+	// answer; Options holds what leads somewhere else (Back), if anything does.
 	PromptWait = "wait"
 	// PromptKey is for a security key at the machine: Data is a KeyChallenge, and the
 	// answer is a KeyAnswer, both JSON.
@@ -264,6 +267,12 @@ type Prompt struct {
 	// Data is of PromptKey.
 	Data json.RawMessage `json:"data,omitempty"`
 }
+
+// Back is what is typed at a PromptWait to get back to the menu.
+const Back = "m"
+
+// WaitTime is the longest that a server hangs on PathWait.
+const WaitTime = 20 * time.Second
 
 // KeyChallenge asks a security key for an assertion (CTAP 2.1 §6.2; WebAuthn §6.3.3).
 // The client data is what the agent makes of it: see KeyClientData.
@@ -313,8 +322,19 @@ type Spent struct {
 	Authenticator string `json:"authenticator,omitempty"`
 	Step          int64  `json:"step,omitempty"`
 	Backup        string `json:"backup,omitempty"`
-	// Proof stands in journals: see SpentProof.
-	Proof []byte `json:"proof,omitempty"`
+	// Key is a security key, by the id of its authenticator; Step is its counter then.
+	Key string `json:"key,omitempty"`
+	// Proof stands in journals: see SpentProof. That of a key is what it has signed.
+	Proof  []byte     `json:"proof,omitempty"`
+	Signed *KeySigned `json:"signed,omitempty"`
+}
+
+// KeySigned is what a security key has signed on a machine that was offline: see
+// assertion.Verify.
+type KeySigned struct {
+	Nonce     []byte `json:"nonce"`
+	AuthData  []byte `json:"auth_data"`
+	Signature []byte `json:"signature"`
 }
 
 // Prepare asks, after a completed MFA, for offline data. The server answers for

@@ -60,6 +60,9 @@ type Signin interface {
 	// Step answers one step of a conversation of the machine. body is the request
 	// as it came, to be compared with a repetition; it is wiped after the call.
 	Step(ctx context.Context, m db.Machine, addr netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error)
+	// Wait returns when the answer that the conversation waits for may have come, or
+	// when the context ends. It changes nothing.
+	Wait(ctx context.Context, m db.Machine, id string) error
 	// Occasion ends the windows that a policy ends on what the machine reports.
 	Occasion(ctx context.Context, m db.Machine, o wire.Occasion) error
 }
@@ -157,6 +160,7 @@ func New(c Config) *API {
 	a.handle("POST "+wire.PathHello, pending, postTime, a.hello)
 	a.handle("GET "+wire.PathChanges, waiting, maxPatience+writeTime, a.changes)
 	a.handle("POST "+wire.PathStep, active, postTime, a.step)
+	a.handle("GET "+wire.PathWait, active, wire.WaitTime, a.await)
 	a.handle("POST "+wire.PathPrepare, active, postTime, a.prepare)
 	a.handle("POST "+wire.PathPermit, active, postTime, a.permit)
 	a.handle("POST "+wire.PathReady, active, postTime, a.ready)
@@ -777,6 +781,28 @@ func (a *API) step(ctx context.Context, r *request) (any, error) {
 	}
 	defer clear(body)
 	return a.c.Signin.Step(ctx, r.m, r.addr, id, seq, body)
+}
+
+// await hangs until what the conversation waits for may have come (S2).
+func (a *API) await(ctx context.Context, r *request) (any, error) {
+	id := r.PathValue("id")
+	if !ValidID(id) {
+		return nil, fault.Newf(fault.BadRequest, "The address names no conversation.")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // a server that stops answers
+		select {
+		case <-a.stop:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := a.c.Signin.Wait(ctx, r.m, id)
+	if ctx.Err() != nil {
+		err = nil // nothing came, which is no failure
+	}
+	return wire.Empty{}, err
 }
 
 // ValidID tells whether s has the form of a UUID in lower case.

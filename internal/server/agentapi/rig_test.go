@@ -68,6 +68,8 @@ func (m *movable) Now() time.Time { return m.Clock.Now().Add(m.off) }
 
 // Step lets each test answer conversations as it likes: what happens inside of
 // them is another package's.
+func (r *rig) Wait(context.Context, db.Machine, string) error { return nil }
+
 func (r *rig) Step(ctx context.Context, m db.Machine, _ netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
 	return r.step(ctx, m, id, seq, body)
 }

@@ -40,7 +40,7 @@ const (
 	ReasonDenied       = "push-denied"       // the person said no
 	ReasonReported     = "push-reported"     // the person said that it was somebody else (S12)
 	ReasonWrongNumber  = "push-wrong-number" // the number typed on the phone was another
-	ReasonExpired      = "expired"           // nobody answered in time
+	ReasonExpired      = "nobody-answered"   // nobody answered in time
 )
 
 // Try is one answer to be judged.

@@ -147,8 +147,13 @@ func toggle(word string) (policy.Switch, error) {
 	return policy.Inherit, fmt.Errorf("2FA setting %q is not one of inherit, on, off", word)
 }
 
-// factors lists the kinds that the user could use now. A TOTP authenticator that
-// waits for its first code counts: that code may be given at a sign-in.
+// Usable tells whether an authenticator may be asked for. One for TOTP that waits for
+// its first code counts: that code may be given at a sign-in.
+func Usable(a db.Authenticator) bool {
+	return !a.Lost && (a.ConfirmedAt > 0 || a.Kind == string(policy.TOTP))
+}
+
+// factors lists the kinds that the user could use now.
 func factors(ctx context.Context, q *db.Queries, userID string, at At) ([]policy.Factor, error) {
 	var have []policy.Factor
 	auths, err := q.ListAuthenticators(ctx, userID)
@@ -156,7 +161,7 @@ func factors(ctx context.Context, q *db.Queries, userID string, at At) ([]policy
 		return nil, err
 	}
 	for _, a := range auths {
-		if kind := policy.Factor(a.Kind); !a.Lost && !slices.Contains(have, kind) {
+		if kind := policy.Factor(a.Kind); Usable(a) && !slices.Contains(have, kind) {
 			have = append(have, kind)
 		}
 	}
@@ -335,7 +340,8 @@ type Ask struct {
 	RemoteSeat  bool
 	MachineAddr netip.Addr // of the machine's own connection
 	Boot        string
-	NoWindow    bool // leave the window out: a change of the password is never silenced
+	Cannot      []policy.Factor // kinds that can not be asked for at this seat
+	NoWindow    bool            // leave the window out: a change of the password is never silenced
 }
 
 // Peer reads a remote host as a machine reports it. What is no number is no
@@ -354,7 +360,7 @@ func Peer(rhost string) netip.Addr {
 func Gather(ctx context.Context, q *db.Queries, m db.Machine, a Ask) (r policy.Request, f policy.Facts, u *db.User, err error) {
 	r = policy.Request{
 		User: a.Name.User, UID: a.Name.UID, SID: a.SID, Scope: a.Scope, Service: a.Service, At: a.At, Link: a.Link, First: a.First,
-		Peer: a.Peer, RemoteSeat: a.RemoteSeat, MachineAddr: a.MachineAddr, Boot: a.Boot,
+		Peer: a.Peer, RemoteSeat: a.RemoteSeat, MachineAddr: a.MachineAddr, Boot: a.Boot, Cannot: a.Cannot,
 	}
 	f = policy.Facts{Machine: Machine(m), FirstResult: a.Result}
 	if f.Policies, err = Policies(ctx, q); err != nil {
@@ -429,7 +435,7 @@ func vaultOf(v db.Vault, u policy.User, ps []policy.Policy) (*policy.Vault, poli
 		l = LeftOf(v, p)
 	}
 	return &policy.Vault{
-		Class: v.Class, Factors: slices.DeleteFunc(slices.Clone(u.Factors), func(f policy.Factor) bool { return f == policy.Bypass }),
+		Class: v.Class, Factors: slices.DeleteFunc(slices.Clone(u.Factors), func(f policy.Factor) bool { return !slices.Contains(policy.OfflineKinds, f) }),
 		Until: clock.FromMicros(v.ExpiresAt), SigninsLeft: l.Signins, TriesLeft: l.Tries, RemoteTries: l.Remote,
 		Stale: v.PasswordGeneration != u.Generation,
 	}, ""

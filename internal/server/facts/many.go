@@ -45,7 +45,7 @@ func Users(ctx context.Context, q *db.Queries, rows []db.User, at time.Time) (ma
 	}
 	for _, f := range have {
 		u := out[f.UserID]
-		if kind := policy.Factor(f.Kind); !slices.Contains(u.Factors, kind) {
+		if kind := policy.Factor(f.Kind); (f.Confirmed || kind == policy.TOTP) && !slices.Contains(u.Factors, kind) {
 			u.Factors = append(u.Factors, kind)
 		}
 	}

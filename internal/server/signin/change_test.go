@@ -248,7 +248,7 @@ func TestE1WhoHasTheFactorCanNotEnrolItAgain(t *testing.T) {
 		codes, code := r.addBackup(bob), r.addEnrolCode(bob)
 		c := r.begin(begin("bob")).asks(wire.ForEnrolCode).answer(code).asks(wire.ForFirstCode)
 		c.answer(scanned(t, c).code()).asks(wire.ForCode)
-		if c.last.Prompt.Text != text.PromptBackup {
+		if c.last.Prompt.Text != text.Step(2, 2, text.PromptBackup) {
 			t.Errorf("prompt: %+v", c.last.Prompt)
 		}
 		c.answer(codes[0]).allowed(true)

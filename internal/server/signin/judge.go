@@ -255,6 +255,8 @@ func (x *turn) act(ctx context.Context, judged bool) error {
 		return x.onChoice(ctx, st)
 	case awaitCode:
 		return x.onCode(ctx, u, st)
+	case awaitAnswer:
+		return x.onAnswer(ctx, u, st)
 	case awaitEnrolCode:
 		return x.onEnrolCode(ctx, u, st)
 	case awaitFirstCode:
@@ -399,7 +401,7 @@ func (x *turn) consult(ctx context.Context, first policy.First, result policy.Fi
 	r, f, u, err := facts.Gather(ctx, x.tx.Queries, x.m, facts.Ask{
 		Name:  facts.Name{User: o.User, UID: o.UID, Aliases: o.Aliases},
 		Scope: o.Scope, Service: o.Service, At: x.now, Link: policy.LinkUp, First: first, Result: result,
-		Peer: facts.Peer(o.RHost), RemoteSeat: o.RemoteSeat, MachineAddr: o.MachineAddr, Boot: o.Boot,
+		Peer: facts.Peer(o.RHost), RemoteSeat: o.RemoteSeat, MachineAddr: o.MachineAddr, Boot: o.Boot, Cannot: x.cannot(),
 		NoWindow: o.Purpose == wire.PurposePassword,
 	})
 	if err != nil {
@@ -524,7 +526,11 @@ func (x *turn) firstAlone(ctx context.Context, f policy.Facts) error {
 		}
 		return x.allow(ctx, u)
 	}
-	own := slices.DeleteFunc(x.s.Factors.Known(f.User.Factors), func(k policy.Factor) bool { return k == policy.Bypass })
+	not := append(x.cannot(), policy.Bypass)
+	if !t.Opening.local() {
+		not = append(not, policy.FIDO2)
+	}
+	own := slices.DeleteFunc(x.s.Factors.Known(f.User.Factors), func(k policy.Factor) bool { return slices.Contains(not, k) })
 	if len(own) == 0 {
 		return x.change(ctx)
 	}
@@ -579,19 +585,32 @@ func (x *turn) askChoice(ctx context.Context, kinds []policy.Factor) error {
 		}
 		options[i] = plug.Option()
 	}
-	return x.ask(ctx, awaitChoice{kinds}, wire.Prompt{Kind: wire.PromptChoose, For: wire.ForChoice, Text: text.PromptFactor, Options: options})
+	return x.ask(ctx, awaitChoice{kinds}, wire.Prompt{Kind: wire.PromptChoose, For: wire.ForChoice, Text: x.ofSteps(text.PromptFactor), Options: options})
 }
+
+// ofSteps says which of several factors is asked for (P1).
+func (x *turn) ofSteps(s string) string { return text.Step(len(x.talk.Given)+1, x.talk.Count, s) }
 
 func (x *turn) askCode(ctx context.Context, kind policy.Factor) error {
 	plug, ok := x.s.Factors.Get(kind)
 	if !ok {
 		return x.end(ctx, denied{}, reasonState, text.DeniedInternal)
 	}
-	p := wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: plug.Prompt()}
+	if sender, ok := plug.(factor.Sender); ok {
+		return x.send(ctx, sender)
+	}
+	return x.ask(ctx, awaitCode{Kind: kind}, x.codePrompt(plug, ""))
+}
+
+func (x *turn) codePrompt(plug factor.Factor, words string) wire.Prompt {
+	if words == "" {
+		words = plug.Prompt()
+	}
+	p := wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: x.ofSteps(words)}
 	if plug.Echo() {
 		p.Kind = wire.PromptAsk
 	}
-	return x.ask(ctx, awaitCode{kind}, p)
+	return p
 }
 
 // chosen is the place of the chosen option, or -1: the number as people count.
@@ -645,7 +664,7 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 		return err
 	}
 	if !v.OK {
-		return x.rejected(ctx, st.Kind, v, func() error { return x.askCode(ctx, st.Kind) })
+		return x.rejected(ctx, st.Kind, v, func() error { return x.codeAgain(ctx, st) })
 	}
 	if err := x.accepted(ctx, st.Kind, v); err != nil {
 		return err
@@ -659,7 +678,7 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 }
 
 func (x *turn) try(u db.User) factor.Try {
-	return factor.Try{User: u, Machine: x.m.ID, Scope: x.talk.Opening.Scope, Typed: x.step.Answer.Text.Bytes, Now: x.now}
+	return factor.Try{User: u, Machine: x.m.ID, Scope: x.talk.Opening.Scope, Typed: x.step.Answer.Text.Bytes, Now: x.now, Ticket: x.id}
 }
 
 // accepted notes a factor that was given.

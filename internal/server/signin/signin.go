@@ -29,7 +29,11 @@
 // something the user holds: it opens no window and no way to offline data, and
 // Done.MFA is false.
 //
-// Rows: S1, S2, S3-S6, S9-S11, W1, W5-W7 (the record), D1, E1, E3, M1, M5.
+// What is answered another way than through the prompt is looked for: the machine
+// hangs on Wait, which holds neither a transaction nor the conversation, and takes a
+// step with an empty answer when it returns. Such a look is no attempt.
+//
+// Rows: S1, S2, S3-S6, S9-S12, W1, W5-W7 (the record), D1, E1, E3, P1, M1, M5-M7.
 package signin
 
 import (
@@ -87,6 +91,9 @@ const (
 	grain    = 500 * time.Millisecond
 	// enrolTime is what scanning a QR code gets on top.
 	enrolTime = 2 * time.Minute
+	// answerTime is what is left for the steps behind an answer that comes at the last
+	// moment.
+	answerTime = 10 * time.Second
 	// patience is how long a repeated step waits for the reply of the first before it
 	// takes the judging over: whoever had it is gone.
 	patience = 4 * time.Second
@@ -265,6 +272,7 @@ const (
 	maxLine    = 256
 	maxAliases = 16
 	maxAnswer  = 4096
+	maxCan     = 8
 )
 
 // wellFormed refuses what no agent sends, before anything is stored.
@@ -312,6 +320,9 @@ func wellFormedBegin(b wire.Begin) error {
 	if len(b.Aliases) > maxAliases {
 		f.With("aliases", "%d entries; allowed are at most %d", len(b.Aliases), maxAliases)
 	}
+	if len(b.Can) > maxCan {
+		f.With("can", "%d entries; allowed are at most %d", len(b.Can), maxCan)
+	}
 	if b.Unlock && b.Purpose != wire.PurposeSignin {
 		f.With("unlock", "only a sign-in can be an unlock")
 	}
@@ -341,6 +352,12 @@ func newOpening(b wire.Begin, addr netip.Addr) opening {
 	if o.User != b.User {
 		// What was cleaned away makes it another name (S6): a mark that no name has.
 		o.User = text.CleanN(o.User, maxLine-4) + " (?)"
+	}
+	// What this server does not know, it does not ask for.
+	for _, k := range []string{wire.PromptWait, wire.PromptKey} {
+		if slices.Contains(b.Can, k) {
+			o.Can = append(o.Can, k)
+		}
 	}
 	for _, a := range b.Aliases {
 		o.Aliases = append(o.Aliases, text.CleanN(a, maxLine))

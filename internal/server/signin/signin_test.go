@@ -113,7 +113,7 @@ func TestS2TwoFactorsWhereThePolicyAsksForTwo(t *testing.T) {
 		codes := r.addBackup(u)
 		c := r.begin(begin("alice")).asks(wire.ForCode)
 		c.answer(phone.code()).asks(wire.ForCode)
-		if c.last.Prompt.Text != text.PromptBackup {
+		if c.last.Prompt.Text != text.Step(2, 2, text.PromptBackup) {
 			t.Errorf("second prompt: %+v", c.last.Prompt)
 		}
 		if n := r.attempt(u, r.machine.ID).Failures; n != 0 {

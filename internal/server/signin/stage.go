@@ -27,8 +27,14 @@ type (
 	awaitChoice struct {
 		Kinds []policy.Factor `json:"kinds"`
 	}
-	// awaitCode: a code of this kind.
+	// awaitCode: a code of this kind. Asked is the prompt of one for which something
+	// was sent.
 	awaitCode struct {
+		Kind  policy.Factor `json:"kind"`
+		Asked *wire.Prompt  `json:"asked,omitempty"`
+	}
+	// awaitAnswer: an answer of this kind that comes another way.
+	awaitAnswer struct {
 		Kind policy.Factor `json:"kind"`
 	}
 	// awaitEnrolCode: the code of the help desk that opens enrolment (E1).
@@ -60,6 +66,7 @@ func (judging) name() string            { return "judging" }
 func (awaitPassword) name() string      { return "await-password" }
 func (awaitChoice) name() string        { return "await-choice" }
 func (awaitCode) name() string          { return "await-code" }
+func (awaitAnswer) name() string        { return stageAnswer }
 func (awaitEnrolCode) name() string     { return "await-enrol-code" }
 func (awaitFirstCode) name() string     { return "await-first-code" }
 func (awaitNewPassword) name() string   { return "await-new-password" }
@@ -75,6 +82,8 @@ func (a allowed) name() string {
 	}
 	return facts.StageAllowed
 }
+
+const stageAnswer = "await-answer"
 
 // talk is what a conversation has come to so far. It lies sealed in the table and
 // holds no password and no code.
@@ -98,6 +107,7 @@ type talk struct {
 	Given []policy.Factor `json:"given,omitempty"` // accepted so far
 	Lent  bool            `json:"lent,omitempty"`  // one of them was an administrator's word, not the user's own
 	Spent []wire.Spent    `json:"spent,omitempty"`
+	Sent  []policy.Factor `json:"sent,omitempty"` // for which something has gone out: the next time is again
 
 	Change  string `json:"change,omitempty"`  // why a new password is due: must-change, expired, asked
 	Changed bool   `json:"changed,omitempty"` // it was changed
@@ -123,6 +133,7 @@ type opening struct {
 	First       policy.First `json:"first,omitempty"`
 	Boot        string       `json:"boot,omitempty"`
 	Unlock      bool         `json:"unlock,omitempty"`
+	Can         []string     `json:"can,omitempty"`
 	MachineAddr netip.Addr   `json:"machine_addr,omitempty"`
 }
 
@@ -196,6 +207,8 @@ func decodeStage(name string, b []byte) (stage, error) {
 		return read[awaitChoice](b)
 	case awaitCode{}.name():
 		return read[awaitCode](b)
+	case awaitAnswer{}.name():
+		return read[awaitAnswer](b)
 	case awaitEnrolCode{}.name():
 		return read[awaitEnrolCode](b)
 	case awaitFirstCode{}.name():
@@ -223,7 +236,7 @@ func read[S stage](b []byte) (stage, error) {
 // factor is only reached with it accepted, one behind the second only with as many
 // factors as were asked.
 func (t *talk) check(st stage) error {
-	if len(t.Given) > 4 || len(t.Kinds) > 16 || len(t.Spent) > 8 || t.Wrong < 0 || t.Mistakes < 0 || t.Count < 0 || t.Count > 4 {
+	if len(t.Given) > 4 || len(t.Kinds) > 16 || len(t.Spent) > 8 || len(t.Sent) > 16 || len(t.Opening.Can) > maxCan || t.Wrong < 0 || t.Mistakes < 0 || t.Count < 0 || t.Count > 4 {
 		return errors.New("out of bounds")
 	}
 	for i, g := range t.Given {
@@ -243,6 +256,11 @@ func (t *talk) check(st stage) error {
 		}
 		return t.behindFirst()
 	case awaitCode:
+		if st.Kind == "" {
+			return errors.New("no kind of factor")
+		}
+		return t.behindFirst()
+	case awaitAnswer:
 		if st.Kind == "" {
 			return errors.New("no kind of factor")
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"latchkey/internal/policy"
+	"latchkey/internal/wire"
 )
 
 var behind = talk{
@@ -20,7 +21,9 @@ func samples() []stage {
 		judging{},
 		awaitPassword{},
 		awaitChoice{[]policy.Factor{policy.TOTP, policy.Backup}},
-		awaitCode{policy.TOTP},
+		awaitCode{Kind: policy.TOTP},
+		awaitCode{policy.Mail, &wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: "Code from the mail: "}},
+		awaitAnswer{policy.Push},
 		awaitEnrolCode{policy.TOTP},
 		awaitFirstCode{policy.TOTP, "code", []byte("pending")},
 		awaitNewPassword{},
@@ -65,9 +68,11 @@ func TestStatesThatCanNotBe(t *testing.T) {
 		stage  stage
 		change func(*talk)
 	}{
-		"a code before the first factor":           {awaitCode{policy.TOTP}, func(t *talk) { t.Accepted = false }},
-		"a code for nobody":                        {awaitCode{policy.TOTP}, func(t *talk) { t.UserID = "" }},
+		"a code before the first factor":           {awaitCode{Kind: policy.TOTP}, func(t *talk) { t.Accepted = false }},
+		"a code for nobody":                        {awaitCode{Kind: policy.TOTP}, func(t *talk) { t.UserID = "" }},
 		"a code of no kind":                        {awaitCode{}, nil},
+		"a wait for nobody":                        {awaitAnswer{policy.Push}, func(t *talk) { t.UserID = "" }},
+		"a wait for no kind":                       {awaitAnswer{}, nil},
 		"a menu of one":                            {awaitChoice{[]policy.Factor{policy.TOTP}}, nil},
 		"a new password before the second factor":  {awaitNewPassword{}, func(t *talk) { t.Given = nil }},
 		"a confirmation before the second factor":  {awaitNewPassword2{[]byte("x")}, func(t *talk) { t.Given = nil }},
@@ -76,7 +81,7 @@ func TestStatesThatCanNotBe(t *testing.T) {
 		"one factor twice":                         {awaitOfflineChoice{}, func(t *talk) { t.Given, t.Count = []policy.Factor{policy.TOTP, policy.TOTP}, 2 }},
 		"the first prompt behind the first factor": {awaitPassword{}, func(t *talk) { t.Accepted = true }},
 		"an enrolment of nothing":                  {awaitFirstCode{policy.TOTP, "", nil}, nil},
-		"negative counts":                          {awaitCode{policy.TOTP}, func(t *talk) { t.Wrong = -1 }},
+		"negative counts":                          {awaitCode{Kind: policy.TOTP}, func(t *talk) { t.Wrong = -1 }},
 		"an ended one":                             {allowed{}, nil},
 		"a denied one":                             {denied{}, nil},
 	} {
