@@ -21,6 +21,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
@@ -93,6 +94,8 @@ func open(d Deps, trusting bool) http.Handler {
 	return x.recover(x.gate(mux))
 }
 
+var errNoUTF8 = errors.New("the body is not UTF-8")
+
 func clip(s string) string {
 	if len(s) > 200 {
 		s = s[:200]
@@ -106,6 +109,15 @@ func config(version string) huma.Config {
 	c.CreateHooks = nil // they would put $schema into every body
 	c.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	c.RejectUnknownQueryParameters = true
+	j := huma.DefaultJSONFormat
+	j.Unmarshal = func(b []byte, v any) error {
+		// encoding/json would take another text for the one that was sent.
+		if !utf8.Valid(b) {
+			return errNoUTF8
+		}
+		return huma.DefaultJSONFormat.Unmarshal(b, v)
+	}
+	c.Formats = map[string]huma.Format{"application/json": j, "json": j}
 	c.Info.Description = "Administration of Latchkey. Ids carry a prefix; wherever an id is asked for in a path, the exact name will do. Times are RFC 3339 in UTC."
 	return c
 }
