@@ -31,6 +31,8 @@ var strengths = []struct {
 	{"factors_offline", func(b, a *Policy) bool { return a.FactorsOffline < b.FactorsOffline }},
 	{"online_factors", func(b, a *Policy) bool { return lacks(b.OnlineFactors, a.OnlineFactors) }},
 	{"offline_factors", func(b, a *Policy) bool { return lacks(b.OfflineFactors, a.OfflineFactors) }},
+	{"key_verification", func(b, a *Policy) bool { return b.KeyVerification && !a.KeyVerification }},
+	{"push_verification", func(b, a *Policy) bool { return b.PushVerification && !a.PushVerification }},
 	{"offline", func(b, a *Policy) bool { return strictness(a.Offline) < strictness(b.Offline) }},
 	// A machine that is not enrolled leaves it to the password alone.
 	{"offline_enrol", func(b, a *Policy) bool {

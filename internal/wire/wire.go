@@ -42,6 +42,11 @@ const (
 	PathOccasion = "/agent/v1/occasion"                 // POST Occasion → Empty (W6)
 )
 
+// MachineHeader holds the id of the machine that the agent takes itself to be. It proves
+// nothing; where the certificate names another machine, the request is refused: somebody
+// has mixed up state folders. Agents before it send none.
+const MachineHeader = "Latchkey-Machine"
+
 // Secret is a password, code or key on the wire: base64 in JSON, hidden from
 // logs and formats.
 type Secret struct{ secret.Bytes }

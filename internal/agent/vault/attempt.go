@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"latchkey/internal/assertion"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
@@ -24,9 +26,17 @@ type Attempt struct {
 	Remote   bool            // from remote or from an unprivileged caller
 	Password secret.Bytes
 	Codes    []secret.Bytes
+	// Key is what a security key has said; the code that it stands for is empty.
+	Key *KeyGiven
 	// Event is what is journalled: who, where, how, with the trace. Type, outcome,
 	// reason, factor and times are set by the vault.
 	Event event.Event
+}
+
+// KeyGiven is the answer of a security key to a nonce of this attempt.
+type KeyGiven struct {
+	Nonce  []byte // of assertion.NonceSize octets, made for this attempt
+	Answer wire.KeyAnswer
 }
 
 // The reasons of a Result, stored with the event.
@@ -37,6 +47,8 @@ const (
 	CodeUsed         = "code-used"
 	BackupUsed       = "backup-used"
 	ClockBehind      = "clock-behind"
+	KeyWrong         = "key-wrong"
+	KeyCloned        = "key-cloned"
 	TriesUsedUp      = string(policy.ReasonVaultTries)
 	RemoteUsedUp     = string(policy.ReasonVaultRemote)
 	SigninsUsedUp    = string(policy.ReasonVaultSignins)
@@ -170,9 +182,16 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 	var spent []wire.Spent
 	var kinds []policy.Factor
 	used, learnt := policy.Factor(""), map[int]int64{} // used: of which kind a code was right, but used before
+	keyed := ""                                        // what was wrong with the answer of a security key
 	for _, typed := range a.Codes {
 		s, kind, wasUsed, err := v.check(ctx, a, us, o, derived, typed, learnt)
 		switch {
+		case errors.Is(err, errKey), errors.Is(err, assertion.ErrCloned):
+			keyed = KeyWrong
+			if errors.Is(err, assertion.ErrCloned) {
+				keyed = KeyCloned
+			}
+			continue
 		case errors.Is(err, tpm.ErrWrongPassword):
 			return Result{Reason: WrongPassword}, nil, nil
 		case errors.Is(err, tpm.ErrUsedUp):
@@ -193,6 +212,8 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 	case len(kinds) >= a.Decision.Count:
 		maps.Copy(us.Drift, learnt)
 		return Result{OK: true, Reason: OK, Factor: kinds[0]}, spent, nil
+	case keyed != "":
+		return Result{Reason: keyed}, nil, nil
 	case used == policy.Backup:
 		return Result{Reason: BackupUsed}, nil, nil // waiting for the next one is of no use
 	case used != "":
@@ -209,9 +230,12 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 // check compares one typed code. A code that no authenticator or backup code has
 // the form of costs its check all the same.
 func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, derived, typed secret.Bytes, learnt map[int]int64) (spent *wire.Spent, kind policy.Factor, used bool, err error) {
-	code, backup := codeForm(typed)
 	b := v.bundles[a.User.ID]
 	newest := b.newest()
+	if typed.Empty() && a.Key != nil {
+		return v.checkKey(ctx, a, us, o, derived, newest)
+	}
+	code, backup := codeForm(typed)
 	if !backup.Empty() {
 		mac, err := v.mac(ctx, a.User.ID, us, o, derived, wire.BackupMessage(backup))
 		if err != nil {
@@ -257,6 +281,40 @@ func (v *Vault) check(ctx context.Context, a Attempt, us *userState, o *opener, 
 		}
 	}
 	return nil, policy.TOTP, used, nil
+}
+
+// errKey says that the answer of a security key is no good.
+var errKey = errors.New("the security key's answer was not accepted")
+
+// checkKey judges the answer of a security key. The password is checked with it, and the
+// use counted, before the signature is looked at.
+func (v *Vault) checkKey(ctx context.Context, a Attempt, us *userState, o *opener, derived secret.Bytes, b *wire.Bundle) (*wire.Spent, policy.Factor, bool, error) {
+	g := a.Key
+	if len(g.Nonce) != assertion.NonceSize {
+		return nil, policy.FIDO2, false, errors.New("a nonce of a wrong length")
+	}
+	if _, err := v.mac(ctx, a.User.ID, us, o, derived, wire.KeyMessage(g.Nonce)); err != nil {
+		return nil, policy.FIDO2, false, err
+	}
+	at := slices.IndexFunc(b.Keys, func(k wire.KeyHeld) bool { return bytes.Equal(k.Credential, g.Answer.Credential) })
+	if at < 0 {
+		return nil, policy.FIDO2, false, errKey
+	}
+	k := b.Keys[at]
+	r, err := assertion.Verify(k.Public, g.Answer.AuthData, g.Answer.Signature, assertion.Want{
+		RPID: b.RPID, ClientHash: assertion.ClientHash(g.Nonce, v.cfg.MachineID, a.User.ID), Verification: a.Decision.Applied().KeyVerification,
+		Count: max(k.Count, uint32(us.Keys[k.ID])),
+	})
+	switch {
+	case errors.Is(err, assertion.ErrCloned):
+		return nil, policy.FIDO2, false, err
+	case err != nil:
+		return nil, policy.FIDO2, false, errKey
+	}
+	return &wire.Spent{
+		Key: k.ID, Step: int64(r.Count),
+		Signed: &wire.KeySigned{Nonce: g.Nonce, AuthData: g.Answer.AuthData, Signature: g.Answer.Signature},
+	}, policy.FIDO2, false, nil
 }
 
 // proved is what the journal says of a code that was typed here.

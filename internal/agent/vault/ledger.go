@@ -50,6 +50,7 @@ type userState struct {
 	Steps          map[string]int64 `json:"steps,omitempty"` // authenticator → highest accepted step
 	Drift          map[int]int64    `json:"drift,omitempty"` // period → learnt drift in steps
 	Backup         []string         `json:"backup,omitempty"`
+	Keys           map[string]int64 `json:"keys,omitempty"`   // security key → highest counter
 	Lifted         int64            `json:"lifted,omitempty"` // policy serial of the last lift that an administrator wanted
 	Problem        policy.Reason    `json:"problem,omitempty"`
 }
@@ -66,6 +67,9 @@ func (v *Vault) user(id string) *userState {
 	if us.Drift == nil {
 		us.Drift = map[int]int64{}
 	}
+	if us.Keys == nil {
+		us.Keys = map[string]int64{}
+	}
 	return us
 }
 
@@ -81,6 +85,9 @@ func (us *userState) spend(s wire.Spent) {
 	}
 	if s.Backup != "" && !us.backupUsed(s.Backup) {
 		us.Backup = append(us.Backup, s.Backup)
+	}
+	if s.Key != "" {
+		us.Keys[s.Key] = max(us.Keys[s.Key], s.Step)
 	}
 }
 

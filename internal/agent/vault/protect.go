@@ -320,6 +320,9 @@ func (b *userBundle) factors(us *userState, t time.Time) []policy.Factor {
 			break
 		}
 	}
+	if len(newest.Keys) > 0 {
+		fs = append(fs, policy.FIDO2)
+	}
 	return fs
 }
 

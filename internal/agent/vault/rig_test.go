@@ -71,6 +71,7 @@ type authority struct {
 	seed       secret.Bytes
 	params     otp.Params
 	backup     []secret.Bytes
+	keys       []wire.KeyHeld
 	fail       map[string]error
 }
 
@@ -319,9 +320,14 @@ func (a *authority) Bundle(_ context.Context, b wire.BundleRequest) (wire.Bundle
 		tag := wire.BackupTag(a.key, c)
 		out.Backup = append(out.Backup, wire.BackupTagged{ID: fmt.Sprint("backup", i), Tag: tag[:]})
 	}
+	if len(a.keys) > 0 {
+		out.RPID, out.Keys = rpID, a.keys
+	}
 	raw, err := wire.EncodeBundle(out)
 	return wire.BundleReply{Bundle: seal.Sign(a.r.grant, seal.Bundle, machineID, raw)}, err
 }
+
+const rpID = "latchkey.example.org"
 
 // snapshot copies the state folder; restore puts the copy back.
 func (r *rig) snapshot() map[string][]byte {

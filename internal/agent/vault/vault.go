@@ -306,6 +306,13 @@ type Facts struct {
 	VaultProblem  policy.Reason
 	PolicyProblem policy.Reason
 	Contact       string
+	Keys          KeysHeld // security keys that this user may be asked for
+}
+
+// KeysHeld are the security keys of a user.
+type KeysHeld struct {
+	RPID        string
+	Credentials [][]byte
 }
 
 // lookAgain reads again what could not be used, if that may have changed.
@@ -333,6 +340,13 @@ func (v *Vault) Facts(ctx context.Context, user string) Facts {
 		return f
 	}
 	f.Vault, f.VaultProblem = v.vaultFacts(f.User)
+	if b := v.bundles[f.User.ID]; f.Vault != nil && b != nil {
+		newest := b.newest()
+		f.Keys.RPID = newest.RPID
+		for _, k := range newest.Keys {
+			f.Keys.Credentials = append(f.Keys.Credentials, k.Credential)
+		}
+	}
 	return f
 }
 

@@ -118,6 +118,10 @@ func (s *Service) Bundle(ctx context.Context, m db.Machine, in wire.BundleReques
 		code.Wipe()
 		b.Backup = append(b.Backup, wire.BackupTagged{ID: c.ID, Tag: tag[:]})
 	}
+	for _, k := range h.keys {
+		b.RPID = k.RpID
+		b.Keys = append(b.Keys, wire.KeyHeld{ID: k.AuthenticatorID, Credential: k.CredentialID, Public: k.PublicKey, Count: uint32(k.SignCount)})
+	}
 	payload, err := wire.EncodeBundle(b)
 	if err != nil {
 		return reply, err

@@ -58,8 +58,15 @@ func spentData(data json.RawMessage, s wire.Spent) json.RawMessage {
 	if len(data) > 0 && json.Unmarshal(data, &all) != nil {
 		return data // it is no object: it stays as it is
 	}
-	b, err := json.Marshal(map[string]any{"authenticator": s.Authenticator, "step": s.Step})
-	if err != nil || s.Authenticator == "" {
+	what := map[string]any{"authenticator": s.Authenticator, "step": s.Step}
+	switch {
+	case s.Key != "":
+		what = map[string]any{"authenticator": s.Key, "count": s.Step}
+	case s.Authenticator == "":
+		return data
+	}
+	b, err := json.Marshal(what)
+	if err != nil {
 		return data
 	}
 	all["spent"] = b

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"latchkey/internal/assertion"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
@@ -109,11 +110,30 @@ func checked(in wire.Journal) error {
 			return fault.New(fault.Invalid, nil).With("entries", "number %d has data that are no JSON", e.Seq)
 		case e.Counter > 1<<62 || e.Spent != nil && (e.Spent.Step < 0 || e.Spent.Step > 1<<40 || len(e.Spent.Proof) > 64):
 			return fault.New(fault.Invalid, nil).With("entries", "number %d is out of bounds", e.Seq)
-		case e.Spent != nil && isID(e.Spent.Authenticator) == isID(e.Spent.Backup), e.Spent != nil && e.Spent.Authenticator != "" && e.Spent.Backup != "":
-			return fault.New(fault.Invalid, nil).With("entries", "number %d names not exactly one authenticator or backup code", e.Seq)
+		case e.Spent != nil && !names(*e.Spent):
+			return fault.New(fault.Invalid, nil).With("entries", "number %d names not exactly one authenticator, backup code or security key", e.Seq)
 		}
 	}
 	return nil
+}
+
+// names tells whether exactly one thing was spent, and what a key has signed is bounded.
+func names(s wire.Spent) bool {
+	n := 0
+	for _, id := range []string{s.Authenticator, s.Backup, s.Key} {
+		switch {
+		case id == "":
+		case !isID(id):
+			return false
+		default:
+			n++
+		}
+	}
+	if s.Key == "" {
+		return n == 1 && s.Signed == nil
+	}
+	k := s.Signed
+	return n == 1 && s.Proof == nil && k != nil && len(k.Nonce) == assertion.NonceSize && len(k.AuthData) <= assertion.MaxAuthData && len(k.Signature) <= assertion.MaxSignature
 }
 
 // isID tells whether s can be an id: the engines differ in what else they take.
@@ -412,8 +432,11 @@ func (r *reader) judge(ctx context.Context, e wire.JournalEntry, u *db.User) (sp
 	if until == 0 {
 		return nil, r.forged(e, reasonSpent)
 	}
-	if sp.Backup != "" {
+	switch {
+	case sp.Backup != "":
 		return r.judgeBackup(ctx, e, u)
+	case sp.Key != "":
+		return r.judgeKey(ctx, e, u)
 	}
 	a, err := r.tx.GetAuthenticator(ctx, sp.Authenticator)
 	switch {
@@ -489,6 +512,39 @@ func (r *reader) judgeBackup(ctx context.Context, e wire.JournalEntry, u *db.Use
 			err = r.collision(event.BackupCollision, u, map[string]any{"code": c.ID, "other_machine": c.UsedMachine, "event": e.Event.ID})
 		}
 		return false, err
+	}, nil
+}
+
+// judgeKey verifies what a security key has signed: a machine can report only a key that
+// was plugged into it.
+func (r *reader) judgeKey(ctx context.Context, e wire.JournalEntry, u *db.User) (spending, error) {
+	sp := *e.Spent
+	k, err := r.tx.GetPasskey(ctx, sp.Key)
+	switch {
+	case store.IsNotFound(err):
+		return nothing, nil // it was removed since
+	case err != nil:
+		return nil, err
+	case k.UserID != u.ID:
+		return nil, r.forged(e, reasonSpent)
+	case sp.Step != 0 && sp.Step == k.SignCount: // that one was told before
+		return nil, r.forged(e, reasonProof)
+	}
+	got, err := assertion.Verify(k.PublicKey, sp.Signed.AuthData, sp.Signed.Signature, assertion.Want{
+		RPID: k.RpID, ClientHash: assertion.ClientHash(sp.Signed.Nonce, r.m.ID, u.ID),
+	})
+	if err != nil || int64(got.Count) != sp.Step {
+		return nil, r.forged(e, reasonProof)
+	}
+	return func() (bool, error) {
+		if _, err := r.tx.SeeAuthenticator(ctx, db.SeeAuthenticatorParams{ID: k.AuthenticatorID, At: clock.Micros(r.now)}); err != nil {
+			return false, err
+		}
+		if sp.Step <= k.SignCount { // used elsewhere since: what is told late is no copy
+			return true, nil
+		}
+		_, err := r.tx.UsePasskey(ctx, db.UsePasskeyParams{ID: k.AuthenticatorID, SignCount: sp.Step, Was: k.SignCount, BackedUp: k.BackedUp})
+		return true, err
 	}, nil
 }
 

@@ -237,6 +237,7 @@ type holding struct {
 	totp   []db.Authenticator
 	backup []db.BackupCode
 	kinds  []policy.Factor
+	keys   []db.Passkey // of one relying party
 	digest string
 }
 
@@ -279,8 +280,39 @@ func hold(ctx context.Context, q *db.Queries, userID string, p policy.Policy) (h
 	if len(h.backup) > 0 {
 		h.kinds = append(h.kinds, policy.Backup)
 	}
+	if slices.Contains(p.OfflineFactors, policy.FIDO2) {
+		if h.keys, err = securityKeys(ctx, q, userID); err != nil {
+			return h, err
+		}
+		for _, k := range h.keys {
+			fmt.Fprintf(sum, "key %q\n", k.AuthenticatorID)
+		}
+	}
+	if len(h.keys) > 0 {
+		h.kinds = append(h.kinds, policy.FIDO2)
+	}
 	h.digest = hex.EncodeToString(sum.Sum(nil)[:16])
 	return h, nil
+}
+
+// securityKeys are those that can be plugged into a machine: not a passkey that a phone
+// or a computer keeps for itself, and of the relying party under which the newest was
+// registered.
+func securityKeys(ctx context.Context, q *db.Queries, userID string) ([]db.Passkey, error) {
+	rows, err := q.ListPasskeysOfUser(ctx, userID)
+	if err != nil {
+		return nil, err
+	}
+	var keys []db.Passkey
+	for _, r := range slices.Backward(rows) {
+		p := r.Passkey
+		if r.Authenticator.Lost || r.Authenticator.ConfirmedAt == 0 || p.ClonedAt != 0 || p.Attachment == "platform" ||
+			len(keys) > 0 && keys[0].RpID != p.RpID || len(keys) == maxHave {
+			continue
+		}
+		keys = append(keys, p)
+	}
+	return keys, nil
 }
 
 // subject is the person of a conversation, with the policy that applies.
