@@ -521,7 +521,7 @@ func (c *chain) add(e event.Event, spent *wire.Spent) {
 		e.At = clock.Micros(c.m.r.clock.Now())
 	}
 	e.MachineID = c.m.id
-	if spent != nil && spent.Proof == nil {
+	if spent != nil && spent.Proof == nil && spent.Key == "" {
 		spent.Proof = c.m.typed(*spent)
 	}
 	c.seq++

@@ -1,0 +1,132 @@
+package agentapi_test
+
+import (
+	"context"
+	"crypto/rand"
+	"net"
+	"strings"
+	"testing"
+
+	"latchkey/internal/agent/key"
+	"latchkey/internal/agent/key/softkey"
+	"latchkey/internal/assertion"
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/wire"
+)
+
+const keyRP = "latchkey.example.org"
+
+type nobody struct{}
+
+func (nobody) Insert()                                        {}
+func (nobody) Touch()                                         {}
+func (nobody) PIN(context.Context, int) (secret.Bytes, error) { return secret.Bytes{}, nil }
+
+// registers gives the person a security key.
+func (u *person) registers(k *softkey.Key) (id string, credential []byte) {
+	u.r.Helper()
+	id = store.NewID()
+	credential, cose := k.Register(keyRP)
+	now := clock.Micros(u.r.clock.Now())
+	u.r.change(func(tx *store.Tx) error {
+		ctx := u.r.Context()
+		err := tx.InsertAuthenticator(ctx, db.InsertAuthenticatorParams{ID: id, UserID: u.id, Kind: "fido2", Params: "{}", ConfirmedAt: now, CreatedAt: now})
+		if err != nil {
+			return err
+		}
+		return tx.InsertPasskey(ctx, db.InsertPasskeyParams{
+			AuthenticatorID: id, UserID: u.id, CredentialID: credential, PublicKey: cose, RpID: keyRP, Attachment: "cross-platform", Transports: "[]",
+		})
+	})
+	return id, credential
+}
+
+// touched is what the journal of a machine says of a key that was touched there.
+func touched(t *testing.T, k *softkey.Key, id string, credential []byte, machineID, userID string) *wire.Spent {
+	t.Helper()
+	nonce := make([]byte, assertion.NonceSize)
+	if _, err := rand.Read(nonce); err != nil {
+		t.Fatal(err)
+	}
+	keys := &key.Keys{Clock: clock.Real, Find: func() ([]key.Port, error) {
+		here, there := net.Pipe()
+		go k.Serve(there)
+		return []key.Port{key.Over(here)}, nil
+	}}
+	a, err := keys.Assert(t.Context(), key.Ask{RPID: keyRP, ClientHash: assertion.ClientHash(nonce, machineID, userID), Credentials: [][]byte{credential}}, nobody{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := int64(a.AuthData[33])<<24 | int64(a.AuthData[34])<<16 | int64(a.AuthData[35])<<8 | int64(a.AuthData[36])
+	return &wire.Spent{Key: id, Step: count, Signed: &wire.KeySigned{Nonce: nonce, AuthData: a.AuthData, Signature: a.Signature}}
+}
+
+// A machine holds the public keys, and can report only what a key has signed for it.
+func TestASecurityKeyThatWasTouchedOfflineIsVerifiedAnew(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m, other := r.joined(), r.joined()
+		u, v := r.person("alice"), r.person("bob")
+		k := &softkey.Key{}
+		id, credential := u.registers(k)
+		h := m.enrolSoftware(u)
+		m.enrolSoftware(v)
+		other.enrolSoftware(u)
+		if h.bundle.RPID != keyRP || len(h.bundle.Keys) != 1 || string(h.bundle.Keys[0].Credential) != string(credential) || h.bundle.Keys[0].ID != id {
+			t.Fatalf("%+v", h.bundle.Keys)
+		}
+		allowed := func(c *chain, u *person, s *wire.Spent) {
+			c.add(event.Event{Type: event.SigninAllowed, Subject: u.name, UserID: u.id, Scope: "logon", Link: "down", Outcome: "allow", Factor: "fido2"}, s)
+		}
+		count := func() (n int64) {
+			r.read(func(q *store.Queries) error {
+				p, err := q.GetPasskey(r.Context(), id)
+				n = p.SignCount
+				return err
+			})
+			return n
+		}
+		c := &chain{m: m}
+		right := touched(t, k, id, credential, m.id, u.id)
+		allowed(c, u, right)
+		c.deliver(0, 1)
+		if n := len(r.events(event.SigninAllowed)); n != 1 || count() != right.Step || right.Step == 0 {
+			t.Fatalf("%d sign-ins, counter %d of %d", n, count(), right.Step)
+		}
+		for _, bad := range []*wire.Spent{
+			right, // told twice
+			touched(t, k, id, credential, other.id, u.id), // signed for another machine
+			touched(t, k, id, credential, m.id, v.id),     // signed for another person
+			func() *wire.Spent { s := *touched(t, k, id, credential, m.id, u.id); s.Step += 1000; return &s }(),
+		} {
+			allowed(c, u, bad)
+		}
+		mine := touched(t, k, id, credential, m.id, v.id)
+		allowed(c, v, mine) // bob with alice's key
+		c.deliver(1, len(c.list))
+		if n := len(r.events(event.SigninAllowed)); n != 1 {
+			t.Errorf("%d sign-ins are believed", n)
+		}
+		forged := r.reasons(event.JournalForged)
+		if strings.Count(forged, "code-was-not-typed-here") != 4 || strings.Count(forged, "not-this-users-authenticator") != 1 {
+			t.Errorf("forged: %s", forged)
+		}
+		if got := count(); got != right.Step {
+			t.Errorf("the counter moved to %d", got)
+		}
+		// What comes late, from another machine, is no copy of the key.
+		late := touched(t, k, id, credential, other.id, u.id)
+		newer := touched(t, k, id, credential, m.id, u.id)
+		allowed(c, u, newer)
+		c.deliver(len(c.list)-1, len(c.list))
+		d := &chain{m: other}
+		allowed(d, u, late)
+		d.deliver(0, 1)
+		if n := len(r.events(event.SigninAllowed)); n != 3 || count() != newer.Step {
+			t.Errorf("%d sign-ins, counter %d", n, count())
+		}
+	})
+}
