@@ -294,6 +294,7 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 	r = conversation.Request{
 		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: text.CleanN(m.TTY, maxTTY), RHost: text.CleanN(m.RHost, maxLabel), Mode: string(m.Mode),
 		Caller: behind(who, m), Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
+		Live: s.live && m.Flags&shim.FlagSilent == 0,
 	}
 	if !who.privileged() {
 		names := a.names.Names(ctx, who.uid)
@@ -405,6 +406,8 @@ func (p *person) Prompt(_ context.Context, q wire.Prompt, within time.Duration) 
 		m = shim.Ask{N: p.n, Text: q.Text}
 	case wire.PromptChoose:
 		m = shim.Choose{N: p.n, Text: q.Text, Options: q.Options}
+	case wire.PromptWait:
+		m = shim.Wait{N: p.n, Text: q.Text}
 	default:
 		return secret.Bytes{}, errors.New("a kind of prompt that the agent does not know")
 	}
@@ -424,6 +427,23 @@ func (p *person) Prompt(_ context.Context, q wire.Prompt, within time.Duration) 
 		return secret.Bytes{}, shim.ErrShape
 	}
 	return answer.Value, nil
+}
+
+// Watch implements conversation.Person.
+func (p *person) Watch(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	gone, stop := p.c.Listen()
+	go func() {
+		select {
+		case <-gone:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		stop()
+		cancel()
+	}
 }
 
 // Tell implements conversation.Person.

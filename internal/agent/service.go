@@ -23,6 +23,8 @@ type service struct {
 	remote bool
 	// job: it starts work of people who are not there.
 	job bool
+	// live: it shows text when it comes, not only with a prompt behind it.
+	live bool
 	// programs that are expected behind the name; empty: any.
 	programs []string
 }
@@ -33,20 +35,20 @@ var services = map[string]service{
 	"xrdp":    {scope: policy.Remote, remote: true, programs: []string{"xrdp-sesman", "xrdp-sesexec", "xrdp"}},
 	"cockpit": {scope: policy.Remote, remote: true, programs: []string{"cockpit-session"}},
 
-	"sudo":      {scope: policy.Elevation, console: true, programs: []string{"sudo", "sudo-rs"}},
-	"sudo-i":    {scope: policy.Elevation, console: true, programs: []string{"sudo", "sudo-rs"}},
-	"su":        {scope: policy.Elevation, caller: true, console: true, programs: []string{"su"}},
-	"su-l":      {scope: policy.Elevation, caller: true, console: true, programs: []string{"su"}},
-	"runuser":   {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
-	"runuser-l": {scope: policy.Elevation, caller: true, programs: []string{"runuser"}},
-	"polkit-1":  {scope: policy.Elevation, programs: []string{"polkit-agent-helper-1", "polkitd"}},
-	"doas":      {scope: policy.Elevation, programs: []string{"doas"}},
+	"sudo":      {scope: policy.Elevation, live: true, console: true, programs: []string{"sudo", "sudo-rs"}},
+	"sudo-i":    {scope: policy.Elevation, live: true, console: true, programs: []string{"sudo", "sudo-rs"}},
+	"su":        {scope: policy.Elevation, live: true, caller: true, console: true, programs: []string{"su"}},
+	"su-l":      {scope: policy.Elevation, live: true, caller: true, console: true, programs: []string{"su"}},
+	"runuser":   {scope: policy.Elevation, live: true, caller: true, programs: []string{"runuser"}},
+	"runuser-l": {scope: policy.Elevation, live: true, caller: true, programs: []string{"runuser"}},
+	"polkit-1":  {scope: policy.Elevation, live: true, programs: []string{"polkit-agent-helper-1", "polkitd"}},
+	"doas":      {scope: policy.Elevation, live: true, programs: []string{"doas"}},
 
-	"login":             {scope: policy.Logon, local: true, programs: []string{"login"}},
+	"login":             {scope: policy.Logon, live: true, local: true, programs: []string{"login"}},
 	"gdm":               {scope: policy.Logon, local: true},
-	"gdm-password":      {scope: policy.Logon, local: true},
+	"gdm-password":      {scope: policy.Logon, live: true, local: true},
 	"gdm-autologin":     {scope: policy.Logon, local: true},
-	"lightdm":           {scope: policy.Logon, local: true},
+	"lightdm":           {scope: policy.Logon, live: true, local: true},
 	"lightdm-autologin": {scope: policy.Logon, local: true},
 	"sddm":              {scope: policy.Logon, local: true},
 	"sddm-autologin":    {scope: policy.Logon, local: true},
@@ -58,7 +60,7 @@ var services = map[string]service{
 	"xscreensaver":         {scope: policy.Logon},
 	"swaylock":             {scope: policy.Logon},
 	"i3lock":               {scope: policy.Logon},
-	"vlock":                {scope: policy.Logon},
+	"vlock":                {scope: policy.Logon, live: true},
 	"gnome-screensaver":    {scope: policy.Logon},
 	"cinnamon-screensaver": {scope: policy.Logon},
 	"mate-screensaver":     {scope: policy.Logon},

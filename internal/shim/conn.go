@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"latchkey/internal/clock"
@@ -88,6 +89,29 @@ func (a *AgentConn) Receive(within time.Duration) (FromShim, error) {
 	}
 	defer clear(body)
 	return DecodeFromShim(body)
+}
+
+// Listen tells, while nothing is asked, when the shim says something or goes: gone is
+// closed then. stop ends the listening and waits for its end.
+func (a *AgentConn) Listen() (gone <-chan struct{}, stop func()) {
+	lost, over := make(chan struct{}), make(chan struct{})
+	if err := a.c.SetReadDeadline(time.Time{}); err != nil {
+		close(lost)
+		return lost, func() {}
+	}
+	go func() {
+		defer close(over)
+		var head [1]byte
+		// Whatever it says now, it has given up: only an answer is expected of it, and
+		// nothing was asked.
+		if n, err := a.c.Read(head[:]); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			close(lost)
+		}
+	}()
+	return lost, func() {
+		_ = a.c.SetReadDeadline(clock.Deadline(0))
+		<-over
+	}
 }
 
 // Send writes one message within the given time.

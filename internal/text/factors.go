@@ -7,11 +7,12 @@ import "fmt"
 
 // What is said while a phone is waited for.
 const (
-	WaitBack    = "Type m for another way."
-	NobodyThere = "Nobody answered in time."
-	NoOtherWay  = "There is no other way to choose."
-	OtherKind   = "Choose another way."
-	SaidNo      = "Sign-in denied: the request was denied on the phone. If that was not you, tell an administrator."
+	StillWaiting = "Nothing has come from the phone yet."
+	WaitBack     = "Type m for another way."
+	NobodyThere  = "Nobody answered in time."
+	NoOtherWay   = "There is no other way to choose."
+	OtherKind    = "Choose another way."
+	SaidNo       = "Sign-in denied: the request was denied on the phone. If that was not you, tell an administrator."
 )
 
 // Step says which of several factors is asked for now (P1). With one alone it says nothing.

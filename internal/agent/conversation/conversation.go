@@ -17,7 +17,7 @@
 //     is rounded up, so that it does not tell whose name or password was right (S5).
 //   - A conversation has fifty seconds, and some more to scan a QR code.
 //
-// Rows S1-S5, S9 (relayed), O2, O3, O6, O11, O17.
+// Rows S1-S5, S9 and S12 (relayed), M7, O2, O3, O6, O11, O17.
 package conversation
 
 import (
@@ -43,6 +43,9 @@ import (
 type Server interface {
 	// Step carries a message to the server; see link.Link.Step for its errors.
 	Step(ctx context.Context, id string, seq int, step wire.Step) (wire.StepReply, error)
+	// Wait returns when what the conversation waits for may have come to the server, when
+	// the server has hung long enough, or with an error when it can not hang.
+	Wait(ctx context.Context, id string) error
 	// Look settles doubt about the link while the person types.
 	Look(ctx context.Context)
 	// Deliver says that the journal has something new.
@@ -67,6 +70,9 @@ type Person interface {
 	Prompt(ctx context.Context, p wire.Prompt, within time.Duration) (secret.Bytes, error)
 	// Tell shows a message.
 	Tell(m wire.Message) error
+	// Watch gives a context that ends also when the person gives up while nothing is
+	// asked. The function ends the watch and is called before anything else is said.
+	Watch(ctx context.Context) (context.Context, func())
 }
 
 // ErrGaveUp is the error of a Person who wants no more.
@@ -93,6 +99,7 @@ type Request struct {
 	Boot         string
 	Unprivileged bool // the peer unlocks its own session: yes or no
 	BreakGlass   bool // listed, and at a local seat
+	Live         bool // the program shows text when it comes, not only with a prompt behind it
 }
 
 // remote tells requests from over the network, and those that count like them.
@@ -124,7 +131,7 @@ const grain = time.Second
 // messages the server may need.
 const (
 	tries = 3
-	steps = 64
+	steps = 160
 )
 
 // keepPassword is how long the password may stay in memory behind the sign-in.
@@ -137,6 +144,7 @@ type Config struct {
 	Clock   clock.Clock
 	Log     *slog.Logger
 	Machine string        // its name, for events
+	Key     Key           // the security keys at this machine; nil: none is asked for
 	Grain   time.Duration // zero: one second; negative: none
 	// Admit tells whether one more sign-in like this may be carried to the server or
 	// judged here; nil admits all.
@@ -265,11 +273,13 @@ func (t *talk) roundUp(ctx context.Context, g time.Duration) {
 
 // ask prompts; the stage is not nil if the conversation ends here.
 func (t *talk) ask(ctx context.Context, p wire.Prompt) (secret.Bytes, stage) {
-	if p.Kind != wire.PromptSecret && p.Kind != wire.PromptAsk && p.Kind != wire.PromptChoose {
+	switch p.Kind {
+	case wire.PromptSecret, wire.PromptAsk, wire.PromptChoose, wire.PromptWait:
+	default:
 		return secret.Bytes{}, deny("prompt-unknown", text.DeniedInternal)
 	}
 	if p.For == wire.ForFirstCode {
-		t.limit = Limit + ScanTime
+		t.limit = max(t.limit, Limit+ScanTime)
 	}
 	left := t.left()
 	if left <= 0 {

@@ -73,6 +73,9 @@ func (s *scriptedServer) Step(_ context.Context, id string, seq int, step wire.S
 	return next.(wire.StepReply), nil
 }
 
+// Wait returns at once, so that each wait is one look.
+func (s *scriptedServer) Wait(context.Context, string) error { return nil }
+
 func (s *scriptedServer) Look(context.Context) { s.mu.Lock(); s.looked++; s.mu.Unlock() }
 func (s *scriptedServer) Deliver()             {}
 func (s *scriptedServer) Prepare(context.Context, wire.Prepare) (wire.PrepareReply, error) {
@@ -179,6 +182,10 @@ func (p *typist) Prompt(_ context.Context, q wire.Prompt, within time.Duration) 
 	a := p.answers[0]
 	p.answers = p.answers[1:]
 	return secret.FromString(a), nil
+}
+
+func (p *typist) Watch(ctx context.Context) (context.Context, func()) {
+	return context.WithCancel(ctx)
 }
 
 func (p *typist) Tell(m wire.Message) error { p.shown = append(p.shown, m.Text); return nil }
@@ -296,7 +303,7 @@ func TestOnlineEndsAreOnline(t *testing.T) {
 		"an unknown error":               {[]any{askCode, errors.New("odd")}, policy.Deny, text.DeniedInternal},
 		"the machine waits":              {[]any{&wire.Problem{Code: string(fault.MachinePending), Detail: "Wait for approval."}}, policy.Deny, "Wait for approval."},
 		"the conversation took too long": {[]any{askCode, &wire.Problem{Code: string(fault.Expired), Detail: "x"}}, policy.Deny, text.DeniedTooLong},
-		"the server never ends":          {slices.Repeat([]any{askCode}, 100), policy.Deny, text.DeniedInternal},
+		"the server never ends":          {slices.Repeat([]any{askCode}, 200), policy.Deny, text.DeniedInternal},
 		"the machine is refused midway":  {[]any{askCode, &link.Refused{Note: &wire.RefusalNote{Text: "Stolen."}}}, policy.Deny, text.Denied(policy.ReasonRefused, "") + " Stolen."},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -2,7 +2,6 @@ package conversation
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"latchkey/internal/agent/link"
@@ -203,7 +202,7 @@ func codePrompt(d policy.Decision, i, n int) wire.Prompt {
 		p.Text = text.PromptBackup
 	}
 	if n > 1 {
-		p.Text = fmt.Sprintf("%d of %d, each of another kind. %s", i+1, n, p.Text)
+		p.Text = text.Step(i+1, n, "Each is of another kind. "+p.Text)
 	}
 	return p
 }

@@ -3,6 +3,7 @@ package conversation
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"latchkey/internal/agent/link"
@@ -74,7 +75,7 @@ func (contact) next(ctx context.Context, t *talk) stage {
 	b := &wire.Begin{
 		Purpose: t.r.Purpose, User: t.r.User, Target: t.r.Target, UID: t.r.UID, Aliases: t.r.Aliases, Scope: t.r.Scope,
 		Service: t.r.Service, TTY: t.r.TTY, RHost: t.r.RHost, RemoteSeat: t.r.RemoteSeat, Mode: t.r.Mode, First: t.r.First,
-		Boot: t.r.Boot, At: clock.Micros(t.cfg.Clock.Now()), Unlock: t.r.Unprivileged,
+		Boot: t.r.Boot, At: clock.Micros(t.cfg.Clock.Now()), Unlock: t.r.Unprivileged, Can: t.can(),
 	}
 	if !t.password.Empty() && !t.holdsBack() {
 		b.Password = wire.Hide(t.password)
@@ -90,6 +91,19 @@ func (contact) next(ctx context.Context, t *talk) stage {
 		return offline{link: policy.LinkDown, why: down.Reason}
 	}
 	return t.failed(ctx, err)
+}
+
+// can says which prompts beside questions there are at this seat. Who unlocks their
+// own session may not have anything sent.
+func (t *talk) can() []string {
+	var can []string
+	if !t.r.Unprivileged {
+		can = append(can, wire.PromptWait)
+	}
+	if t.cfg.Key != nil && !t.r.remote() {
+		can = append(can, wire.PromptKey)
+	}
+	return can
 }
 
 // holdsBack tells whether the password waits until the server asks for it. The
@@ -159,6 +173,12 @@ func (s relay) next(ctx context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Deny, Reason: "protocol", Text: text.DeniedInternal, Online: true}}
 	}
 	p := *s.reply.Prompt
+	switch p.Kind {
+	case wire.PromptWait:
+		return waiting{words: p.Text, back: slices.Contains(p.Options, wire.Back), seq: s.seq}
+	case wire.PromptKey:
+		return touching{prompt: p, seq: s.seq}
+	}
 	var a secret.Bytes
 	if s.seq == 1 && p.For == wire.ForPassword && p.Kind == wire.PromptSecret && t.holdsBack() && !t.password.Empty() {
 		a = t.password.Clone() // typed already
@@ -169,26 +189,20 @@ func (s relay) next(ctx context.Context, t *talk) stage {
 			return online(over)
 		}
 	}
-	// sshd's fake password is no answer to anything.
-	if isJunk(a) {
-		a.Wipe()
-		t.cancel(s.seq + 1)
-		return end{Verdict{Outcome: policy.Deny, Reason: "user-unknown-here", Text: text.DeniedFirst, Online: true}}
-	}
-	switch p.For {
-	case wire.ForPassword:
+	switch {
+	case isJunk(a):
+	case p.For == wire.ForPassword:
 		t.password.Wipe()
 		t.password = a.Clone()
-	case wire.ForNewPassword:
+	case p.For == wire.ForNewPassword:
 		t.fresh.Wipe()
 		t.fresh = a.Clone()
 	}
-	reply, err := t.step(ctx, s.seq+1, wire.Step{Answer: &wire.Answer{Text: wire.Hide(a)}})
-	a.Wipe()
-	if err != nil {
-		return online(t.failed(ctx, err))
-	}
-	return relay{reply: reply, seq: s.seq + 1}
+	return relayed(ctx, t, s.seq, a)
+}
+
+func fakePassword() stage {
+	return end{Verdict{Outcome: policy.Deny, Reason: "user-unknown-here", Text: text.DeniedFirst, Online: true}}
 }
 
 // online marks an end as one of an online conversation, and keeps it from going

@@ -187,7 +187,7 @@ func (l *Link) newClient() *client {
 	return newClient(clientConfig{
 		server: id.Server, proxy: id.Proxy, timing: l.timing,
 		trust: trust{ca: id.CACertificate(), now: l.judgeTime},
-		key:   l.cfg.Key, certificate: [][]byte{id.Certificate}, speaks: l.speaks,
+		key:   l.cfg.Key, certificate: [][]byte{id.Certificate}, machine: id.MachineID, speaks: l.speaks,
 	})
 }
 
@@ -682,6 +682,13 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 			return wire.StepReply{}, errors.Join(why, err)
 		}
 	}
+}
+
+// Wait hangs on the server until what the conversation waits for may have come, at
+// most wire.WaitTime.
+func (l *Link) Wait(ctx context.Context, id string) error {
+	path := strings.NewReplacer("{id}", url.PathEscape(id)).Replace(wire.PathWait)
+	return l.send(ctx, wire.WaitTime+l.timing.Step, "GET", path, nil, &wire.Empty{})
 }
 
 // codeOf is the code of the server's problem, if err is one.
