@@ -36,20 +36,28 @@ type Type string
 
 // The vocabulary. The words are stored for years: they never change meaning.
 const (
-	SigninAllowed   Type = "signin.allowed"
-	SigninDenied    Type = "signin.denied"
-	SigninIgnored   Type = "signin.left_to_machine"
-	SigninAbandoned Type = "signin.abandoned"
-	SigninReplayed  Type = "signin.replayed"
-	FactorAccepted  Type = "factor.accepted"
-	FactorRejected  Type = "factor.rejected"
-	FactorSent      Type = "factor.sent"
-	LockoutBegan    Type = "lockout.began"
-	LockoutLifted   Type = "lockout.lifted"
-	BreakGlass      Type = "breakglass.used"
-	PasswordChanged Type = "password.changed"
-	WindowOpened    Type = "window.opened"
-	WindowEnded     Type = "window.ended"
+	SigninAllowed    Type = "signin.allowed"
+	SigninDenied     Type = "signin.denied"
+	SigninIgnored    Type = "signin.left_to_machine"
+	SigninAbandoned  Type = "signin.abandoned"
+	SigninReplayed   Type = "signin.replayed"
+	FactorAccepted   Type = "factor.accepted"
+	FactorRejected   Type = "factor.rejected"
+	FactorSent       Type = "factor.sent"
+	PushApproved     Type = "push.approved"
+	PushDenied       Type = "push.denied"
+	PushReported     Type = "push.reported"
+	PushRefused      Type = "push.refused"
+	PushLimited      Type = "push.limited"
+	PushUnlocked     Type = "push.unlocked"
+	PushUnreachable  Type = "push.unreachable"
+	PushVerification Type = "push.verification_added"
+	LockoutBegan     Type = "lockout.began"
+	LockoutLifted    Type = "lockout.lifted"
+	BreakGlass       Type = "breakglass.used"
+	PasswordChanged  Type = "password.changed"
+	WindowOpened     Type = "window.opened"
+	WindowEnded      Type = "window.ended"
 
 	VaultEnrolled   Type = "offline.enrolled"
 	VaultRefused    Type = "offline.enrol_refused"
@@ -124,70 +132,78 @@ const (
 
 // Meaning explains every type of the vocabulary in one sentence.
 var Meaning = map[Type]string{
-	SigninAllowed:   "A sign-in was allowed; data.trace says why.",
-	SigninDenied:    "A sign-in was denied; reason and data.trace say why.",
-	SigninIgnored:   "The decision was left to the machine's own sign-in: a bypass, an exemption or an unknown user.",
-	SigninAbandoned: "A sign-in was begun and given up or timed out.",
-	SigninReplayed:  "A step of a conversation was sent again with another body.",
-	FactorAccepted:  "A second factor was accepted.",
-	FactorRejected:  "A second factor was rejected.",
-	FactorSent:      "A second factor was sent out: a request to a phone, a mail, a text message, or a challenge to a key.",
-	LockoutBegan:    "Too many failures: a user was locked out for a time.",
-	LockoutLifted:   "An administrator lifted a lock-out.",
-	BreakGlass:      "A break-glass account signed in at a local seat.",
-	PasswordChanged: "A password was changed.",
-	WindowOpened:    "A completed MFA opened a window.",
-	WindowEnded:     "A window was ended before its time.",
-	VaultEnrolled:   "A machine was enrolled for a user's offline sign-in.",
-	VaultRefused:    "A machine could not be enrolled for offline sign-in; reason says why.",
-	VaultSynced:     "Offline data was extended or corrected.",
-	VaultLifted:     "Counters of a machine's TPM were lifted.",
-	VaultLiftWanted: "An administrator wants the counters of a machine's TPM lifted for a user.",
-	VaultDisenroled: "An administrator or the user disenrolled offline sign-in.",
-	VaultWiped:      "A machine wiped offline data.",
-	VaultRolledBack: "A machine found an older state of its offline data put back.",
-	VaultDamaged:    "A machine found its offline data damaged.",
-	TPMProblem:      "A machine's TPM is cleared, replaced, locked, gone or out of room; reason says which.",
-	JournalGap:      "Entries are missing in a machine's offline journal.",
-	JournalForged:   "A machine's offline journal names what the machine could not know, or its chain is broken.",
-	JournalFolded:   "A machine's offline journal had more entries in a day than events are made of: what is beyond is only counted, and data says how many of which.",
-	CodeCollision:   "One TOTP code was accepted on two machines that could not meet.",
-	BackupCollision: "One backup code was accepted on two machines that could not meet.",
-	ClockJump:       "A machine's clock went far back or forward.",
-	MachineJoined:   "A machine joined.",
-	MachineApproved: "A pending machine was approved.",
-	MachineChanged:  "A machine's settings were changed.",
-	MachineRevoked:  "A machine was revoked.",
-	MachineLost:     "A machine was reported lost; data.reseed names the authenticators to renew.",
-	MachineRefused:  "A revoked or foreign machine was refused.",
-	MachineRenewed:  "A machine's certificate was renewed.",
-	MachineRemoved:  "A machine that was no longer trusted was removed from the list.",
-	TokenIssued:     "A join token was issued.",
-	TokenRefused:    "A join token was refused.",
-	TokenWithdrawn:  "A join token was withdrawn.",
-	UserAdded:       "A user was added.",
-	UserChanged:     "A user was changed.",
-	UserDisabled:    "A user was disabled.",
-	UserEnabled:     "A user who was disabled was enabled again.",
-	UserRemoved:     "A user was removed.",
-	GroupAdded:      "A group was added.",
-	GroupChanged:    "A group or its members were changed.",
-	GroupRemoved:    "A group was removed.",
-	PolicyChanged:   "A policy was changed; data holds version and difference.",
-	FactorAdded:     "A factor was enrolled.",
-	FactorRemoved:   "A factor was removed.",
-	FactorLost:      "An authenticator was marked as lost and is no longer accepted.",
-	FactorRenamed:   "A factor was given another name.",
-	ReportOpened:    "A person has reported a sign-in that was somebody else's, or a lost machine; data.severity is alert.",
-	ReportHandled:   "Somebody has looked after a report and closed it; data.answer says what was done.",
-	CodeIssued:      "A bypass or enrolment code was issued.",
-	CodeSpent:       "A backup, bypass or enrolment code was spent.",
-	ServerStarted:   "A server process started.",
-	ServerStopped:   "A server process stopped.",
-	BackupMade:      "A backup was made.",
-	ChainCheckpoint: "The head of the event chain was recorded.",
-	ChainRewound:    "The database has lost changes that it had committed: a standby took over without them.",
-	SettingsChanged: "Settings of the server as a whole were changed.",
+	SigninAllowed:    "A sign-in was allowed; data.trace says why.",
+	SigninDenied:     "A sign-in was denied; reason and data.trace say why.",
+	SigninIgnored:    "The decision was left to the machine's own sign-in: a bypass, an exemption or an unknown user.",
+	SigninAbandoned:  "A sign-in was begun and given up or timed out.",
+	SigninReplayed:   "A step of a conversation was sent again with another body.",
+	FactorAccepted:   "A second factor was accepted.",
+	FactorRejected:   "A second factor was rejected.",
+	FactorSent:       "A second factor was sent out: a request to a phone, a mail, a text message, or a challenge to a key.",
+	PushApproved:     "A request was approved on a phone; the address is the phone's, and data.from is where the sign-in came from.",
+	PushDenied:       "A request was denied on a phone, by the person or by a wrong number.",
+	PushReported:     "Somebody has said on the phone that a sign-in was not theirs: their requests are locked until the help desk unlocks them.",
+	PushRefused:      "An answer of a phone was not accepted: sent twice, late, altered, for somebody else's request, or without proof of who holds the phone.",
+	PushLimited:      "A request was not sent to phones, because too many had gone there and come to nothing.",
+	PushUnlocked:     "The help desk lets requests go to a user's phones again.",
+	PushUnreachable:  "A phone's push service no longer knows it; the app must be opened there.",
+	PushVerification: "A phone has registered its own authenticator, which proves who holds it.",
+	LockoutBegan:     "Too many failures: a user was locked out for a time.",
+	LockoutLifted:    "An administrator lifted a lock-out.",
+	BreakGlass:       "A break-glass account signed in at a local seat.",
+	PasswordChanged:  "A password was changed.",
+	WindowOpened:     "A completed MFA opened a window.",
+	WindowEnded:      "A window was ended before its time.",
+	VaultEnrolled:    "A machine was enrolled for a user's offline sign-in.",
+	VaultRefused:     "A machine could not be enrolled for offline sign-in; reason says why.",
+	VaultSynced:      "Offline data was extended or corrected.",
+	VaultLifted:      "Counters of a machine's TPM were lifted.",
+	VaultLiftWanted:  "An administrator wants the counters of a machine's TPM lifted for a user.",
+	VaultDisenroled:  "An administrator or the user disenrolled offline sign-in.",
+	VaultWiped:       "A machine wiped offline data.",
+	VaultRolledBack:  "A machine found an older state of its offline data put back.",
+	VaultDamaged:     "A machine found its offline data damaged.",
+	TPMProblem:       "A machine's TPM is cleared, replaced, locked, gone or out of room; reason says which.",
+	JournalGap:       "Entries are missing in a machine's offline journal.",
+	JournalForged:    "A machine's offline journal names what the machine could not know, or its chain is broken.",
+	JournalFolded:    "A machine's offline journal had more entries in a day than events are made of: what is beyond is only counted, and data says how many of which.",
+	CodeCollision:    "One TOTP code was accepted on two machines that could not meet.",
+	BackupCollision:  "One backup code was accepted on two machines that could not meet.",
+	ClockJump:        "A machine's clock went far back or forward.",
+	MachineJoined:    "A machine joined.",
+	MachineApproved:  "A pending machine was approved.",
+	MachineChanged:   "A machine's settings were changed.",
+	MachineRevoked:   "A machine was revoked.",
+	MachineLost:      "A machine was reported lost; data.reseed names the authenticators to renew.",
+	MachineRefused:   "A revoked or foreign machine was refused.",
+	MachineRenewed:   "A machine's certificate was renewed.",
+	MachineRemoved:   "A machine that was no longer trusted was removed from the list.",
+	TokenIssued:      "A join token was issued.",
+	TokenRefused:     "A join token was refused.",
+	TokenWithdrawn:   "A join token was withdrawn.",
+	UserAdded:        "A user was added.",
+	UserChanged:      "A user was changed.",
+	UserDisabled:     "A user was disabled.",
+	UserEnabled:      "A user who was disabled was enabled again.",
+	UserRemoved:      "A user was removed.",
+	GroupAdded:       "A group was added.",
+	GroupChanged:     "A group or its members were changed.",
+	GroupRemoved:     "A group was removed.",
+	PolicyChanged:    "A policy was changed; data holds version and difference.",
+	FactorAdded:      "A factor was enrolled.",
+	FactorRemoved:    "A factor was removed.",
+	FactorLost:       "An authenticator was marked as lost and is no longer accepted.",
+	FactorRenamed:    "A factor was given another name.",
+	ReportOpened:     "A person has reported a sign-in that was somebody else's, or a lost machine; data.severity is alert.",
+	ReportHandled:    "Somebody has looked after a report and closed it; data.answer says what was done.",
+	CodeIssued:       "A bypass or enrolment code was issued.",
+	CodeSpent:        "A backup, bypass or enrolment code was spent.",
+	ServerStarted:    "A server process started.",
+	ServerStopped:    "A server process stopped.",
+	BackupMade:       "A backup was made.",
+	ChainCheckpoint:  "The head of the event chain was recorded.",
+	ChainRewound:     "The database has lost changes that it had committed: a standby took over without them.",
+	SettingsChanged:  "Settings of the server as a whole were changed.",
 
 	SessionOpened:    "Somebody signed in to the console or the portal.",
 	SessionDenied:    "A sign-in to the console or the portal was denied, or a code that was asked for there; reason says why.",

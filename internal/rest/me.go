@@ -18,6 +18,7 @@ const (
 	FewBackupCodes    = 4
 	ReportSignin      = "signin"
 	ReportMachine     = "machine"
+	ReportPush        = "push"
 	ReportOpen        = "open"
 	ReportHandled     = "handled"
 	WarnDays          = "days"    // a fifth of the days is left

@@ -1,0 +1,393 @@
+package push
+
+import (
+	"context"
+	"crypto/ecdh"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	webpush "github.com/SherClockHolmes/webpush-go"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/policy"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+)
+
+// A notice goes to the phone's push service (Web Push: RFC 8030, encrypted for the phone
+// by RFC 8291, and with this server's name by RFC 8292). The address comes from the
+// phone, so a request to it is one that somebody else has chosen: it goes to public
+// addresses alone, and its answer is looked at for its status and nothing else.
+
+// Delivery bounds where notices go.
+type Delivery struct {
+	// Private are networks that may be reached although they are not public: a push
+	// service of one's own.
+	Private []netip.Prefix
+	// Proxy is where notices go through; nil: straight. What the proxy reaches is its
+	// business: then only the name is judged here.
+	Proxy *url.URL
+	// Client is for tests.
+	Client *http.Client
+}
+
+type sender interface {
+	Do(*http.Request) (*http.Response, error)
+}
+
+const (
+	// sendTime bounds one attempt.
+	sendTime = 5 * time.Second
+	// sendTries is how often it is attempted.
+	sendTries = 3
+	// senders are the notices that are under way at once.
+	senders = 16
+	// outbox is how old a request may be that is told of: phones that are told later
+	// come too late.
+	outboxAge = 2 * time.Minute
+)
+
+var errPrivate = errors.New("the address is not public")
+
+// endpoint judges where a subscription leads, as far as that is seen without asking
+// anybody. The address behind the name is judged when it is dialled.
+func (d Delivery) endpoint(s string) error {
+	if len(s) > 1024 || !oneLine(s, 1024) {
+		return errors.New("the address is too long")
+	}
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Hostname() == "" || u.Opaque != "":
+		return errors.New("the address is no URL")
+	case u.Scheme != "https":
+		return errors.New("the address does not begin with https://")
+	case u.User != nil || u.Fragment != "":
+		return errors.New("the address holds more than host, path and query")
+	}
+	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if a, err := netip.ParseAddr(host); err == nil {
+		if !cidrs(d.Private, a.Unmap()) {
+			return errors.New("the address is a number and no name")
+		}
+		return nil
+	}
+	if host == "localhost" || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal") {
+		if len(d.Private) == 0 || d.Proxy != nil {
+			return errors.New("the name is one of a private network")
+		}
+		return nil // the address behind it is judged
+	}
+	if p := u.Port(); p != "" && p != "443" && len(d.Private) == 0 {
+		return errors.New("the port is not that of HTTPS")
+	}
+	return nil
+}
+
+// notPublic are the addresses that are nobody's, or of one's own network, beside those
+// that netip knows by name.
+var notPublic = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
+	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"), netip.MustParsePrefix("5f00::/16"),
+	netip.MustParsePrefix("fec0::/10"),
+}
+
+// allowed judges an address that is about to be dialled.
+func (d Delivery) allowed(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	if cidrs(d.Private, a) {
+		return true
+	}
+	return a.IsValid() && a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !cidrs(notPublic, a)
+}
+
+func (d Delivery) client() sender {
+	if d.Client != nil {
+		return d.Client
+	}
+	dial := &net.Dialer{Timeout: sendTime, Control: func(_, address string, _ syscall.RawConn) error {
+		// The name was looked up by now: this is the address itself, so that no other
+		// answer of the name service comes in between.
+		a, err := netip.ParseAddrPort(address)
+		if err != nil || !d.allowed(a.Addr()) {
+			return errPrivate
+		}
+		return nil
+	}}
+	t := &http.Transport{
+		DialContext: dial.DialContext, TLSHandshakeTimeout: sendTime, ResponseHeaderTimeout: sendTime, MaxResponseHeaderBytes: 16 << 10,
+		MaxConnsPerHost: senders, MaxIdleConnsPerHost: senders, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+	}
+	if d.Proxy != nil {
+		t.Proxy = http.ProxyURL(d.Proxy)
+		t.DialContext = (&net.Dialer{Timeout: sendTime}).DialContext // to the proxy
+	}
+	return &http.Client{
+		Transport: t, Timeout: sendTime,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// Run tells phones to look, until ctx ends.
+func (s *Service) Run(ctx context.Context) {
+	woken, unhear := s.Store.Watch(wakeOutbox)
+	defer unhear()
+	var work sync.WaitGroup
+	defer work.Wait()
+	gate := make(chan struct{}, senders)
+	for !ended(ctx) {
+		s.tell(ctx, gate, &work)
+		select {
+		case _, ok := <-woken:
+			if !ok {
+				return
+			}
+		case <-s.Clock.After(time.Minute): // what another server has begun and not finished
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// tell takes what nobody has told of yet.
+func (s *Service) tell(ctx context.Context, gate chan struct{}, work *sync.WaitGroup) {
+	since := clock.Micros(s.Clock.Now().Add(-outboxAge))
+	for !ended(ctx) {
+		var rows []db.ListUntoldPushRequestsRow
+		err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+			rows, err = q.ListUntoldPushRequests(ctx, since)
+			return err
+		})
+		if err != nil || len(rows) == 0 {
+			if err != nil && !ended(ctx) {
+				s.Log.WarnContext(ctx, "phones can not be told to look", "error", err)
+			}
+			return
+		}
+		var mine []db.ListUntoldPushRequestsRow
+		err = s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			mine = mine[:0]
+			for _, r := range rows {
+				n, err := tx.TellPushRequest(ctx, db.TellPushRequestParams{ID: r.ID, At: s.now()})
+				if err != nil {
+					return err
+				}
+				if n == 1 {
+					mine = append(mine, r)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			s.Log.WarnContext(ctx, "phones can not be told to look", "error", err)
+			return
+		}
+		for _, r := range mine {
+			s.tellPhones(ctx, r, gate, work)
+		}
+	}
+}
+
+func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow, gate chan struct{}, work *sync.WaitGroup) {
+	var devices []db.ListPushDevicesRow
+	var people string
+	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+		if people, err = s.People(ctx, q); err != nil {
+			return err
+		}
+		devices, err = q.ListPushDevices(ctx, r.UserID)
+		return err
+	})
+	if err != nil {
+		s.Log.WarnContext(ctx, "phones can not be told to look", "error", err)
+		return
+	}
+	for _, d := range devices {
+		if d.Authenticator.Lost || len(d.PushDevice.Subscription) == 0 {
+			continue
+		}
+		select {
+		case gate <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		work.Go(func() {
+			defer func() { <-gate }()
+			s.deliver(ctx, r, d.PushDevice, people)
+		})
+	}
+}
+
+// deliver sends one notice. What can not be sent is no harm: the app looks by itself
+// while it is open.
+func (s *Service) deliver(ctx context.Context, r db.ListUntoldPushRequestsRow, d db.PushDevice, people string) {
+	log := s.Log.With("device", d.AuthenticatorID)
+	plain, err := s.Box.Open(d.Subscription, subscriptionPlace(d.AuthenticatorID)...)
+	var sub Subscription
+	if err == nil {
+		err = json.Unmarshal(plain.Reveal(), &sub)
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "a phone's subscription can not be opened", "error", err)
+		return
+	}
+	for try := range sendTries {
+		left := time.Duration(r.ExpiresAt-s.now()) * time.Microsecond
+		if left <= 0 {
+			return
+		}
+		status, err := s.send(ctx, r, d, sub, people, left)
+		switch {
+		case err == nil && status/100 == 2:
+			return
+		case status == http.StatusNotFound || status == http.StatusGone:
+			s.dropSubscription(ctx, d)
+			return
+		case err == nil && status != http.StatusTooManyRequests && status/100 != 5:
+			log.WarnContext(ctx, "the push service does not take a notice", "status", status)
+			return
+		case try == sendTries-1:
+			log.WarnContext(ctx, "a phone could not be told to look", "status", status, "error", err)
+			return
+		}
+		select {
+		case <-s.Clock.After(time.Duration(1+2*try) * time.Second):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Service) send(ctx context.Context, r db.ListUntoldPushRequestsRow, d db.PushDevice, sub Subscription, people string, left time.Duration) (int, error) {
+	// What was allowed when it was noted may not be any more.
+	if err := s.Delivery.endpoint(sub.Endpoint); err != nil {
+		return http.StatusGone, err
+	}
+	v, err := s.vapidKeys(ctx)
+	if err != nil {
+		return 0, err
+	}
+	body, err := json.Marshal(Notice{Device: d.AuthenticatorID, Request: r.ID, Expires: clock.FromMicros(r.ExpiresAt).Unix()})
+	if err != nil {
+		return 0, err
+	}
+	topic := sha256.Sum256([]byte(r.ID))
+	ctx, done := context.WithTimeout(ctx, sendTime)
+	defer done()
+	answer, err := webpush.SendNotificationWithContext(ctx, body, &webpush.Subscription{
+		Endpoint: sub.Endpoint, Keys: webpush.Keys{Auth: sub.Auth, P256dh: sub.P256DH},
+	}, &webpush.Options{
+		HTTPClient: s.client, RecordSize: recordSize, Subscriber: people, Topic: encode(topic[:])[:32], TTL: int(left/time.Second) + 1, Urgency: webpush.UrgencyHigh,
+		VAPIDPublicKey: v.Public, VAPIDPrivateKey: encode(v.private.Bytes()),
+	})
+	if err != nil {
+		return 0, err
+	}
+	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 4<<10))
+	return answer.StatusCode, answer.Body.Close()
+}
+
+// recordSize of the encrypted notice: all are of one length.
+const recordSize = 512
+
+// dropSubscription forgets an address that is gone, unless a new one has come.
+func (s *Service) dropSubscription(ctx context.Context, d db.PushDevice) {
+	err := s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		n, err := tx.DropPushSubscription(ctx, db.DropPushSubscriptionParams{ID: d.AuthenticatorID, At: d.SubscribedAt})
+		if err != nil || n == 0 {
+			return err
+		}
+		row, err := tx.GetPushDevice(ctx, d.AuthenticatorID)
+		if err != nil {
+			return err
+		}
+		return note(tx, event.Event{Type: event.PushUnreachable, Actor: "server", Subject: row.UserName, UserID: d.UserID, Factor: string(policy.Push)}, map[string]any{
+			"authenticator": rest.FactorPrefix + d.AuthenticatorID, "name": row.Authenticator.Name,
+		})
+	})
+	if err != nil && !ended(ctx) {
+		s.Log.WarnContext(ctx, "a subscription that is gone could not be forgotten", "error", err)
+	}
+}
+
+// ── this server's name to push services ──
+
+const settingVAPID = "push.vapid"
+
+// vapid is the key pair of RFC 8292. Subscriptions are bound to it.
+type vapid struct {
+	Public  string
+	private *ecdh.PrivateKey
+}
+
+// VAPIDKey is the public half, as subscriptions want it.
+func (s *Service) VAPIDKey(ctx context.Context) (string, error) {
+	v, err := s.vapidKeys(ctx)
+	if err != nil {
+		return "", err
+	}
+	return v.Public, nil
+}
+
+// vapidKeys makes the pair when it is first needed. Of two replicas one makes it.
+func (s *Service) vapidKeys(ctx context.Context) (*vapid, error) {
+	s.vapidOnce.Lock()
+	defer s.vapidOnce.Unlock()
+	if s.vapid != nil {
+		return s.vapid, nil
+	}
+	read := func() (sealed []byte, err error) {
+		err = s.Store.Read(ctx, func(q *store.Queries) error {
+			sealed, err = q.GetSetting(ctx, settingVAPID)
+			return err
+		})
+		return sealed, err
+	}
+	sealed, err := read()
+	if store.IsNotFound(err) {
+		var k *ecdh.PrivateKey
+		if k, err = ecdh.P256().GenerateKey(s.Random); err != nil {
+			return nil, fmt.Errorf("make a key for push services: %w", err)
+		}
+		err = s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.InitSetting(ctx, db.InitSettingParams{Key: settingVAPID, Value: s.Box.Seal(k.Bytes(), "settings", "value", settingVAPID), UpdatedAt: s.now()})
+			return err
+		})
+		if err == nil {
+			sealed, err = read()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("key for push services: %w", err)
+	}
+	plain, err := s.Box.Open(sealed, "settings", "value", settingVAPID)
+	if err != nil {
+		return nil, fmt.Errorf("key for push services: %w", err)
+	}
+	defer plain.Wipe()
+	k, err := ecdh.P256().NewPrivateKey(plain.Reveal())
+	if err != nil {
+		return nil, fmt.Errorf("key for push services: %w", err)
+	}
+	s.vapid = &vapid{Public: encode(k.PublicKey().Bytes()), private: k}
+	return s.vapid, nil
+}
+
+func onCurve(point []byte) error {
+	_, err := ecdh.P256().NewPublicKey(point)
+	return err
+}
