@@ -28,6 +28,7 @@ import (
 // of them fails.
 type client struct {
 	base string
+	id   string // the machine's; empty while joining
 	tr   *http.Transport
 	http *http.Client
 
@@ -45,6 +46,7 @@ type clientConfig struct {
 	trust         trust
 	key           crypto.Signer // nil while joining
 	certificate   [][]byte
+	machine       string        // its id; empty while joining
 	speaks        *atomic.Int32 // kept over clients; nil while joining
 }
 
@@ -77,7 +79,7 @@ func newClient(cfg clientConfig) *client {
 		// not hang on packets that vanish.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: cfg.timing.Ping, PingTimeout: cfg.timing.First, WriteByteTimeout: cfg.timing.Step},
 	}
-	c := &client{base: cfg.server, tr: tr, proxied: cfg.proxy != "", speaks: cfg.speaks}
+	c := &client{base: cfg.server, id: cfg.machine, tr: tr, proxied: cfg.proxy != "", speaks: cfg.speaks}
 	if c.speaks == nil {
 		c.speaks = newest()
 	}
@@ -218,6 +220,9 @@ func (c *client) once(ctx context.Context, method, path string, m *letter, out a
 	}
 	req.Header.Set(wire.VersionHeader, strconv.Itoa(m.version))
 	req.Header.Set("User-Agent", "latchkey-agent")
+	if c.id != "" {
+		req.Header.Set(wire.MachineHeader, c.id)
+	}
 	if in := m.raw; in != nil {
 		req.Header.Set("Content-Type", "application/json")
 		req.Body, req.ContentLength = newBody(in), int64(len(in))

@@ -6,9 +6,12 @@
 //   - Who calls is read from the certificate alone, and looked up at every
 //     request: a machine that was revoked a moment ago is refused, with a signed
 //     refusal, on every path, and a poll that hangs is ended at once.
-//   - TLS is finished with every certificate that the CA ever issued, so that a
-//     revoked machine can be told and an expired one can renew; nothing else can
-//     be done with an expired one.
+//   - TLS is finished with every machine's certificate that the CA ever issued, so
+//     that a revoked machine can be told and an expired one can renew; nothing else
+//     can be done with an expired one. Every other certificate ends the handshake. Of
+//     each kind of refusal there is an event, at most one a minute.
+//   - Connections that were opened with a certificate are closed within a second of
+//     its revocation, whichever replica it was revoked by.
 //   - A machine that waits for approval may say hello and poll.
 //   - Bodies are bounded, strict and never logged; every error leaves as a
 //     wire.Problem with a code of package fault; a panic costs one request.
@@ -36,6 +39,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -117,12 +121,15 @@ type API struct {
 	entries  *rate.Keyed // of journals, per machine
 	journals queues      // one journal at a time of each machine
 	places   *turnstile.Turnstile
+	cut      *ca.Cutter // connections whose certificate is revoked
 
 	polls     atomic.Int64
 	gate      chan struct{} // polls that look
 	herd      herd
 	sightings sightings
 	stop      chan struct{}
+	life      context.Context // ends with stop
+	end       context.CancelFunc
 	stopped   sync.Once
 	work      sync.WaitGroup
 }
@@ -154,6 +161,9 @@ func New(c Config) *API {
 	set(&c.Places.PerGuest, placesPerMachine)
 	c.Places.Crowded = a.crowded
 	a.places = turnstile.New(c.Places)
+	a.cut = ca.NewCutter(ca.CutterConfig{Store: c.Store, Clock: c.Clock, Log: c.Log})
+	a.life, a.end = context.WithCancel(context.Background())
+	a.mux.HandleFunc("GET "+ca.ListPath, a.revocationList)
 	a.handle("POST "+wire.PathJoin, nobody, postTime, a.join)
 	a.handle("POST "+wire.PathRenew, expired, postTime, a.renew)
 	a.handle("GET "+wire.PathProbe, pending, postTime, a.probe)
@@ -177,13 +187,14 @@ func (a *API) Polls() int64 { return a.polls.Load() }
 // Stop answers all polls, now and from now on, and waits for what the door does in
 // the background. It is called before the HTTP server is shut down.
 func (a *API) Stop() {
-	a.stopped.Do(func() { close(a.stop) })
+	a.stopped.Do(func() { close(a.stop); a.end() })
 	a.work.Wait()
 }
 
-// Listen makes the door of a listener: TLS, and places for connections. certificate
-// shows the server's own.
+// Listen makes the door of a listener: TLS, and places for connections, which are cut
+// when their certificates are revoked. certificate shows the server's own.
 func (a *API) Listen(l net.Listener, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) net.Listener {
+	a.work.Go(func() { a.cut.Run(a.life) })
 	return tls.NewListener(a.places.Listen(l), a.conf(certificate))
 }
 
@@ -293,6 +304,11 @@ func (a *API) Server() *http.Server {
 				ctx = context.WithValue(ctx, connection{}, &caller{conn: tc.NetConn()})
 			}
 			return ctx
+		},
+		ConnState: func(c net.Conn, s http.ConnState) {
+			if tc, ok := c.(*tls.Conn); ok && (s == http.StateClosed || s == http.StateHijacked) {
+				a.cut.Drop(tc.NetConn())
+			}
 		},
 		ErrorLog: slog.NewLogLogger(a.c.Log.Handler(), slog.LevelDebug),
 	}
@@ -509,9 +525,12 @@ func (a *API) identify(ctx context.Context, r *request, who may) error {
 	if r.m, err = a.standing(ctx, id, ca.Serial(r.cert), r.poll); err != nil {
 		return err
 	}
-	switch {
+	switch claims := r.Header.Values(wire.MachineHeader); {
+	case len(claims) > 1 || len(claims) == 1 && claims[0] != id:
+		return fault.Newf(fault.MachineUnknown, "The certificate is that of another machine than the one that asks. Put the state folder back from a backup of this machine, or join again with a new token.").Because(
+			&refusal{reasonOther, text.CleanN(strings.Join(claims, ","), 64)})
 	case over && who != expired:
-		return fault.Newf(fault.Unauthorized, "The machine's certificate has expired. It can be renewed, and nothing else can be done with it.")
+		return fault.Newf(fault.Unauthorized, "The machine's certificate has expired. It can be renewed, and nothing else can be done with it.").Because(&refusal{reason: reasonExpired})
 	case who == active && r.m.Status != enroll.Active:
 		return fault.New(fault.MachinePending, nil)
 	}
@@ -532,6 +551,7 @@ func (a *API) recognise(r *request) (id string, over bool, err error) {
 		return id, over, err
 	}
 	turnstile.Known(c.conn, id) // a request is behind the proof that it has the key
+	a.cut.Hold(ca.Serial(r.cert), c.conn)
 	if !over {
 		c.known.Store(&known{r.cert, id})
 	}
@@ -541,7 +561,7 @@ func (a *API) recognise(r *request) (id string, over bool, err error) {
 // standing looks the machine up as it is now, and for a poll what is new to it.
 // Whatever is not active or waiting is refused.
 func (a *API) standing(ctx context.Context, id, serial string, p *poll) (m db.Machine, err error) {
-	revoked := false
+	revoked, other := false, false
 	err = a.c.Store.Read(ctx, func(q *store.Queries) error {
 		if m, err = q.GetMachine(ctx, id); err != nil {
 			return err
@@ -554,8 +574,8 @@ func (a *API) standing(ctx context.Context, id, serial string, p *poll) (m db.Ma
 		case err != nil:
 			return err
 		}
-		revoked = c.RevokedAt != 0
-		if p == nil || revoked || m.Status != enroll.Active && m.Status != enroll.Pending {
+		revoked, other = c.RevokedAt != 0, c.Serial != "" && c.MachineID != id
+		if p == nil || revoked || other || m.Status != enroll.Active && m.Status != enroll.Pending {
 			return nil
 		}
 		return a.news(ctx, q, p, m)
@@ -568,10 +588,27 @@ func (a *API) standing(ctx context.Context, id, serial string, p *poll) (m db.Ma
 	case m.Status != enroll.Active && m.Status != enroll.Pending:
 		return m, fault.New(fault.MachineRefused, errors.New("the machine is "+m.Status))
 	case revoked:
-		return m, fault.New(fault.MachineUnknown, errors.New("the certificate was revoked"))
+		return m, fault.Newf(fault.MachineUnknown, "This machine's certificate was revoked. Join again with a new token (latchkey-agent join --again).").Because(&refusal{reason: reasonRevoked})
+	case other:
+		return m, fault.New(fault.MachineUnknown, &refusal{reason: reasonOther})
 	}
 	return m, nil
 }
+
+// Why a certificate of this CA is refused, as events say it.
+const (
+	reasonRevoked = "certificate-revoked"
+	reasonExpired = "certificate-expired"
+	reasonOther   = "certificate-of-another"
+)
+
+// refusal is the cause of a fault for which an event gives a reason of its own.
+type refusal struct {
+	reason string
+	claims string // to be this machine
+}
+
+func (r *refusal) Error() string { return "refused: " + r.reason }
 
 // fail turns an error into an answer.
 func (a *API) fail(ctx context.Context, r *request, err error) {
@@ -579,6 +616,8 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 		err = fault.New(fault.Unavailable, err)
 	}
 	f := fault.Of(err)
+	var why *refusal
+	errors.As(err, &why)
 	switch {
 	case ctx.Err() != nil: // most likely nobody is there to be answered
 	case f.Status() >= 500:
@@ -587,12 +626,16 @@ func (a *API) fail(ctx context.Context, r *request, err error) {
 		if f.Code == fault.Internal {
 			f = fault.Newf(fault.Internal, "The server has an internal problem. Look into its log for %s.", id)
 		}
-	case f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown || f.Code == fault.TooOld:
-		a.refused(r, f)
+	case f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown || f.Code == fault.TooOld || why != nil:
+		if f.Code == fault.MachineRefused || f.Code == fault.MachineUnknown {
+			// Whoever is refused for good comes back on a connection of its own, if at all.
+			r.w.Header().Set("Connection", "close")
+		}
+		a.refused(r, f, why)
 	case f.Code == fault.TooNew && r.PathValue("id") != "":
 		// A sign-in that fails by it. At a greeting it is how a newer agent learns
 		// what the server speaks.
-		a.refused(r, f)
+		a.refused(r, f, nil)
 	case f.Code == fault.Forbidden:
 		a.overreach(r, err)
 	default:
@@ -619,21 +662,35 @@ func (a *API) problem(w *statusWriter, m *db.Machine, f *fault.Fault) {
 }
 
 // refused leaves an event about a machine that was refused, at most one a minute
-// for each: a revoked machine that does not understand must not fill the log.
-func (a *API) refused(r *request, f *fault.Fault) {
-	key := r.m.ID
+// for each and each reason: a revoked machine that does not understand must not fill
+// the log. why may be nil.
+func (a *API) refused(r *request, f *fault.Fault, why *refusal) {
+	key, reason := r.m.ID, string(f.Code)
 	if key == "" {
 		key = turnstile.Network(r.addr)
 	}
-	if !a.notices.Take(key) {
+	data := map[string]string{}
+	if why != nil {
+		reason = why.reason
+		data["certificate"] = ca.Fingerprint(r.cert)
+		if why.claims != "" {
+			data["claims"] = why.claims
+		}
+	}
+	if !a.notices.Take(reason + " " + key) {
 		return
 	}
 	e := event.Event{
 		Type: event.MachineRefused, Subject: r.m.Name, MachineID: r.m.ID, Machine: r.m.Name, Address: r.addr.String(),
-		Link: "refused", Outcome: "deny", Reason: string(f.Code),
+		Link: "refused", Outcome: "deny", Reason: reason,
 	}
 	if e.Subject == "" {
 		e.Subject = r.m.ID
+	}
+	if len(data) > 0 {
+		if b, err := json.Marshal(data); err == nil {
+			e.Data = b
+		}
 	}
 	a.note(e)
 }
@@ -720,6 +777,17 @@ func (r *request) body() ([]byte, error) {
 	return buf, nil
 }
 
+// revocationList gives the list to whoever asks; it needs neither certificate nor
+// version.
+func (a *API) revocationList(w http.ResponseWriter, r *http.Request) {
+	if !a.joins.Take(turnstile.Network(address(r.RemoteAddr))) {
+		http.Error(w, "Too many requests.", http.StatusTooManyRequests)
+		return
+	}
+	_ = http.NewResponseController(w).SetWriteDeadline(clock.Deadline(longTime))
+	a.c.CA.ServeList(w, r)
+}
+
 func (a *API) join(ctx context.Context, r *request) (any, error) {
 	var in wire.Join
 	if err := r.read(&in); err != nil {
@@ -739,7 +807,7 @@ func (a *API) renew(ctx context.Context, r *request) (any, error) {
 	if err := r.read(&in); err != nil {
 		return nil, err
 	}
-	return a.c.Enroll.Renew(ctx, r.m, r.addr.String(), in)
+	return a.c.Enroll.Renew(ctx, r.m, ca.Serial(r.cert), r.addr.String(), in)
 }
 
 func (a *API) probe(context.Context, *request) (any, error) { return nil, nil }

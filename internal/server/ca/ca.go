@@ -1,6 +1,6 @@
 // Package ca is the internal certificate authority: the certificate that agents
-// pin, the certificates of machines, and the short-lived ones that the server
-// itself shows.
+// pin, the certificates of machines and of users, the short-lived ones that the
+// server itself shows, and the list of what was revoked.
 //
 // A certificate passes validators, which judge the request, modifiers, which write
 // the template, and enforcers, which look at the finished template once more and
@@ -8,9 +8,13 @@
 // its public key.
 //
 // It promises: the CA's certificate is made once and lasts ten years; a machine's
-// certificate names one machine, is good for client authentication alone and lasts
-// ninety days; a certificate tells nothing about whether the machine may still use
-// it: that is looked up at every request. Rows: E4, architecture §5 and §6.
+// certificate names one machine, a user's one user and the machine it was made for,
+// and neither is ever taken for the other; both are good for client authentication
+// alone; a machine's lasts ninety days, a user's as long as the settings say; a
+// certificate tells nothing about whether it may still be used: that is looked up at
+// every request, and connections that were opened with one that was revoked are
+// closed (Cutter); the revocation list (RFC 5280) is made anew with every revocation.
+// Rows: E4, M4, architecture §5 and §6.
 package ca
 
 import (
@@ -31,6 +35,7 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"latchkey/internal/clock"
@@ -58,13 +63,20 @@ type Authority struct {
 	key   crypto.Signer
 	roots *x509.CertPool
 	clock clock.Clock
+	store *store.Store
+
+	peopleURL func() string
+	list      atomic.Pointer[List] // the revocation list as it was read last
 }
 
-// Config is what Open needs; all fields are required.
+// Config is what Open needs; all fields but PeopleURL are required.
 type Config struct {
 	Store *store.Store
 	Keys  *keys.Keys
 	Clock clock.Clock
+	// PeopleURL is how people reach the server, where the settings name nothing; nil:
+	// certificates then say nothing of where the revocation list is.
+	PeopleURL func() string
 }
 
 // Open reads the CA's certificate, and makes it at the first start; made tells
@@ -99,7 +111,7 @@ func Open(ctx context.Context, c Config) (a *Authority, made bool, err error) {
 	if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(c.Keys.CA.Public()) {
 		return nil, false, errors.New("the CA's certificate in the database is not for the CA's key: restore the database from a backup")
 	}
-	a = &Authority{cert: cert, key: c.Keys.CA, roots: x509.NewCertPool(), clock: c.Clock}
+	a = &Authority{cert: cert, key: c.Keys.CA, roots: x509.NewCertPool(), clock: c.Clock, store: c.Store, peopleURL: c.PeopleURL}
 	a.roots.AddCert(cert)
 	return a, made, nil
 }
@@ -198,6 +210,12 @@ func (a *Authority) Sign(csr []byte, p Profile) (*x509.Certificate, error) {
 func (a *Authority) issue(key crypto.PublicKey, p Profile) (*x509.Certificate, error) {
 	now := a.clock.Now()
 	t := &x509.Certificate{SerialNumber: newSerial(), NotBefore: now.Add(-backdate), BasicConstraintsValid: true}
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("a certificate was not issued: %w", err)
+	}
+	id := sha256.Sum256(spki)
+	t.SubjectKeyId = id[:20] // RFC 7093 §2 (4)
 	for _, m := range p.Modifiers {
 		if err := m.Modify(t); err != nil {
 			return nil, err
@@ -232,6 +250,10 @@ func (neverCA) Enforce(t *x509.Certificate) error {
 		return errors.New("it would last for more than 400 days")
 	case len(t.ExtKeyUsage) != 1:
 		return errors.New("it would be good for more or less than one use")
+	case t.SerialNumber == nil || t.SerialNumber.Sign() <= 0 || t.SerialNumber.BitLen() > 159: // RFC 5280 §4.1.2.2
+		return errors.New("its serial number would be none")
+	case len(t.Subject.CommonName) == 0 || len(t.Subject.CommonName) > 64: // ub-common-name
+		return errors.New("its name would be too short or too long")
 	}
 	return nil
 }
@@ -315,7 +337,7 @@ func (a *Authority) SignMachine(csr []byte, machineID string) (*x509.Certificate
 	m := Machine(machineID)
 	return a.Sign(csr, Profile{
 		Validators: []Validator{P256{}, Proof{}},
-		Modifiers:  []Modifier{For(MachineLife), Client{}, m},
+		Modifiers:  []Modifier{For(MachineLife), Client{}, m, a.whereRevoked()},
 		Enforcers:  []Enforcer{m},
 	})
 }
@@ -342,12 +364,7 @@ var ErrForeign = errors.New("the certificate is not a machine's certificate of t
 // said to be: it may renew, and a revoked machine must be told so. Whether the
 // machine may do anything is not asked here.
 func (a *Authority) Recognise(c *x509.Certificate) (machineID string, expired bool, err error) {
-	now := a.clock.Now()
-	at := now
-	if now.After(c.NotAfter) {
-		expired, at = true, c.NotAfter
-	}
-	if _, err := c.Verify(x509.VerifyOptions{Roots: a.roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}}); err != nil {
+	if expired, err = a.signed(c); err != nil {
 		return "", false, fmt.Errorf("%w: %w", ErrForeign, err)
 	}
 	id, ok := machineIn(c)
@@ -355,6 +372,18 @@ func (a *Authority) Recognise(c *x509.Certificate) (machineID string, expired bo
 		return "", false, ErrForeign
 	}
 	return id, expired, nil
+}
+
+// signed tells whether this CA has signed a client's certificate, and whether it has
+// expired.
+func (a *Authority) signed(c *x509.Certificate) (expired bool, err error) {
+	now := a.clock.Now()
+	at := now
+	if now.After(c.NotAfter) {
+		expired, at = true, c.NotAfter
+	}
+	_, err = c.Verify(x509.VerifyOptions{Roots: a.roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+	return expired, err
 }
 
 // Server makes a key in memory and issues a certificate for it that shows the

@@ -278,8 +278,8 @@ func freeName(ctx context.Context, tx *store.Tx, wanted, hostname string, number
 }
 
 // Renew issues a new certificate for a machine that was recognised by its old
-// one, be that expired or not.
-func (d *Door) Renew(ctx context.Context, m db.Machine, address string, in wire.Renew) (wire.RenewReply, error) {
+// one, the one of the serial number, be that expired or not.
+func (d *Door) Renew(ctx context.Context, m db.Machine, serial, address string, in wire.Renew) (wire.RenewReply, error) {
 	if m.Status != Active && m.Status != Pending {
 		return wire.RenewReply{}, fault.New(fault.MachineRefused, nil)
 	}
@@ -299,6 +299,14 @@ func (d *Door) Renew(ctx context.Context, m db.Machine, address string, in wire.
 		}
 		if now.Status != Active && now.Status != Pending {
 			return fault.New(fault.MachineRefused, nil)
+		}
+		old, err := tx.GetMachineCertificate(ctx, serial)
+		switch {
+		case store.IsNotFound(err): // of a time that this database has lost: the machine's state decides
+		case err != nil:
+			return err
+		case old.RevokedAt != 0 || old.MachineID != m.ID:
+			return fault.New(fault.MachineUnknown, errors.New("the certificate was revoked"))
 		}
 		err = tx.InsertMachineCertificate(ctx, db.InsertMachineCertificateParams{
 			Serial: ca.Serial(cert), MachineID: m.ID, NotBefore: clock.Micros(cert.NotBefore), NotAfter: clock.Micros(cert.NotAfter), Fingerprint: ca.Fingerprint(cert),
@@ -379,7 +387,11 @@ func (d *Door) Dismiss(ctx context.Context, tx *store.Tx, machineID, status stri
 		}
 	}
 	at := clock.Micros(now)
-	if _, err := tx.RevokeMachineCertificates(ctx, db.RevokeMachineCertificatesParams{MachineID: machineID, At: at}); err != nil {
+	reason := ca.Cessation
+	if status == Lost {
+		reason = ca.KeyCompromise
+	}
+	if _, _, err := ca.RevokeMachine(ctx, tx, machineID, reason, at); err != nil {
 		return nil, err
 	}
 	if _, err := tx.EndWindows(ctx, db.EndWindowsParams{MachineID: machineID, At: at, Reason: "machine-" + status}); err != nil {

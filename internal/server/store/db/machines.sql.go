@@ -211,7 +211,7 @@ func (q *Queries) GetMachineByNumber(ctx context.Context, number int64) (Machine
 }
 
 const getMachineCertificate = `-- name: GetMachineCertificate :one
-SELECT serial, machine_id, not_before, not_after, revoked_at, fingerprint FROM machine_certificates WHERE serial = $1
+SELECT serial, machine_id, not_before, not_after, revoked_at, fingerprint, reason FROM machine_certificates WHERE serial = $1
 `
 
 func (q *Queries) GetMachineCertificate(ctx context.Context, serial string) (MachineCertificate, error) {
@@ -224,6 +224,7 @@ func (q *Queries) GetMachineCertificate(ctx context.Context, serial string) (Mac
 		&i.NotAfter,
 		&i.RevokedAt,
 		&i.Fingerprint,
+		&i.Reason,
 	)
 	return i, err
 }
@@ -378,7 +379,7 @@ func (q *Queries) ListJoinTokens(ctx context.Context, arg ListJoinTokensParams) 
 }
 
 const listMachineCertificates = `-- name: ListMachineCertificates :many
-SELECT serial, machine_id, not_before, not_after, revoked_at, fingerprint FROM machine_certificates WHERE machine_id = $1 ORDER BY not_after DESC
+SELECT serial, machine_id, not_before, not_after, revoked_at, fingerprint, reason FROM machine_certificates WHERE machine_id = $1 ORDER BY not_after DESC
 `
 
 func (q *Queries) ListMachineCertificates(ctx context.Context, machineID string) ([]MachineCertificate, error) {
@@ -397,6 +398,7 @@ func (q *Queries) ListMachineCertificates(ctx context.Context, machineID string)
 			&i.NotAfter,
 			&i.RevokedAt,
 			&i.Fingerprint,
+			&i.Reason,
 		); err != nil {
 			return nil, err
 		}

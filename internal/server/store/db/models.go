@@ -88,6 +88,11 @@ type BypassCode struct {
 	ApprovedBy string
 }
 
+type CertificateSession struct {
+	SessionID string
+	Serial    string
+}
+
 type Chain struct {
 	Chain string
 	Seq   int64
@@ -343,6 +348,7 @@ type MachineCertificate struct {
 	NotAfter    int64
 	RevokedAt   int64
 	Fingerprint string
+	Reason      string
 }
 
 type MachineKnown struct {
@@ -539,6 +545,23 @@ type Report struct {
 	Rev       int64
 }
 
+type Revocation struct {
+	Serial    string
+	Number    int64
+	RevokedAt int64
+	NotAfter  int64
+	Reason    string
+}
+
+type RevocationList struct {
+	ID         string
+	Number     int64
+	Upto       int64
+	Der        []byte
+	ThisUpdate int64
+	NextUpdate int64
+}
+
 type Session struct {
 	ID         string
 	SecretHash []byte
@@ -595,6 +618,22 @@ type User struct {
 	UpdatedAt          int64
 	Rev                int64
 	MailOwn            bool
+}
+
+type UserCertificate struct {
+	Serial      string
+	UserID      string
+	MachineID   string
+	Name        string
+	KeyClass    string
+	NotBefore   int64
+	NotAfter    int64
+	CreatedAt   int64
+	RevokedAt   int64
+	Reason      string
+	Fingerprint string
+	LastUsedAt  int64
+	LastAddress string
 }
 
 type Vault struct {

@@ -1,0 +1,252 @@
+package agentapi_test
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/server/agentapi"
+	"latchkey/internal/server/ca"
+	"latchkey/internal/server/enroll"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/store/storetest"
+	"latchkey/internal/wire"
+)
+
+// revoke revokes the machine's present certificate, and nothing else of it.
+func (r *rig) revoke(s *store.Store, m *machine) {
+	r.Helper()
+	c, err := x509.ParseCertificate(m.cert)
+	if err != nil {
+		r.Fatal(err)
+	}
+	err = s.Update(r.Context(), func(ctx context.Context, tx *store.Tx) error {
+		row, err := tx.GetMachineCertificate(ctx, ca.Serial(c))
+		if err != nil {
+			return err
+		}
+		return ca.RevokeMachineCertificate(ctx, tx, row, ca.KeyCompromise, clock.Micros(r.clock.Now()))
+	})
+	if err != nil {
+		r.Fatal(err)
+	}
+}
+
+// cutWithin waits for the other end to close the connection.
+func cutWithin(t *testing.T, conn io.Reader, limit time.Duration, begun time.Time) time.Duration {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		_, _ = io.Copy(io.Discard, conn)
+		close(done)
+	}()
+	select {
+	case <-done:
+		return time.Since(begun)
+	case <-time.After(limit):
+		t.Errorf("the connection is open after %v", limit)
+		return limit
+	}
+}
+
+// TestARevokedCertificateIsCutWithinASecond: an open connection that says nothing, and a
+// poll that hangs; by this server and by another on the same database.
+func TestARevokedCertificateIsCutWithinASecond(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m, other := r.joined(), r.joined()
+		// A connection that has shown who it is and is silent since.
+		idle, others := m.dial("http/1.1"), other.dial("http/1.1")
+		for _, c := range []io.ReadWriter{idle, others} {
+			_, _ = io.WriteString(c, "GET "+wire.PathProbe+" HTTP/1.1\r\nHost: x\r\nLatchkey-Wire: 1\r\n\r\n")
+			buf := make([]byte, 4096)
+			if n, err := c.Read(buf); err != nil || !strings.Contains(string(buf[:n]), " 204 ") {
+				t.Fatalf("%q, %v", buf[:n], err)
+			}
+		}
+		serial := m.policy(0).Serial
+		polled := make(chan wire.Problem, 1)
+		go func() {
+			_, p, _ := m.call("GET", wire.PathChanges+"?since="+strconv.FormatInt(serial, 10), nil, nil)
+			polled <- p
+		}()
+		r.eventually("the poll", func() bool { return r.api.Polls() == 1 })
+		begun := time.Now()
+		r.revoke(r.store, m)
+		select {
+		case p := <-polled:
+			if p.Code != "machine-unknown" || !strings.Contains(p.Detail, "revoked") {
+				t.Errorf("%+v", p)
+			}
+			t.Logf("the poll was answered after %v", time.Since(begun))
+		case <-time.After(time.Second):
+			t.Error("the poll hangs on")
+		}
+		t.Logf("the connection was cut after %v", cutWithin(t, idle, time.Second, begun))
+		// A new connection does not help, and each refusal is an event.
+		m.connect()
+		m.fails("GET", wire.PathProbe, nil, "machine-unknown")
+		m.fails("POST", wire.PathRenew, wire.Renew{CSR: m.csr()}, "machine-unknown")
+		r.eventually("the event", func() bool { return r.reasons(event.MachineRefused) == "machine.refused/certificate-revoked" })
+		// The other machine has noticed nothing.
+		_, _ = io.WriteString(others, "GET "+wire.PathProbe+" HTTP/1.1\r\nHost: x\r\nLatchkey-Wire: 1\r\n\r\n")
+		buf := make([]byte, 4096)
+		if n, err := others.Read(buf); err != nil || !strings.Contains(string(buf[:n]), " 204 ") {
+			t.Errorf("another machine's connection: %q, %v", buf[:n], err)
+		}
+		// It joins anew, as another machine.
+		m.join(r.token(enroll.Order{}))
+		m.must("GET", wire.PathProbe, nil, nil)
+	})
+}
+
+// TestWhoIsRefusedByWhichCertificate: each with its event, once a minute.
+func TestWhoIsRefusedByWhichCertificate(t *testing.T) {
+	r := newRig(t, newStore(t), nil)
+	m, other := r.joined(), r.joined()
+	// One for another machine: the state folders were mixed up, or somebody lies.
+	req := func(claim string) string {
+		t.Helper()
+		hr, err := http.NewRequest("GET", r.url+wire.PathProbe, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		hr.Header.Set(wire.VersionHeader, m.version)
+		hr.Header.Set(wire.MachineHeader, claim)
+		res, err := m.http.Do(hr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if res.StatusCode == 204 {
+			return ""
+		}
+		var p wire.Problem
+		if err := json.NewDecoder(res.Body).Decode(&p); err != nil {
+			t.Fatal(err)
+		}
+		return p.Code
+	}
+	if got := req(m.id); got != "" {
+		t.Errorf("its own id: %q", got)
+	}
+	for range 3 {
+		if got := req(other.id); got != "machine-unknown" {
+			t.Errorf("another's id: %q", got)
+		}
+	}
+	r.eventually("the event", func() bool { return r.reasons(event.MachineRefused) == "machine.refused/certificate-of-another" })
+	if e := r.events(event.MachineRefused); e[0].MachineID != m.id || !strings.Contains(string(e[0].Data), other.id) || e[0].Address != "127.0.0.1" {
+		t.Errorf("%+v", e[0])
+	}
+	// One that the database knows as another machine's.
+	cert, err := r.ca.SignMachine(m.csr(), m.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.change(func(tx *store.Tx) error {
+		return tx.InsertMachineCertificate(t.Context(), db.InsertMachineCertificateParams{
+			Serial: ca.Serial(cert), MachineID: other.id, NotBefore: clock.Micros(cert.NotBefore), NotAfter: clock.Micros(cert.NotAfter), Fingerprint: ca.Fingerprint(cert),
+		})
+	})
+	m.cert = cert.Raw
+	m.connect()
+	m.fails("GET", wire.PathProbe, nil, "machine-unknown")
+	m.fails("POST", wire.PathRenew, wire.Renew{CSR: m.csr()}, "machine-unknown")
+
+	// A user's certificate is no machine's: the handshake ends.
+	user, err := r.ca.SignUser(m.csr(), ca.User{ID: m.id, Name: "alice", MachineID: m.id}, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.cert = user.Raw
+	m.connect()
+	if status, p, err := m.call("GET", wire.PathProbe, nil, nil); err == nil {
+		t.Errorf("a user's certificate: %d %+v", status, p)
+	}
+	r.eventually("the event", func() bool { return strings.Contains(r.reasons(event.MachineRefused), "foreign-certificate") })
+
+	// An expired one may renew, and nothing else.
+	late := r.joined()
+	r.clock.off = ca.MachineLife + time.Hour
+	late.connect()
+	for range 3 {
+		late.fails("POST", wire.PathHello, wire.Hello{Facts: late.facts}, "unauthorized")
+	}
+	r.eventually("the event", func() bool { return strings.Contains(r.reasons(event.MachineRefused), "certificate-expired") })
+	var renewed wire.RenewReply
+	late.must("POST", wire.PathRenew, wire.Renew{CSR: late.csr()}, &renewed)
+	late.cert = renewed.Certificate
+	late.connect()
+	late.must("GET", wire.PathProbe, nil, nil)
+	// A minute has not gone by since each.
+	counts := map[string]int{}
+	for _, e := range r.events(event.MachineRefused) {
+		counts[e.Reason]++
+	}
+	if counts["certificate-expired"] != 1 || counts["foreign-certificate"] != 1 || counts["certificate-of-another"] != 1 {
+		t.Errorf("%v", counts)
+	}
+}
+
+// TestAnotherReplicaCuts: the certificate is revoked by one server, the machine is
+// connected to another.
+func TestAnotherReplicaCuts(t *testing.T) {
+	database := storetest.PostgreSQL(t)
+	stores := [2]*store.Store{
+		storetest.Open(t, store.Config{Database: database, Replica: "a"}),
+		storetest.Open(t, store.Config{Database: database, Replica: "b"}),
+	}
+	r := newRig(t, stores[0], func(c *agentapi.Config) { c.Log = slog.New(slog.DiscardHandler) })
+	m := r.joined()
+	idle := m.dial("http/1.1")
+	_, _ = io.WriteString(idle, "GET "+wire.PathProbe+" HTTP/1.1\r\nHost: x\r\nLatchkey-Wire: 1\r\n\r\n")
+	buf := make([]byte, 4096)
+	if n, err := idle.Read(buf); err != nil || !strings.Contains(string(buf[:n]), " 204 ") {
+		t.Fatalf("%q, %v", buf[:n], err)
+	}
+	serial := m.policy(0).Serial
+	polled := make(chan wire.Problem, 1)
+	go func() {
+		_, p, _ := m.call("GET", wire.PathChanges+"?since="+strconv.FormatInt(serial, 10), nil, nil)
+		polled <- p
+	}()
+	r.eventually("the poll", func() bool { return r.api.Polls() == 1 })
+	begun := time.Now()
+	r.revoke(stores[1], m)
+	select {
+	case p := <-polled:
+		t.Logf("the poll was answered after %v: %s", time.Since(begun), p.Code)
+	case <-time.After(time.Second):
+		t.Error("the poll hangs on")
+	}
+	t.Logf("the connection was cut after %v", cutWithin(t, idle, time.Second, begun))
+}
+
+func TestTheRevocationListAtTheMachinesDoor(t *testing.T) {
+	r := newRig(t, newStore(t), nil)
+	m := r.joined()
+	r.revoke(r.store, m)
+	anybody := r.newMachine()
+	res, err := anybody.http.Get(r.url + ca.ListPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	der, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatal(res.Status, err)
+	}
+	if l, err := x509.ParseRevocationList(der); err != nil || len(l.RevokedCertificateEntries) != 1 {
+		t.Errorf("%+v, %v", l, err)
+	}
+}
