@@ -124,6 +124,11 @@ const (
 	ApprovalUsed     Type = "approval.used"
 	OwnerMade        Type = "setup.owner_made"
 
+	PostRefused Type = "post.refused"
+	PostGivenUp Type = "post.given_up"
+	PostRemoved Type = "post.removed"
+	PostRetried Type = "post.retried"
+
 	ImportApplied    Type = "import.applied"
 	ImportCodesTaken Type = "import.codes_taken"
 	SourceAdded      Type = "import.source_added"
@@ -216,6 +221,11 @@ var Meaning = map[Type]string{
 	ApprovalDenied:   "A second owner refused what was asked for, or it was withdrawn.",
 	ApprovalUsed:     "What was approved was done.",
 	OwnerMade:        "The first owner was made with the setup code.",
+
+	PostRefused: "A mail or text message was refused for ever by the mail server or the gateway; data.detail says with which words.",
+	PostGivenUp: "A mail or text message could not be sent in the time in which it was of use; reason and data.detail say why.",
+	PostRemoved: "An administrator has removed a message from the queue.",
+	PostRetried: "An administrator has had a message sent again.",
 
 	ImportApplied:    "Users were imported in bulk; data holds how many were added, changed and left out. Every user has an event beside it.",
 	ImportCodesTaken: "The enrolment codes of an import were fetched; they are not shown again.",

@@ -192,4 +192,16 @@ var Reasons = map[string]string{
 	"too-many-machines-wait-for-approval": "As many machines wait for approval as may.",
 	"unknown":                             "No token like that was issued.",
 	"used":                                "The token was used before.",
+
+	// Mails and text messages.
+	"post-code-expired": "The code was sent too long ago.",
+	"post-code-none":    "No code was sent for this sign-in.",
+	"post-code-tries":   "The code was tried too often.",
+	"post-refused":      "The mail server or the gateway refuses the message for ever.",
+	"post-deferred":     "The mail server or the gateway asks to come again.",
+	"post-unreachable":  "The mail server or the gateway did not answer, or not in time.",
+	"post-tls":          "The mail server or the gateway offers no TLS, or its certificate is not right.",
+	"post-sign-in":      "The mail server or the gateway does not accept the user name and password.",
+	"post-settings":     "The settings for sending do not fit.",
+	"post-expired":      "The message would have come too late.",
 }

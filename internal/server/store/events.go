@@ -76,7 +76,21 @@ func (tx *Tx) Event(e event.Event) (seq int64, err error) {
 	h.seq++
 	h.hash = next
 	b.noted = true
-	return h.seq, nil
+	seq = h.seq
+	if on := b.s.onEvent.Load(); on != nil {
+		if err := (*on)(ctx, tx, e); err != nil {
+			return 0, tx.spoil(fmt.Errorf("what follows from the event %s: %w", e.Type, err))
+		}
+	}
+	return seq, nil
+}
+
+// OnEvent has fn called for every event of this server, in the transaction that
+// writes it: what fn writes stands or falls with what the event speaks of. fn does no
+// other I/O, and must be quick for the many events that it has nothing to do with. There
+// is one fn; it is set before the store is used by several.
+func (s *Store) OnEvent(fn func(ctx context.Context, tx *Tx, e event.Event) error) {
+	s.onEvent.Store(&fn)
 }
 
 // lockChain takes this replica's chain for the transaction.

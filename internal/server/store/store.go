@@ -26,10 +26,12 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/server/store/db"
 )
 
@@ -98,6 +100,8 @@ type Store struct {
 	hub    hub
 	pulse  pulse
 	wrote  writing // whether the last change could be
+	// onEvent is told of every event in its transaction; nil for nobody.
+	onEvent atomic.Pointer[func(context.Context, *Tx, event.Event) error]
 	// The writer's: this replica's chain as it was last committed, and as it was
 	// found when it had gone back; rewinding while that is written down.
 	last, found head

@@ -1,0 +1,308 @@
+package post
+
+import (
+	"context"
+	"crypto/hmac"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
+	"latchkey/internal/secret"
+	"latchkey/internal/server/factor"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
+)
+
+// The limits of codes. They are counted in the database, for all servers together.
+const (
+	codeDigits   = 8
+	maxOfTicket  = 3  // of one sign-in, mails and text messages apart
+	maxOfUser    = 10 // in an hour
+	maxOfAddress = 20 // in a day, whoever asks
+	maxOfServer  = 600
+	maxTries     = 5 // of one code, beside what is counted for the person (S10)
+	// resend is how long one waits before the next.
+	resend = 20 * time.Second
+)
+
+// Reasons of rejections, stored with the event.
+const (
+	ReasonTooLate  = "post-code-expired"
+	ReasonNoCode   = "post-code-none"
+	ReasonTriedOut = "post-code-tries"
+)
+
+// wanted is a code to be sent.
+type wanted struct {
+	channel, purpose, ticket string
+	user                     db.User
+	authenticator, address   string
+	text                     func(code string, minutes int) Message
+}
+
+// send makes a code, stores its hash and puts the message into the queue. It is run in
+// the transaction of what asks for it. Faults are for people.
+func (p *Post) send(ctx context.Context, tx *store.Tx, w wanted, now time.Time) (expires time.Time, err error) {
+	minutes, perMinute, on := 0, maxOfServer, false
+	if w.channel == rest.ChannelSMS {
+		s, _, err := p.ReadSMS(ctx, tx.Queries)
+		if err != nil {
+			return expires, err
+		}
+		minutes, perMinute, on = s.CodeMinutes, s.PerMinute, s.On
+	} else {
+		m, _, err := p.ReadMail(ctx, tx.Queries)
+		if err != nil {
+			return expires, err
+		}
+		minutes, on = m.CodeMinutes, m.On
+	}
+	if !on {
+		return expires, errOff(w.channel)
+	}
+	place := p.place(w.channel, w.address)
+	if err := p.limit(ctx, tx, w, place, perMinute, now); err != nil {
+		return expires, err
+	}
+	code, err := newCode(p.Random)
+	if err != nil {
+		return expires, err
+	}
+	expires = now.Add(time.Duration(minutes) * time.Minute)
+	err = tx.InsertPostCode(ctx, db.InsertPostCodeParams{
+		ID: store.NewID(), UserID: w.user.ID, Kind: w.channel, Ticket: w.ticket, AuthenticatorID: w.authenticator,
+		Hash: p.hash(w.channel, w.user.ID, w.ticket, code), Place: place, CreatedAt: clock.Micros(now), ExpiresAt: clock.Micros(expires),
+	})
+	if err != nil {
+		return expires, fmt.Errorf("store a code: %w", err)
+	}
+	m := w.text(code, minutes)
+	m.To = w.address
+	_, err = p.put(ctx, tx, entry{channel: w.channel, purpose: w.purpose, user: w.user, message: m, expires: expires})
+	if errors.Is(err, errFull) {
+		return expires, busy()
+	}
+	return expires, err
+}
+
+// standing is the code that was sent last for the ticket, if it can still be typed.
+func standing(ctx context.Context, q *db.Queries, channel, userID, ticket string, now time.Time) (*db.PostCode, error) {
+	row, err := q.NewestPostCode(ctx, db.NewestPostCodeParams{Ticket: ticket, UserID: userID, Kind: channel})
+	if store.IsNotFound(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("codes that were sent: %w", err)
+	}
+	if row.UsedAt != 0 || row.Tries >= maxTries || clock.Micros(now) >= row.ExpiresAt {
+		return nil, nil
+	}
+	return &row, nil
+}
+
+// limit refuses who has asked too often. What is counted includes codes of sign-ins that
+// were given up.
+func (p *Post) limit(ctx context.Context, tx *store.Tx, w wanted, place []byte, perMinute int, now time.Time) error {
+	last, err := tx.NewestPostCode(ctx, db.NewestPostCodeParams{Ticket: w.ticket, UserID: w.user.ID, Kind: w.channel})
+	switch {
+	case err == nil && now.Sub(clock.FromMicros(last.CreatedAt)) < resend && last.CreatedAt <= clock.Micros(now):
+		return fault.Newf(fault.TooMany, text.PostTooSoon)
+	case err != nil && !store.IsNotFound(err):
+		return fmt.Errorf("codes that were sent: %w", err)
+	}
+	since := func(d time.Duration) int64 { return clock.Micros(now.Add(-d)) }
+	n, err := tx.CountPostCodesOfTicket(ctx, db.CountPostCodesOfTicketParams{Ticket: w.ticket, Kind: w.channel})
+	if err == nil && n >= maxOfTicket {
+		return fault.Newf(fault.TooMany, text.PostTooMany)
+	}
+	if err == nil {
+		n, err = tx.CountPostCodesOfUser(ctx, db.CountPostCodesOfUserParams{UserID: w.user.ID, Since: since(time.Hour)})
+		if err == nil && n >= maxOfUser {
+			return fault.Newf(fault.TooMany, text.PostTooMany)
+		}
+	}
+	if err == nil {
+		n, err = tx.CountPostCodesOfPlace(ctx, db.CountPostCodesOfPlaceParams{Place: place, Since: since(24 * time.Hour)})
+		if err == nil && n >= maxOfAddress {
+			return fault.Newf(fault.TooMany, text.PostTooMany)
+		}
+	}
+	if err == nil {
+		n, err = tx.CountPostCodesOfKind(ctx, db.CountPostCodesOfKindParams{Kind: w.channel, Since: since(time.Minute)})
+		if err == nil && n >= int64(perMinute) {
+			return fault.Newf(fault.TooMany, text.PostServerBusy)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("count codes that were sent: %w", err)
+	}
+	return nil
+}
+
+// newCode makes eight digits, each combination as likely as any other.
+func newCode(random io.Reader) (string, error) {
+	const all = 100_000_000
+	var b [8]byte
+	for {
+		if _, err := io.ReadFull(random, b[:]); err != nil {
+			return "", fmt.Errorf("make a code: %w", err)
+		}
+		n := binary.BigEndian.Uint64(b[:])
+		if n < ^uint64(0)/all*all {
+			return fmt.Sprintf("%0*d", codeDigits, n%all), nil
+		}
+	}
+}
+
+// cleanCode leaves out blanks and hyphens, which people type as they read.
+func cleanCode(typed secret.Bytes) (string, bool) {
+	s, ok := factor.Typed(typed)
+	if !ok {
+		return "", false
+	}
+	s = strings.Map(func(r rune) rune {
+		if r == ' ' || r == '-' || r == '\u00a0' {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) != codeDigits || strings.Trim(s, "0123456789") != "" {
+		return "", false
+	}
+	return s, true
+}
+
+// SendCode sends a code for a sign-in: Factor.Send of the kinds mail and sms.
+func (p *Post) SendCode(ctx context.Context, tx *store.Tx, channel string, a factor.Ask) (factor.Sent, error) {
+	row, err := p.usable(ctx, tx.Queries, channel, a.User.ID)
+	if err != nil {
+		return factor.Sent{}, err
+	}
+	if row == nil {
+		return factor.Sent{}, fault.Newf(fault.Unavailable, text.PostNoAddress)
+	}
+	address, err := Parse(channel, AddressOf(*row))
+	if err != nil {
+		return factor.Sent{}, fault.Newf(fault.Unavailable, text.PostNoAddress).Because(err)
+	}
+	contact, err := p.contact(ctx, tx.Queries)
+	if err != nil {
+		return factor.Sent{}, err
+	}
+	shown := mask(channel, address)
+	expires, err := p.send(ctx, tx, wanted{
+		channel: channel, purpose: ForCode, ticket: a.Ticket, user: a.User, authenticator: row.ID, address: address,
+		text: func(code string, minutes int) Message { return codeText(channel, a, code, minutes, contact) },
+	}, a.Now)
+	if f := fault.Of(err); err != nil && f.Code == fault.TooMany {
+		// Who has asked too often, or has come back by the menu, can still type the last
+		// code.
+		last, e := standing(ctx, tx.Queries, channel, a.User.ID, a.Ticket, a.Now)
+		if e != nil || last == nil {
+			return factor.Sent{}, errors.Join(e, err)
+		}
+		return factor.Sent{Tell: f.Detail, Prompt: text.PromptPost, Expires: clock.FromMicros(last.ExpiresAt), Data: map[string]any{"to": shown, "sent": false}}, nil
+	}
+	if err != nil {
+		return factor.Sent{}, err
+	}
+	tell := text.PostMailed(shown)
+	if channel == rest.ChannelSMS {
+		tell = text.PostTexted(shown)
+	}
+	return factor.Sent{Tell: tell, Prompt: text.PromptPost, Expires: expires, Data: map[string]any{"to": shown}}, nil
+}
+
+// usable is the user's confirmed address of the channel; nil for none.
+func (p *Post) usable(ctx context.Context, q *db.Queries, channel, userID string) (*db.Authenticator, error) {
+	rows, err := q.ListAuthenticators(ctx, userID)
+	if err != nil {
+		return nil, fmt.Errorf("authenticators: %w", err)
+	}
+	var found *db.Authenticator
+	for i, r := range rows {
+		if r.Kind == channel && !r.Lost && r.ConfirmedAt > 0 && (found == nil || r.ConfirmedAt > found.ConfirmedAt) {
+			found = &rows[i]
+		}
+	}
+	return found, nil
+}
+
+// JudgeCode judges a code that SendCode has sent for the ticket: the newest alone counts.
+func (p *Post) JudgeCode(ctx context.Context, tx *store.Tx, channel string, t factor.Try) (factor.Verdict, error) {
+	v, row, err := p.judge(ctx, tx, channel, t.User.ID, t.Ticket, t.Typed, t.Now)
+	if err != nil || !v.OK {
+		return v, err
+	}
+	n, err := tx.UsePostAuthenticator(ctx, db.UsePostAuthenticatorParams{ID: row.AuthenticatorID, At: clock.Micros(t.Now)})
+	if err != nil {
+		return factor.Verdict{}, fmt.Errorf("use an authenticator: %w", err)
+	}
+	if n == 0 {
+		return factor.Verdict{Reason: factor.ReasonNothingThere, Text: text.WrongCode}, nil
+	}
+	v.ID, v.Own, v.Data = row.AuthenticatorID, true, map[string]any{"authenticator": row.AuthenticatorID}
+	return v, nil
+}
+
+func (p *Post) judge(ctx context.Context, tx *store.Tx, channel, userID, ticket string, typed secret.Bytes, now time.Time) (factor.Verdict, db.PostCode, error) {
+	none := db.PostCode{}
+	if ticket == "" {
+		return factor.Verdict{Reason: ReasonNoCode, Text: text.WrongCode}, none, nil
+	}
+	row, err := tx.NewestPostCode(ctx, db.NewestPostCodeParams{Ticket: ticket, UserID: userID, Kind: channel})
+	if store.IsNotFound(err) {
+		return factor.Verdict{Reason: ReasonNoCode, Text: text.WrongCode}, none, nil
+	}
+	if err != nil {
+		return factor.Verdict{}, none, fmt.Errorf("codes that were sent: %w", err)
+	}
+	// Counted before it is judged.
+	if _, err := tx.CountPostCodeTry(ctx, row.ID); err != nil {
+		return factor.Verdict{}, none, fmt.Errorf("count a try: %w", err)
+	}
+	code, ok := cleanCode(typed)
+	right := hmac.Equal(p.hash(channel, userID, ticket, code), row.Hash) && ok
+	switch {
+	case row.Tries >= maxTries:
+		return factor.Verdict{Reason: ReasonTriedOut, Text: text.PostTriedOut}, row, nil
+	case clock.Micros(now) >= row.ExpiresAt || clock.Micros(now) < row.CreatedAt-int64(time.Minute/time.Microsecond):
+		return factor.Verdict{Reason: ReasonTooLate, Text: text.PostTooLate}, row, nil
+	case !right:
+		return factor.Verdict{Reason: factor.ReasonWrong, Text: text.WrongCode}, row, nil
+	}
+	n, err := tx.SpendPostCode(ctx, db.SpendPostCodeParams{ID: row.ID, At: clock.Micros(now)})
+	if err != nil {
+		return factor.Verdict{}, none, fmt.Errorf("spend a code: %w", err)
+	}
+	if n == 0 {
+		return factor.Verdict{Reason: factor.ReasonReplayed, Text: text.CodeUsed}, row, nil
+	}
+	return factor.Verdict{OK: true}, row, nil
+}
+
+// SendConfirm sends the code that shows whose an address is, to that address.
+func (p *Post) SendConfirm(ctx context.Context, tx *store.Tx, channel, ticket string, u db.User, address string) (time.Time, error) {
+	contact, err := p.contact(ctx, tx.Queries)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return p.send(ctx, tx, wanted{
+		channel: channel, purpose: ForConfirm, ticket: ticket, user: u, address: address,
+		text: func(code string, minutes int) Message { return confirmText(channel, u, code, minutes, contact) },
+	}, p.Clock.Now())
+}
+
+// JudgeConfirm judges that code. The transaction must be kept whatever it says, so that
+// tries are counted.
+func (p *Post) JudgeConfirm(ctx context.Context, tx *store.Tx, channel, ticket, userID string, typed secret.Bytes) (factor.Verdict, error) {
+	v, _, err := p.judge(ctx, tx, channel, userID, ticket, typed, p.Clock.Now())
+	return v, err
+}
