@@ -261,6 +261,7 @@ const (
 	ForOfflineChoice = "offline-choice"
 	ForPush          = "push"
 	ForKey           = "key"
+	ForKeyPIN        = "key-pin" // of the agent's own; the server never hears the answer
 )
 
 // Prompt asks the person something.
@@ -280,8 +281,9 @@ const Back = "m"
 const WaitTime = 20 * time.Second
 
 // KeyChallenge asks a security key for an assertion (CTAP 2.1 §6.2; WebAuthn §6.3.3).
-// The client data is what the agent makes of it: see KeyClientData.
+// What the key signs in place of client data is assertion.ClientHash of it.
 type KeyChallenge struct {
+	UserID       string   `json:"user_id"`
 	RPID         string   `json:"rp_id"`
 	Challenge    []byte   `json:"challenge"`    // 32 octets
 	Credentials  [][]byte `json:"credentials"`  // ids, at most 64

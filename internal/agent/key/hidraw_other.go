@@ -2,5 +2,5 @@
 
 package key
 
-// Plugged finds none: on this system the machine's own programs hold security keys.
+// Plugged finds none: how keys are reached on this system is not built.
 func Plugged() ([]Port, error) { return nil, nil }
