@@ -294,7 +294,7 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 	r = conversation.Request{
 		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: text.CleanN(m.TTY, maxTTY), RHost: text.CleanN(m.RHost, maxLabel), Mode: string(m.Mode),
 		Caller: behind(who, m), Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
-		Live: s.live && m.Flags&shim.FlagSilent == 0,
+		Live: s.live,
 	}
 	if !who.privileged() {
 		names := a.names.Names(ctx, who.uid)
@@ -451,5 +451,5 @@ func (p *person) Tell(m wire.Message) error {
 	if m.Kind == wire.MessageWarn {
 		return p.c.Send(shim.Warn{Text: m.Text}, sendTime)
 	}
-	return p.c.Send(shim.Tell{Text: m.Text}, sendTime)
+	return p.c.Send(shim.Tell{Text: m.Text, Needed: m.Kind == conversation.Needed}, sendTime)
 }

@@ -120,8 +120,12 @@ type Wait struct {
 	Text string
 }
 
-// Tell shows Text as information. It may have several lines.
-type Tell struct{ Text string }
+// Tell shows Text as information. It may have several lines. What is needed to sign in
+// is shown also where the program wants silence (PAM_SILENT), as a prompt is.
+type Tell struct {
+	Text   string
+	Needed bool
+}
 
 // Warn shows Text as an error. It may have several lines.
 type Warn struct{ Text string }
@@ -171,8 +175,15 @@ func (Status) fromShim() [][]byte { return verb("status") }
 func (m Secret) fromAgent() [][]byte { return verb("secret", strconv.Itoa(m.N), Clean(m.Text)) }
 func (m Ask) fromAgent() [][]byte    { return verb("ask", strconv.Itoa(m.N), Clean(m.Text)) }
 func (m Wait) fromAgent() [][]byte   { return verb("wait", strconv.Itoa(m.N), Clean(m.Text)) }
-func (m Tell) fromAgent() [][]byte   { return verb("tell", CleanLines(m.Text)) }
-func (m Warn) fromAgent() [][]byte   { return verb("warn", CleanLines(m.Text)) }
+
+func (m Tell) fromAgent() [][]byte {
+	f := verb("tell", CleanLines(m.Text))
+	if m.Needed {
+		f = append(f, []byte("needed"))
+	}
+	return f
+}
+func (m Warn) fromAgent() [][]byte { return verb("warn", CleanLines(m.Text)) }
 
 func (m Choose) fromAgent() [][]byte {
 	f := verb("choose", strconv.Itoa(m.N), Clean(m.Text))
@@ -378,7 +389,10 @@ func fromAgent(f [][]byte) (FromAgent, error) {
 		return m, nil
 	case "tell":
 		if texts(2) {
-			return Tell{CleanLines(string(f[1]))}, nil
+			return Tell{Text: CleanLines(string(f[1]))}, nil
+		}
+		if texts(3) && string(f[2]) == "needed" {
+			return Tell{Text: CleanLines(string(f[1])), Needed: true}, nil
 		}
 	case "warn":
 		if texts(2) {

@@ -254,7 +254,7 @@ func TestAConversationWithEveryKindOfPrompt(t *testing.T) {
 	who := &typist{answers: []string{"hunter2", "2", "123456", ""}}
 	r, heard, err := converse(
 		t, PhaseAuth, who,
-		Secret{1, "Password: "}, Choose{2, "Second factor", []string{"Code", "Push"}}, Tell{"two\nlines"},
+		Secret{1, "Password: "}, Choose{2, "Second factor", []string{"Code", "Push"}}, Tell{Text: "two\nlines"},
 		Ask{3, "Code: "}, Warn{"hurry"}, Wait{4, "Approve on your phone"}, MustChange{},
 		Authtok{secret.FromString("next")}, Allow{"alice", ""},
 	)
@@ -297,7 +297,7 @@ func TestWhatEndsAConversation(t *testing.T) {
 		"ignore is a verdict":                                {PhaseSessionOpen, []FromAgent{Ignore{}}, Ignore{}, false},
 		"must-change is a verdict in the account phase":      {PhaseAccount, []FromAgent{MustChange{}}, MustChange{}, false},
 		"must-change is no verdict in the auth phase":        {PhaseAuth, []FromAgent{MustChange{}}, nil, true},
-		"an agent that leaves without a verdict has said no": {PhaseAuth, []FromAgent{Tell{"hi"}}, nil, true},
+		"an agent that leaves without a verdict has said no": {PhaseAuth, []FromAgent{Tell{Text: "hi"}}, nil, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, _, err := converse(t, c.phase, &typist{}, c.say...)
@@ -324,7 +324,7 @@ func TestStatus(t *testing.T) {
 		want  string
 		err   error
 	}{
-		"the agent's JSON is handed on":        {Tell{`{"link":"up"}`}, `{"link":"up"}`, nil},
+		"the agent's JSON is handed on":        {Tell{Text: `{"link":"up"}`}, `{"link":"up"}`, nil},
 		"an agent of another version is named": {TooOld{"update"}, "", ErrVersion},
 		"another answer is an error":           {Ignore{}, "", ErrShape},
 	} {
@@ -368,7 +368,7 @@ func TestWhatCanNotBeSent(t *testing.T) {
 		"a choice without options":    Choose{N: 1, Text: "x"},
 		"a choice of 62 options":      Choose{1, "x", make([]string, 62)},
 		"an approval of nobody":       Allow{},
-		"a text larger than a frame":  Tell{strings.Repeat("x", MaxBody)},
+		"a text larger than a frame":  Tell{Text: strings.Repeat("x", MaxBody)},
 		"a password that holds a NUL": Authtok{secret.FromString("a\x00")},
 	} {
 		if f, err := EncodeFromAgent(m); err == nil {

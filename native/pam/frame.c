@@ -247,7 +247,9 @@ bool lk_decode(unsigned char *body, size_t len, struct lk_in *m)
 		break;
 	case LK_TELL:
 	case LK_WARN:
-		if (n != 2)
+		if (m->verb == LK_TELL && n == 3 && strcmp(f[2], "needed") == 0)
+			m->needed = true;
+		else if (n != 2)
 			return false;
 		m->text = f[1];
 		lines = true;

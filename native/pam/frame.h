@@ -56,6 +56,7 @@ struct lk_in {
 	uint32_t number;      /* of a prompt */
 	const char *text;     /* or the password, or the user's name */
 	bool expired;         /* LK_DENY */
+	bool needed;          /* LK_TELL: nobody can sign in who does not see it */
 	size_t options;       /* LK_CHOOSE */
 	const char *option[LK_MAX_FIELDS];
 };

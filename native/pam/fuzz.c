@@ -59,6 +59,7 @@ static void decode(const uint8_t *data, size_t size)
 		require((m.verb <= LK_WAIT) == (m.number != 0));
 		require((m.verb == LK_CHOOSE) == (m.options > 0));
 		require(m.verb == LK_DENY || !m.expired);
+		require(m.verb == LK_TELL || !m.needed);
 		require(m.verb != LK_ALLOW || m.text[0] != '\0');
 		if (m.text != NULL)
 			require(strlen(m.text) <= size);
@@ -101,10 +102,10 @@ static bool ask(void *ctx, bool echo, const char *s, char **answer)
 	return true;
 }
 
-static void show(void *ctx, bool error, const char *s)
+static void show(void *ctx, enum lk_tone tone, const char *s)
 {
 	(void)ctx;
-	(void)error;
+	require(tone == LK_INFO || tone == LK_ERROR || tone == LK_NEEDED);
 	require(strlen(s) <= LK_MAX_BODY);
 }
 

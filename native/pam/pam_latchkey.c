@@ -100,12 +100,12 @@ static const char *item(pam_handle_t *pamh, int which)
 	return v;
 }
 
-static void show(void *ctx, bool error, const char *text)
+static void show(void *ctx, enum lk_tone tone, const char *text)
 {
 	const struct call *c = ctx;
 
-	if ((c->flags & PAM_SILENT) == 0 && text[0] != '\0')
-		(void)pam_prompt(c->pamh, error ? PAM_ERROR_MSG : PAM_TEXT_INFO, NULL, "%s", text);
+	if (((c->flags & PAM_SILENT) == 0 || tone == LK_NEEDED) && text[0] != '\0')
+		(void)pam_prompt(c->pamh, tone == LK_ERROR ? PAM_ERROR_MSG : PAM_TEXT_INFO, NULL, "%s", text);
 }
 
 static bool ask(void *ctx, bool echo, const char *text, char **answer)
@@ -247,11 +247,11 @@ static int without_agent(struct call *c, enum lk_phase phase, const struct lk_op
 		pam_syslog(c->pamh, LOG_ALERT,
 			   "break-glass sign-in without second factor: user=\"%s\" uid=%lu service=%s tty=\"%s\": %s", name,
 			   (unsigned long)subject->uid, what, at, fault);
-		show(c, true, text_emergency);
+		show(c, LK_ERROR, text_emergency);
 		return PAM_IGNORE;
 	}
 	pam_syslog(c->pamh, LOG_ERR, "%s denied: user=\"%s\" tty=\"%s\": %s", phase_name(phase), name, at, fault);
-	show(c, true, message);
+	show(c, LK_ERROR, message);
 	return failure(phase, c->flags);
 }
 
@@ -274,7 +274,7 @@ static int run(struct call *c, enum lk_phase phase, const struct lk_options *o, 
 		if (decides_nothing(phase))
 			return PAM_IGNORE;
 		pam_syslog(c->pamh, LOG_ERR, "%s denied: the system's user data can not be read", phase_name(phase));
-		show(c, true, text_broken);
+		show(c, LK_ERROR, text_broken);
 		return failure(phase, c->flags);
 	}
 	ruser = item(c->pamh, PAM_RUSER);
@@ -329,7 +329,7 @@ static int run(struct call *c, enum lk_phase phase, const struct lk_options *o, 
 		case LK_MUST_CHANGE:
 			return PAM_NEW_AUTHTOK_REQD;
 		case LK_DENY:
-			show(c, true, t->in.text);
+			show(c, LK_ERROR, t->in.text);
 			return denied(phase, c->flags, t->in.expired);
 		case LK_TOO_OLD:
 			/* Break-glass must work while the two can not talk, too. */
@@ -354,7 +354,7 @@ static int run(struct call *c, enum lk_phase phase, const struct lk_options *o, 
 		return PAM_IGNORE;
 	}
 	pam_syslog(c->pamh, LOG_ERR, "%s denied: %s", phase_name(phase), t->fault);
-	show(c, true, end == LK_LATE ? text_late : text_broken);
+	show(c, LK_ERROR, end == LK_LATE ? text_late : text_broken);
 	return failure(phase, c->flags);
 }
 
@@ -369,7 +369,7 @@ static int enter(pam_handle_t *pamh, int flags, int argc, const char **argv, enu
 	if (!lk_options_parse(&o, argc, argv, why, sizeof(why))) {
 		lk_clean(why, false);
 		pam_syslog(pamh, LOG_ERR, "%s denied: %s", phase_name(phase), why);
-		show(&c, true, text_setup);
+		show(&c, LK_ERROR, text_setup);
 		return failure(phase, flags);
 	}
 	memset(&t, 0, sizeof(t));

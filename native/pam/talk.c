@@ -3,9 +3,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -72,6 +74,66 @@ static bool recv_all(int fd, unsigned char *buf, size_t len, int64_t deadline)
 		}
 	}
 	return true;
+}
+
+/* Ctrl-C while nothing is asked. Programs ignore it (login) or keep it for later
+ * (sudo), so that nobody could give up who waits for a phone. It is held back for
+ * this thread while a frame is waited for, and given to the program afterwards:
+ * what it does with it is its own affair. */
+struct interrupt {
+	int fd; /* -1: the program holds it back itself, or it can not be seen */
+	sigset_t before;
+};
+
+static void interrupt_watch(struct interrupt *i)
+{
+	sigset_t set;
+
+	i->fd = -1;
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	/* On Linux this is the mask of the calling thread. */
+	if (sigprocmask(SIG_BLOCK, &set, &i->before) != 0 || sigismember(&i->before, SIGINT))
+		return;
+	i->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (i->fd < 0)
+		(void)sigprocmask(SIG_SETMASK, &i->before, NULL);
+}
+
+/* Ends the watch. An interrupt that came goes to the program. */
+static void interrupt_unwatch(struct interrupt *i, bool came)
+{
+	struct signalfd_siginfo s;
+
+	if (i->fd < 0)
+		return;
+	if (came)
+		came = read(i->fd, &s, sizeof(s)) == (ssize_t)sizeof(s);
+	close(i->fd);
+	(void)sigprocmask(SIG_SETMASK, &i->before, NULL);
+	if (came)
+		(void)raise(SIGINT);
+}
+
+/* Waits until the agent says something: 1, or 0 at the deadline, or -1 when the
+ * person has typed Ctrl-C. */
+static int heard(int fd, const struct interrupt *i, int64_t deadline)
+{
+	for (;;) {
+		struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = i->fd, .events = POLLIN } };
+		int64_t left = deadline - lk_now();
+		int n;
+
+		if (left <= 0)
+			return 0;
+		n = poll(p, 2, left > 1000000 ? 1000000 : (int)left);
+		if (n > 0 && p[0].revents != 0)
+			return 1;
+		if (n > 0 && p[1].revents != 0)
+			return -1;
+		if (n < 0 && errno != EINTR && errno != EAGAIN)
+			return 0;
+	}
 }
 
 /* The folder of the socket belongs to root, so that a stranger can not listen
@@ -202,13 +264,27 @@ enum lk_end lk_converse(int fd, struct lk_talk *t, enum lk_phase phase, int64_t 
 
 	for (;;) {
 		unsigned char head[4];
+		struct interrupt interrupt = { .fd = -1 };
 		const char *text;
 		char *answer = NULL;
 		char number[11];
 		size_t len;
 		bool sent;
 		int64_t deadline = sooner(lk_now() + wait, end);
+		int what;
 
+		if (!quiet)
+			interrupt_watch(&interrupt);
+		what = heard(fd, &interrupt, deadline);
+		if (what < 0) {
+			lk_out_begin(&t->out, "cancel");
+			if (lk_out_done(&t->out))
+				(void)send_all(fd, t->out.buf, t->out.len, lk_now() + LK_SEND_MS);
+			lk_talk_wipe(t);
+			interrupt_unwatch(&interrupt, true);
+			return t->fault = "interrupted by the person", LK_NO_ANSWER;
+		}
+		interrupt_unwatch(&interrupt, false);
 		if (!recv_all(fd, head, sizeof(head), deadline)) {
 			if (lk_now() >= end)
 				return t->fault = "the conversation took too long", LK_LATE;
@@ -238,10 +314,10 @@ enum lk_end lk_converse(int fd, struct lk_talk *t, enum lk_phase phase, int64_t 
 				return LK_VERDICT;
 			continue;
 		case LK_TELL:
-			person->show(person->ctx, false, t->in.text);
+			person->show(person->ctx, t->in.needed ? LK_NEEDED : LK_INFO, t->in.text);
 			continue;
 		case LK_WARN:
-			person->show(person->ctx, true, t->in.text);
+			person->show(person->ctx, LK_ERROR, t->in.text);
 			continue;
 		case LK_AUTHTOK:
 			if (!person->authtok(person->ctx, t->in.text))

@@ -51,13 +51,20 @@ enum lk_end {
 	LK_UNSAYABLE, /* an answer or the request does not fit a frame */
 };
 
+/* What a text is. */
+enum lk_tone {
+	LK_INFO,
+	LK_ERROR,
+	LK_NEEDED, /* information that a program that wants silence shows all the same */
+};
+
 /* The program's side, called while a frame of the agent is held. */
 struct lk_person {
 	void *ctx;
 	/* Shows a prompt; *answer is malloc'ed and belongs to the caller, who wipes it.
 	 * False if there is none. */
 	bool (*ask)(void *ctx, bool echo, const char *text, char **answer);
-	void (*show)(void *ctx, bool error, const char *text);
+	void (*show)(void *ctx, enum lk_tone tone, const char *text);
 	/* Keeps the password for later modules. */
 	bool (*authtok)(void *ctx, const char *password);
 };

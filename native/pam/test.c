@@ -127,6 +127,8 @@ static size_t encode(const struct lk_in *m, struct lk_out *o)
 		lk_out_field(o, m->option[i]);
 	if (m->expired)
 		lk_out_field(o, "expired");
+	if (m->needed)
+		lk_out_field(o, "needed");
 	return lk_out_done(o) ? o->len - 4 : 0;
 }
 
@@ -438,9 +440,9 @@ static bool type(void *ctx, bool echo, const char *text, char **answer)
 	return true;
 }
 
-static void look(void *ctx, bool error, const char *text)
+static void look(void *ctx, enum lk_tone tone, const char *text)
 {
-	note(ctx, error ? "err" : "inf", text);
+	note(ctx, tone == LK_ERROR ? "err" : tone == LK_NEEDED ? "need" : "inf", text);
 }
 
 static bool keep(void *ctx, const char *pw)
@@ -564,6 +566,8 @@ static void test_talk(void)
 		    ">tell|a\nb", ">warn|c", ">wait|7|Approve", "<answer|7|", ">authtok|next", ">must-change", ">allow|alice|" },
 		  { "pw", "2", "" }, LK_VERDICT, LK_ALLOW,
 		  "off<Password: >on<Second?\n  1) Code\n  2) Push\n[1-2]: >inf<a\nb>err<c>off<Approve (press Enter to check): >" },
+		{ "what is needed is told apart", LK_PHASE_AUTH, { ">tell|Number 42|needed", ">tell|so", ">ignore" }, { NULL }, LK_VERDICT, LK_IGNORE,
+		  "need<Number 42>inf<so>" },
 		{ "denied at once", LK_PHASE_AUTH, { "<hello|1", "<begin|user=alice", ">deny|no" }, { NULL }, LK_VERDICT, LK_DENY, "" },
 		{ "must-change ends the account phase", LK_PHASE_ACCOUNT, { ">must-change", ">allow|alice|" }, { NULL }, LK_VERDICT, LK_MUST_CHANGE, "" },
 		{ "must-change ends nothing else", LK_PHASE_AUTH, { ">must-change" }, { NULL }, LK_BROKEN, 0, "" },
@@ -645,6 +649,66 @@ static void test_signals(void)
 	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
 		;
 	check(WIFEXITED(status) && WEXITSTATUS(status) == 0, "signals", "the peer got something else");
+}
+
+static volatile sig_atomic_t interrupts;
+
+static void count(int sig)
+{
+	(void)sig;
+	interrupts++;
+}
+
+/* Ctrl-C while the agent is waited for is a cancel, and reaches the program too; at a
+ * prompt it is the program's alone. */
+static void test_interrupt(void)
+{
+	static const char *const waits[] = { "<hello|1", "<begin|user=alice", ">tell|42|needed", "<cancel", NULL };
+	static const char *const asks[] = { "<hello|1", "<begin|user=alice", ">secret|1|Password: ", "<answer|1|pw", ">ignore", NULL };
+	const struct sigaction act = { .sa_handler = count, .sa_flags = SA_RESTART };
+	struct sigaction before;
+	sigset_t mask;
+	struct typist p;
+	int peer, end, waited;
+	pid_t me = getpid(), pid;
+
+	sigaction(SIGINT, &act, &before);
+	for (waited = 0; waited < 2; waited++) {
+		int64_t begun = lk_now();
+
+		memset(&p, 0, sizeof(p));
+		p.answers[0] = "pw";
+		interrupts = 0;
+		pid = fork();
+		if (pid == 0) {
+			usleep(100000);
+			if (waited == 0)
+				kill(me, SIGINT);
+			_exit(0);
+		}
+		end = converse(LK_PHASE_AUTH, &p, waited == 0 ? waits : asks, &peer);
+		waitpid(pid, NULL, 0);
+		check(peer == 0, "interrupt", "the peer got something else");
+		if (waited == 0)
+			check(end == LK_NO_ANSWER && interrupts == 1 && lk_now() - begun < 280, "interrupt while waiting", p.log);
+		else
+			check(end == LK_VERDICT && interrupts == 0, "no interrupt", p.log);
+	}
+	/* A program that holds it back itself keeps it. */
+	sigprocmask(SIG_SETMASK, NULL, &mask);
+	check(!sigismember(&mask, SIGINT), "interrupt", "it is held back afterwards");
+	sigaddset(&mask, SIGINT);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	kill(me, SIGINT);
+	memset(&p, 0, sizeof(p));
+	p.answers[0] = "pw";
+	interrupts = 0;
+	end = converse(LK_PHASE_AUTH, &p, asks, &peer);
+	check(end == LK_VERDICT && peer == 0 && interrupts == 0, "interrupt that the program holds back", p.log);
+	sigdelset(&mask, SIGINT);
+	sigprocmask(SIG_SETMASK, &mask, NULL);
+	check(interrupts == 1, "interrupt that the program holds back", "it got lost");
+	sigaction(SIGINT, &before, NULL);
 }
 
 static int listen_at(const char *path)
@@ -729,6 +793,7 @@ int main(int argc, char **argv)
 	test_seat();
 	test_talk();
 	test_signals();
+	test_interrupt();
 	test_connect();
 	printf("%d passed, %d failed\n", passed, failed);
 	return failed > 0;

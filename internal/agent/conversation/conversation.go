@@ -68,7 +68,7 @@ type Person interface {
 	// Prompt asks and waits no longer than said; an error means that there will be no
 	// answer. The answer to a choice is the number as typed.
 	Prompt(ctx context.Context, p wire.Prompt, within time.Duration) (secret.Bytes, error)
-	// Tell shows a message.
+	// Tell shows a message; one of the kind Needed also where the program wants silence.
 	Tell(m wire.Message) error
 	// Watch gives a context that ends also when the person gives up while nothing is
 	// asked. The function ends the watch and is called before anything else is said.
@@ -77,6 +77,10 @@ type Person interface {
 
 // ErrGaveUp is the error of a Person who wants no more.
 var ErrGaveUp = errors.New("the sign-in was given up")
+
+// Needed is the kind of a message without which nobody could sign in: what is to be
+// typed on the phone, or that the key is to be touched.
+const Needed = "needed"
 
 // Request is a sign-in as the agent made it of a shim's words and of who the
 // caller is. The caller's rights have been judged.

@@ -76,7 +76,7 @@ func (s touching) next(ctx context.Context, t *talk) stage {
 	}
 	t.limit = max(t.limit, Limit+ScanTime)
 	if s.prompt.Text != "" {
-		t.say(wire.MessageTell, s.prompt.Text)
+		t.say(Needed, s.prompt.Text)
 	}
 	answer, err := t.cfg.Key.Assert(ctx, KeyQuestion{KeyChallenge: c, User: t.r.User, Within: t.left()}, t.person)
 	t.heard = t.cfg.Clock.Now()

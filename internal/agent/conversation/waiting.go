@@ -31,7 +31,7 @@ type waiting struct {
 func (s waiting) next(ctx context.Context, t *talk) stage {
 	t.limit = max(t.limit, Limit+ScanTime)
 	if t.r.Live && !s.asked {
-		t.say(wire.MessageTell, s.words)
+		t.say(Needed, s.words)
 		s.asked = true
 		return s.hang(ctx, t)
 	}
