@@ -27,7 +27,7 @@ func Pages(n Named) (pages []Page, missing []string) {
 	for _, area := range web.Areas() {
 		for _, r := range area {
 			path, ok := strings.CutPrefix(r.Pattern, "GET ")
-			if !ok || notPages[path] != "" || strings.HasSuffix(path, ".csv") {
+			if !ok || notPages[path] != "" || strings.HasSuffix(path, ".csv") || appFile(path) {
 				continue
 			}
 			if path, ok = n.address(path); !ok {
@@ -38,6 +38,11 @@ func Pages(n Named) (pages []Page, missing []string) {
 		}
 	}
 	return pages, missing
+}
+
+// appFile tells the files of the authenticator app, which is one page.
+func appFile(path string) bool {
+	return strings.HasPrefix(path, "/authenticator") && path != "/authenticator/{$}"
 }
 
 // address puts what there is in place of the parts of a pattern.

@@ -1,7 +1,7 @@
-// Command assets bundles the style sheet and the scripts of the console: it reads
-// internal/server/web/ui/assets/src and …/vendor and writes …/dist, where every file
-// has the hash of its content in its name, with a manifest. It needs no Node and no
-// network; two runs over one tree write the same bytes.
+// Command assets bundles what browsers load: the style sheet and the scripts of console
+// and portal, and those of the authenticator. For each it reads src and vendor and writes
+// dist, where every file has the hash of its content in its name, with a manifest. It
+// needs no Node and no network; two runs over one tree write the same bytes.
 //
 // Run it as scripts/assets, at the top of the repository.
 package main
@@ -20,16 +20,38 @@ import (
 	"github.com/evanw/esbuild/pkg/api"
 )
 
-const (
-	home    = "internal/server/web/ui/assets"
-	bundler = "github.com/evanw/esbuild"
-)
+const bundler = "github.com/evanw/esbuild"
 
-// entries are the bundles: the name that pages use, and the source.
-var entries = [][2]string{{"app.css", "src/app.css"}, {"app.js", "src/app.ts"}, {"theme.js", "src/theme.ts"}}
+// shelf is a folder of sources and what is made of them.
+type shelf struct {
+	home    string // holds src and vendor
+	dist    string
+	entries []entry
+	copies  [][2]string // sent as they came: the name that pages use, and the file
+	more    []string    // patterns of further sources, from the top of the repository
+}
 
-// copies are sent as they came.
-var copies = [][2]string{{"htmx.js", "vendor/htmx.min.js"}, {"icon.svg", "src/icon.svg"}}
+// entry is a bundle: the name that pages use, and the source.
+type entry struct {
+	name, source string
+	module       bool // it is loaded by import(), when it is needed
+}
+
+const ui = "internal/server/web/ui/assets"
+
+var shelves = []shelf{
+	{
+		home: ui, dist: ui + "/dist",
+		entries: []entry{{"app.css", "src/app.css", false}, {"app.js", "src/app.ts", false}, {"theme.js", "src/theme.ts", false}},
+		copies:  [][2]string{{"htmx.js", ui + "/vendor/htmx.min.js"}, {"icon.svg", ui + "/src/icon.svg"}},
+	},
+	{
+		home: "internal/server/web/authenticator", dist: "internal/server/web/authenticator/dist",
+		entries: []entry{{"app.css", "src/app.css", false}, {"app.js", "src/app.ts", false}, {"worker.js", "src/worker.ts", false}, {"qr.js", "src/qr.ts", true}},
+		copies:  [][2]string{{"icon.svg", ui + "/src/icon.svg"}},
+		more:    []string{ui + "/src/tokens.css", ui + "/src/icon.svg"},
+	},
+}
 
 func main() {
 	if len(os.Args) != 2 {
@@ -43,10 +65,23 @@ func main() {
 	if err != nil {
 		fail(err)
 	}
+	for _, sh := range shelves {
+		if err := sh.bundle(version); err != nil {
+			fail(err)
+		}
+	}
+}
+
+// bundle writes dist anew.
+func (sh shelf) bundle(version string) error {
 	files := map[string][]byte{}
-	for _, e := range entries {
+	for _, e := range sh.entries {
+		format := api.FormatIIFE
+		if e.module {
+			format = api.FormatESModule
+		}
 		r := api.Build(api.BuildOptions{
-			EntryPoints: []string{filepath.Join(home, e[1])}, Bundle: true, Write: false, Format: api.FormatIIFE, Charset: api.CharsetUTF8,
+			EntryPoints: []string{filepath.Join(sh.home, e.source)}, Bundle: true, Write: false, Format: format, Charset: api.CharsetUTF8,
 			MinifyWhitespace: true, MinifyIdentifiers: true, MinifySyntax: true, LegalComments: api.LegalCommentsNone,
 			Target: api.ES2022, Outdir: "out",
 			// light-dark() and nesting are left to the browser.
@@ -54,57 +89,53 @@ func main() {
 			LogLevel:  api.LogLevelWarning,
 		})
 		if len(r.Errors) > 0 || len(r.Warnings) > 0 || len(r.OutputFiles) != 1 {
-			fail(fmt.Errorf("%s: %d errors, %d warnings", e[1], len(r.Errors), len(r.Warnings)))
+			return fmt.Errorf("%s: %d errors, %d warnings", e.source, len(r.Errors), len(r.Warnings))
 		}
-		files[e[0]] = r.OutputFiles[0].Contents
+		files[e.name] = r.OutputFiles[0].Contents
 	}
-	for _, c := range copies {
-		b, err := os.ReadFile(filepath.Join(home, c[1]))
+	for _, c := range sh.copies {
+		b, err := os.ReadFile(c[1])
 		if err != nil {
-			fail(err)
+			return err
 		}
 		files[c[0]] = b
 	}
-
-	inputs, err := inputs(version)
+	inputs, err := sh.inputs(version)
 	if err != nil {
-		fail(err)
+		return err
 	}
 	manifest := struct {
 		Inputs string            `json:"inputs"`
 		Files  map[string]string `json:"files"`
 	}{inputs, map[string]string{}}
-	dist := filepath.Join(home, "dist")
-	if err := os.RemoveAll(dist); err != nil {
-		fail(err)
+	if err := os.RemoveAll(sh.dist); err != nil {
+		return err
 	}
-	if err := os.MkdirAll(dist, 0o755); err != nil {
-		fail(err)
+	if err := os.MkdirAll(sh.dist, 0o755); err != nil {
+		return err
 	}
 	for name, body := range files {
 		sum := sha256.Sum256(body)
 		ext := filepath.Ext(name)
 		out := strings.TrimSuffix(name, ext) + "-" + hex.EncodeToString(sum[:])[:12] + ext
 		manifest.Files[name] = out
-		if err := os.WriteFile(filepath.Join(dist, out), body, 0o644); err != nil {
-			fail(err)
+		if err := os.WriteFile(filepath.Join(sh.dist, out), body, 0o644); err != nil {
+			return err
 		}
-		fmt.Printf("%8d  %s\n", len(body), out)
+		fmt.Printf("%8d  %s\n", len(body), filepath.Join(sh.dist, out))
 	}
 	b, err := json.MarshalIndent(manifest, "", "  ")
-	if err == nil {
-		err = os.WriteFile(filepath.Join(dist, "manifest.json"), append(b, '\n'), 0o644)
-	}
 	if err != nil {
-		fail(err)
+		return err
 	}
+	return os.WriteFile(filepath.Join(sh.dist, "manifest.json"), append(b, '\n'), 0o644)
 }
 
-// inputs is the hash of all sources, this program and the bundler's version. The test
-// of package ui computes the same.
-func inputs(version string) (string, error) {
+// inputs is the hash of all sources, this program and the bundler's version. The tests of
+// the packages that embed dist compute the same.
+func (sh shelf) inputs(version string) (string, error) {
 	var names []string
-	for _, glob := range []string{home + "/src/*", home + "/vendor/*", "tools/assets/*.go"} {
+	for _, glob := range append([]string{sh.home + "/src/*", sh.home + "/vendor/*", "tools/assets/*.go"}, sh.more...) {
 		found, err := filepath.Glob(glob)
 		if err != nil {
 			return "", err

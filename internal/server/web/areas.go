@@ -1,6 +1,7 @@
 package web
 
 import (
+	"latchkey/internal/server/web/authenticator"
 	"latchkey/internal/server/web/bulk"
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/fleet"
@@ -15,6 +16,7 @@ import (
 // Areas are the routes of all areas. An area stands here and nowhere else.
 func Areas() [][]ui.Route {
 	return [][]ui.Route{
+		authenticator.Routes(),
 		bulk.Routes(),
 		entry.Routes(),
 		fleet.Routes(),

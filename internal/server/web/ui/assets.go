@@ -92,7 +92,7 @@ func Assets() http.Handler {
 		h.Set("Cache-Control", "public, max-age=31536000, immutable")
 		h.Set("Vary", "Accept-Encoding")
 		body := a.plain
-		if a.gzip != nil && acceptsGzip(r.Header.Get("Accept-Encoding")) {
+		if a.gzip != nil && AcceptsGzip(r.Header.Get("Accept-Encoding")) {
 			body = a.gzip
 			h.Set("Content-Encoding", "gzip")
 		}
@@ -103,7 +103,7 @@ func Assets() http.Handler {
 	})
 }
 
-func acceptsGzip(header string) bool {
+func AcceptsGzip(header string) bool {
 	for part := range strings.SplitSeq(header, ",") {
 		name, param, _ := strings.Cut(strings.TrimSpace(part), ";")
 		if strings.EqualFold(strings.TrimSpace(name), "gzip") && strings.ReplaceAll(param, " ", "") != "q=0" {
