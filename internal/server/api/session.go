@@ -95,10 +95,18 @@ func opened(o session.Opened, err error) (*plain[rest.SignedIn], error) {
 		return &plain[rest.SignedIn]{rest.SignedIn{Session: sessionOf(o.Session, o.Session), Secret: rest.Hide(o.Secret)}}, nil
 	case o.Pending != nil:
 		return &plain[rest.SignedIn]{rest.SignedIn{
-			Signin: rest.Hide(o.Secret), Next: string(o.Pending.Next), Kinds: o.Pending.Kinds, Why: o.Pending.Why, LastsFor: text.Duration(session.SigninTime),
+			Signin: rest.Hide(o.Secret), Next: string(o.Pending.Next), Kinds: kindNames(o.Pending.Kinds), Why: o.Pending.Why, LastsFor: text.Duration(session.SigninTime),
 		}}, nil
 	}
 	return nil, fault.New(fault.Unauthorized, nil)
+}
+
+func kindNames(kinds []session.Kind) []string {
+	var out []string
+	for _, k := range kinds {
+		out = append(out, k.Name)
+	}
+	return out
 }
 
 // bare takes the prefix off an id; what is no id names nothing, and is not looked for.
@@ -185,7 +193,7 @@ func (x *door) session() {
 			return nil, err
 		}
 		now := x.desk.Clock.Now().UTC()
-		next, err := m.StepUp(ctx, s, k, in.Body.Code.Bytes, addressOf(ctx))
+		next, _, err := m.StepUp(ctx, s, k, in.Body.Code.Bytes, addressOf(ctx))
 		return reply(rest.Fresh{Secret: rest.Hide(next), FreshAt: now, Until: now.Add(session.FreshFor)}, err)
 	})
 

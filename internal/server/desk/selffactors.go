@@ -310,6 +310,9 @@ func (d *Desk) ConfirmOwnTOTP(ctx context.Context, a Actor, in rest.ConfirmTOTP)
 			if n != 1 {
 				return errEnrolSpent()
 			}
+			if _, err := tx.SetEnrolCodeMade(ctx, db.SetEnrolCodeMadeParams{ID: a.Enrol, Made: p.ID}); err != nil {
+				return err
+			}
 			if err := note(tx, a, event.Event{Type: event.CodeSpent, Subject: u.Name, UserID: u.ID, Factor: "enrol-code"}, map[string]any{
 				"code": rest.FactorPrefix + a.Enrol, "at": "portal",
 			}); err != nil {

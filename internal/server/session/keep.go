@@ -97,11 +97,11 @@ func sessionOf(r db.Session, u db.User, now time.Time) *Session {
 		return nil
 	}
 	s.fresh = s.IsFresh(now)
-	switch s.Factor {
-	case TOTP:
+	switch {
+	case Strong(s.Factor):
 		s.Portal = true
 		s.Console = u.Role != rest.RoleNone && knownRole(u.Role)
-	case Backup, Enrol:
+	case slices.Contains(modest, s.Factor), s.Factor == Enrol:
 		s.Portal = true
 	default:
 		return nil
@@ -118,8 +118,9 @@ func knownRole(role string) bool {
 	return false
 }
 
-// open makes a session in the transaction.
-func (m *Sessions) open(ctx context.Context, tx *store.Tx, u db.User, n db.InsertSessionParams, hash []byte, now time.Time) (*Session, error) {
+// open makes a session in the transaction. newBrowser: with a browser in which the
+// account has not signed in before, as far as one can tell.
+func (m *Sessions) open(ctx context.Context, tx *store.Tx, u db.User, n db.InsertSessionParams, hash []byte, newBrowser bool, now time.Time) (*Session, error) {
 	mine, err := tx.ListSessionsOfUser(ctx, db.ListSessionsOfUserParams{
 		UserID: u.ID, At: clock.Micros(now), SeenAfter: clock.Micros(now.Add(-Idle)), N: rest.MaxPage,
 	})
@@ -144,9 +145,11 @@ func (m *Sessions) open(ctx context.Context, tx *store.Tx, u db.User, n db.Inser
 	if s == nil {
 		return nil, fault.New(fault.Unauthorized, nil)
 	}
-	err = m.note(tx, event.Event{Type: event.SessionOpened, Actor: u.Name, Subject: u.Name, UserID: u.ID, Address: n.Address, Outcome: "allow", Factor: n.Factor}, map[string]any{
-		"session": SessionPrefix + n.ID, "kind": n.Kind, "console": s.Console, "agent": n.Agent,
-	})
+	about := map[string]any{"session": SessionPrefix + n.ID, "kind": n.Kind, "console": s.Console, "agent": n.Agent}
+	if newBrowser {
+		about["new_browser"] = true
+	}
+	err = m.note(tx, event.Event{Type: event.SessionOpened, Actor: u.Name, Subject: u.Name, UserID: u.ID, Address: n.Address, Outcome: "allow", Factor: n.Factor}, about)
 	return s, err
 }
 
@@ -322,8 +325,11 @@ func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except,
 	return int(n), m.note(tx, event.Event{Type: event.SessionEnded, Actor: by, Subject: u.Name, UserID: u.ID, Reason: reason}, map[string]any{"sessions": n})
 }
 
-// endTokens revokes all API tokens of the user.
+// endTokens revokes all API tokens and certificates of the user.
 func (m *Sessions) endTokens(ctx context.Context, tx *store.Tx, by string, u db.User, reason string) error {
+	if err := m.endCertificates(ctx, tx, by, u, reason); err != nil {
+		return err
+	}
 	rows, err := tx.ListAPITokens(ctx, db.ListAPITokensParams{UserID: u.ID, N: rest.MaxPage})
 	if err != nil {
 		return fmt.Errorf("API tokens: %w", err)

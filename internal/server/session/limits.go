@@ -16,22 +16,32 @@ import (
 // quickly one name is tried from many. A name that nobody has is limited like any.
 var (
 	perNetwork = rate.Rate{PerSecond: 0.5, Burst: 20}
+	perLook    = rate.Rate{PerSecond: 4, Burst: 60}
 	perName    = rate.Rate{PerSecond: 1.0 / 3, Burst: 10}
 )
 
 // limits are the buckets of one process. Those of several replicas add up. A browser in
 // which the person has signed in has buckets of their own: strangers who try a name, or
 // so many that they all share one bucket, do not keep its owner out.
-type limits struct{ network, name, known *rate.Keyed }
+type limits struct{ network, looks, name, known *rate.Keyed }
 
 func newLimits(c clock.Clock) limits {
-	return limits{rate.New(perNetwork, c), rate.New(perName, c), rate.New(perName, c)}
+	return limits{rate.New(perNetwork, c), rate.New(perLook, c), rate.New(perName, c), rate.New(perName, c)}
 }
 
 // take counts an attempt of a network, or refuses it.
 func (l limits) take(address string) error {
 	if !l.network.Take(network(address)) {
 		return fault.Newf(fault.TooMany, "Too many attempts from your network. Wait a minute and try again.")
+	}
+	return nil
+}
+
+// look counts what is no attempt but costs the server something: a factor that was
+// chosen, a look whether a phone has answered, a challenge for a passkey.
+func (l limits) look(address string) error {
+	if !l.looks.Take(network(address)) {
+		return fault.Newf(fault.TooMany, "Too many requests from your network. Wait a minute and try again.")
 	}
 	return nil
 }

@@ -12,9 +12,11 @@
 //   - Count before judging: an attempt is on the disk as a failure before it is
 //     compared. Before an accepted password every failure has one text and one time,
 //     also for names that nobody has (S5), and each costs one hash.
-//   - The console needs the password and a code of an authenticator. A backup code
-//     opens the portal alone, an enrolment code a session that can do nothing but enrol
-//     (E1), and a bypass code nothing at all (E3).
+//   - The console needs the password and a strong factor (a passkey, the phone's
+//     approval, a code of an app), or a passkey that has verified who holds it. A backup
+//     code, and a code by mail or SMS where somebody's policy accepts one, open the portal
+//     alone, an enrolment code a session that can do nothing but enrol (E1), and a bypass
+//     code nothing at all (E3).
 //   - Of a session, a token and a sign-in under way the database holds a hash alone.
 //     What may be done with them is judged at every request by the account as it is
 //     then: who is disabled, demoted or has another password is so at once, on every
@@ -22,7 +24,7 @@
 //   - An approval is given by a third person with a fresh second factor, for one action
 //     on one account, and is used once.
 //
-// Rows: S5, S9 (a password that is due), S10, E1, E3, M5, D1, V1.
+// Rows: S2 (which factors, and the choice), S5, S9 (a password that is due), S10, E1, E3, M2 (without a password), M5, D1, V1.
 package session
 
 import (
@@ -32,6 +34,7 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/directory"
@@ -56,11 +59,15 @@ const (
 	CLI     = "cli"
 )
 
-// The factors with which a session may be opened.
+// The factors with which a session may be opened; see Strong.
 const (
-	TOTP   = "totp"
-	Backup = "backup" // the portal alone
-	Enrol  = "enrol"  // the enrolment of a first factor alone
+	FIDO2  = string(policy.FIDO2)
+	Push   = string(policy.Push)
+	TOTP   = string(policy.TOTP)
+	Backup = string(policy.Backup) // the portal alone, as are the next
+	Mail   = string(policy.Mail)
+	SMS    = string(policy.SMS)
+	Enrol  = "enrol" // the enrolment of a first factor alone
 )
 
 // Session is somebody who has signed in. Role, Name, Display, Portal and Console are
@@ -72,7 +79,7 @@ type Session struct {
 	Display string
 	Role    string
 	Kind    string // Browser or CLI
-	Factor  string // TOTP, Backup or Enrol
+	Factor  string // FIDO2 … SMS, or Enrol
 	// EnrolCode is the code that has opened a session of the factor Enrol: whoever makes
 	// the first authenticator spends it (SpendEnrolCode) in the same transaction.
 	EnrolCode string
@@ -108,7 +115,7 @@ func (s *Session) IsFresh(now time.Time) bool {
 	return s != nil && !s.Fresh.IsZero() && now.Sub(s.Fresh) < FreshFor && !now.Before(s.Fresh)
 }
 
-// Config is what sessions stand on. All fields but Logger and Grain are required.
+// Config is what sessions stand on. All fields but Passkeys, Logger and Grain are required.
 type Config struct {
 	Store       *store.Store
 	Keys        *keys.Keys
@@ -116,6 +123,8 @@ type Config struct {
 	Factors     *factor.Set
 	Clock       clock.Clock
 	Random      io.Reader
+	// Passkeys judges who comes without a name; nil: nobody may.
+	Passkeys Passkeys
 	// SetupFile is where the code for the first owner is written; empty: nowhere.
 	SetupFile string
 	Logger    *slog.Logger

@@ -357,7 +357,7 @@ func (m *Sessions) FinishSetup(ctx context.Context, raw string, code secret.Byte
 		}
 		out.Session, err = m.open(ctx, tx, full, db.InsertSessionParams{
 			Kind: Browser, Factor: TOTP, FreshAt: at, EndsAt: clock.Micros(now.Add(Absolute)), Address: address, Agent: agent,
-		}, hash, now)
+		}, hash, false, now)
 		if err != nil {
 			return err
 		}

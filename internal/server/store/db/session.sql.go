@@ -890,7 +890,7 @@ func (q *Queries) ListSessionsOfUser(ctx context.Context, arg ListSessionsOfUser
 }
 
 const rotateSession = `-- name: RotateSession :execrows
-UPDATE sessions SET secret_hash = $1, fresh_at = $2, seen_at = $2, factor = $3, enrol_code = $4, ends_at = $5
+UPDATE sessions SET secret_hash = $1, fresh_at = $2, seen_at = $2, factor = $3, enrol_code = $4, ends_at = $5, proof = NULL
 WHERE id = $6 AND secret_hash = $7
 `
 

@@ -26,7 +26,7 @@ UPDATE sessions SET seen_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND seen_at <
 
 -- name: RotateSession :execrows
 -- A step-up: the old secret is worth nothing from now on. 0 rows: it was ended or rotated meanwhile.
-UPDATE sessions SET secret_hash = sqlc.arg(new_hash), fresh_at = sqlc.arg(at), seen_at = sqlc.arg(at), factor = sqlc.arg(factor), enrol_code = sqlc.arg(enrol_code), ends_at = sqlc.arg(ends_at)
+UPDATE sessions SET secret_hash = sqlc.arg(new_hash), fresh_at = sqlc.arg(at), seen_at = sqlc.arg(at), factor = sqlc.arg(factor), enrol_code = sqlc.arg(enrol_code), ends_at = sqlc.arg(ends_at), proof = NULL
 WHERE id = sqlc.arg(id) AND secret_hash = sqlc.arg(old_hash);
 
 -- name: KeepSession :execrows

@@ -8,6 +8,7 @@
 package entry
 
 import (
+	"cmp"
 	"net/http"
 	"net/url"
 	"strings"
@@ -25,6 +26,7 @@ func Routes() []ui.Route {
 	return []ui.Route{
 		{Pattern: "GET /signin", Needs: ui.Anyone, Serve: showSignin},
 		{Pattern: "POST /signin", Needs: ui.Anyone, Serve: signin},
+		{Pattern: "POST /signin/choose", Needs: ui.Anyone, Serve: choose},
 		{Pattern: "POST /signin/code", Needs: ui.Anyone, Serve: code},
 		{Pattern: "POST /signin/password", Needs: ui.Anyone, Serve: newPassword},
 		{Pattern: "POST /signin/restart", Needs: ui.Anyone, Serve: restart},
@@ -32,6 +34,7 @@ func Routes() []ui.Route {
 		{Pattern: "POST /signout", Needs: ui.Anyone, Serve: signout},
 		{Pattern: "GET /stepup", Needs: ui.Person, Serve: showStepup},
 		{Pattern: "POST /stepup", Needs: ui.Person, Serve: stepup},
+		{Pattern: "POST /stepup/choose", Needs: ui.Person, Serve: chooseProof},
 		{Pattern: "GET /setup", Needs: ui.Anyone, Serve: showSetup},
 		{Pattern: "POST /setup", Needs: ui.Anyone, Serve: setup},
 		{Pattern: "POST /setup/confirm", Needs: ui.Anyone, Serve: confirmSetup},
@@ -99,7 +102,7 @@ func pendingCookie(r *ui.Request) string {
 type signinPage struct {
 	next    string
 	name    string
-	kind    string // of the code
+	kind    string // that was wished for; "choice": the menu
 	pending *session.Pending
 	faults  map[string]string
 }
@@ -134,11 +137,8 @@ func (p signinPage) show(r *ui.Request, status int) error {
 	case p.pending == nil:
 		return r.ShowStatus(status, ui.Page{Title: words.SignInTitle, Lead: words.SignInLead}, passwordForm(p))
 	case p.pending.Next == session.AskCode:
-		only := p.pending.Kinds[0]
-		if p.kind != session.TOTP && p.kind != session.Backup || len(p.pending.Kinds) == 1 {
-			p.kind = only
-		}
-		return r.ShowStatus(status, ui.Page{Title: words.CodeTitle}, codeForm(p))
+		q := question{kinds: p.pending.Kinds, next: p.next, door: "/signin", answer: "/signin/code", wrong: words.SigninFailed, faults: p.faults}
+		return r.ShowStatus(status, ui.Page{Title: words.CodeTitle}, factorForm(p, q.pick(p.pending.Asked, p.kind)))
 	case p.pending.Next == session.AskEnrolCode:
 		return r.ShowStatus(status, ui.Page{Title: words.SigninEnrolTitle, Lead: words.SigninEnrolLead}, enrolForm(p))
 	case p.pending.Next == session.AskNewPassword:
@@ -173,6 +173,14 @@ func signin(r *ui.Request) error {
 	if err != nil {
 		return err
 	}
+	if o.Pending != nil && o.Pending.Next == session.AskCode && len(o.Pending.Kinds) == 1 && o.Pending.Kinds[0].Sends {
+		// There is nothing to choose: it is asked for at once (S2). What keeps it from being
+		// sent is told where it is chosen.
+		_, err := r.Sessions.Choose(r.Context(), string(o.Secret.Reveal()), o.Pending.Kinds[0].Name, false, r.Address())
+		if err != nil && !fault.Is(err, fault.TooMany) && !fault.Is(err, fault.Unavailable) {
+			return err
+		}
+	}
 	return arrived(r, o, p.next)
 }
 
@@ -200,6 +208,17 @@ func arrived(r *ui.Request, o session.Opened, next string) error {
 
 // resumed handles what a step of a sign-in came to if it was no session.
 func resumed(r *ui.Request, p signinPage, err error) error {
+	if r.Htmx() && (ui.Refill(err) || fault.Is(err, fault.Expired) || fault.Is(err, fault.Conflict) || fault.Is(err, fault.BadRequest)) {
+		// A script that waits for the phone: the page says it anew.
+		said := words.SigninOver
+		for _, f := range ui.Faults(err) {
+			said = f
+		}
+		if fault.Is(err, fault.Expired) {
+			session.ClearCookie(r.W, session.SigninCookie)
+		}
+		return r.GoWith(with("/signin", p.next), "warn", said)
+	}
 	switch {
 	case fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooMany):
 		var e error
@@ -227,6 +246,12 @@ func code(r *ui.Request) error {
 	o, err := r.Sessions.Answer(r.Context(), pendingCookie(r), p.kind, typed, r.Address())
 	if err != nil {
 		return resumed(r, p, err)
+	}
+	if o.Pending != nil && o.Pending.Next == session.AskCode {
+		if r.Htmx() {
+			return wait(r)
+		}
+		return r.GoWith(with("/signin", p.next), "info", words.ProofNotYet)
 	}
 	return arrived(r, o, p.next)
 }
@@ -286,38 +311,51 @@ func (p stepupPage) cancel(r *ui.Request) string {
 // stepupPage is what the page shows.
 type stepupPage struct {
 	next   string
-	kind   string
+	kind   string // that was wished for
 	back   string // of "Cancel"
-	backup bool   // a backup code will do
 	faults map[string]string
 }
 
-func stepupOf(r *ui.Request) stepupPage {
-	p := stepupPage{next: Next(r.Value("next")), kind: r.Value("with"), backup: !r.Session.Console && r.Session.Factor != session.Enrol}
-	if p.kind != session.Backup || !p.backup {
-		p.kind = session.TOTP
-	}
+func stepupOf(r *ui.Request, kind string) stepupPage {
+	p := stepupPage{next: Next(r.Value("next")), kind: kind}
 	p.back = p.cancel(r)
 	return p
 }
 
 func (p stepupPage) show(r *ui.Request, status int) error {
-	return r.ShowStatus(status, ui.Page{Title: words.StepUpTitle, Lead: words.StepUpLead}, stepupForm(p))
+	proof, err := r.Sessions.Proof(r.Context(), r.Session)
+	if err != nil {
+		return err
+	}
+	q := question{kinds: proof.Kinds, next: p.next, door: "/stepup", answer: "/stepup", faults: p.faults}
+	return r.ShowStatus(status, ui.Page{Title: words.StepUpTitle, Lead: words.StepUpLead}, stepupForm(p, q.pick(proof.Asked, p.kind)))
 }
 
-func showStepup(r *ui.Request) error { return stepupOf(r).show(r, http.StatusOK) }
+func showStepup(r *ui.Request) error {
+	return stepupOf(r, r.Value("with")).show(r, http.StatusOK)
+}
 
 func stepup(r *ui.Request) error {
-	p := stepupOf(r)
+	p := stepupOf(r, cmp.Or(r.Value("kind"), session.TOTP))
 	typed := secretOf(r, "code")
 	defer typed.Wipe()
-	next, err := r.Sessions.StepUp(r.Context(), r.Session, p.kind, typed, r.Address())
+	next, still, err := r.Sessions.StepUp(r.Context(), r.Session, p.kind, typed, r.Address())
 	switch {
+	case r.Htmx() && ui.Refill(err):
+		said := ""
+		for _, f := range ui.Faults(err) {
+			said = f
+		}
+		return r.GoWith(with("/stepup", p.next), "warn", said)
 	case fault.Is(err, fault.Invalid) || fault.Is(err, fault.TooMany):
 		p.faults = ui.Faults(err)
 		return p.show(r, fault.Of(err).Status())
 	case err != nil:
 		return err
+	case still != nil && r.Htmx():
+		return wait(r)
+	case still != nil:
+		return r.GoWith(with("/stepup", p.next), "info", words.ProofNotYet)
 	}
 	session.SetCookie(r.W, next)
 	return r.Go(p.next, words.StepUpDone)

@@ -352,7 +352,7 @@ func TestBackupAndBypassCodesDoNotOpenTheConsole(t *testing.T) {
 		b.get("/console/approvals").is(http.StatusForbidden)
 		b.get("/me/sessions").is(http.StatusOK).has("Backup code")
 		// Nor does a step-up with a second one, or with the app: what opened the session counts.
-		b.post("/stepup", "with", "backup", "code", codes[1]).goes("/")
+		b.post("/stepup", "kind", "backup", "code", codes[1]).goes("/")
 		b.get("/console/approvals").is(http.StatusForbidden)
 		again := r.browser().begins(olga)
 		again.post("/signin/code", "kind", "backup", "code", codes[0]).is(http.StatusUnprocessableEntity).has(text.BackupUsed)
@@ -432,10 +432,14 @@ func TestAnEnrolmentCodeOpensTheEnrolmentAlone(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if _, err = r.Keeper.AddTOTP(ctx, tx, olga.id, factor.TOTP{Params: otp.DefaultParams, Seed: seed, FirstStep: otp.DefaultParams.Step(r.clock.Now())}, r.clock.Now()); err != nil {
+			made, err := r.Keeper.AddTOTP(ctx, tx, olga.id, factor.TOTP{Params: otp.DefaultParams, Seed: seed, FirstStep: otp.DefaultParams.Step(r.clock.Now())}, r.clock.Now())
+			if err != nil {
 				return err
 			}
-			_, err = tx.SpendEnrolCode(ctx, db.SpendEnrolCodeParams{ID: id, At: clock.Micros(r.clock.Now())})
+			if _, err = tx.SpendEnrolCode(ctx, db.SpendEnrolCodeParams{ID: id, At: clock.Micros(r.clock.Now())}); err != nil {
+				return err
+			}
+			_, err = tx.SetEnrolCodeMade(ctx, db.SetEnrolCodeMadeParams{ID: id, Made: made})
 			return err
 		})
 		raw, err := r.sessions.Enrolled(r.Context(), s, "")

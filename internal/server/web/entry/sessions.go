@@ -55,6 +55,14 @@ func factorWord(f string) string {
 		return words.WithTOTP
 	case session.Backup:
 		return words.WithBackup
+	case session.FIDO2:
+		return words.ProofByPasskey
+	case session.Push:
+		return words.ProofByPush
+	case session.Mail:
+		return words.ProofByMail
+	case session.SMS:
+		return words.ProofBySMS
 	}
 	return words.WithEnrol
 }

@@ -1,0 +1,117 @@
+package entry
+
+import (
+	"net/http"
+	"slices"
+
+	"latchkey/internal/fault"
+	"latchkey/internal/server/factor"
+	"latchkey/internal/server/session"
+	"latchkey/internal/server/web/ui"
+	"latchkey/internal/server/web/words"
+)
+
+// question is how somebody is asked for a factor, at the sign-in and at a step-up.
+type question struct {
+	kinds  []session.Kind
+	kind   string // that is asked for; empty: the choice
+	sent   factor.Sent
+	next   string
+	door   string // the page: /signin or /stepup
+	answer string // where answers go
+	wrong  string // head of the summary of faults; empty: the usual
+	faults map[string]string
+}
+
+// pick says what to ask for: what was wished for or is under way, and else the strongest
+// kind if it can be asked for at once, or the choice (S2).
+func (q question) pick(asked session.Asked, wished string) question {
+	find := func(name string) (session.Kind, bool) {
+		i := slices.IndexFunc(q.kinds, func(k session.Kind) bool { return k.Name == name })
+		if i < 0 {
+			return session.Kind{}, false
+		}
+		return q.kinds[i], true
+	}
+	if wished == "choice" {
+		return q
+	}
+	for _, name := range []string{wished, asked.Kind} {
+		if k, ok := find(name); ok && (!k.Sends || asked.Kind == name) {
+			if q.kind = name; k.Sends {
+				q.sent = asked.Sent
+			}
+			return q
+		}
+	}
+	if len(q.kinds) > 0 && !q.kinds[0].Sends {
+		q.kind = q.kinds[0].Name
+	}
+	return q
+}
+
+// others are the kinds beside the one that is asked for.
+func (q question) others() []session.Kind {
+	return slices.DeleteFunc(slices.Clone(q.kinds), func(k session.Kind) bool { return k.Name == q.kind })
+}
+
+// waits tells whether the answer comes another way.
+func (q question) waits() bool {
+	return slices.ContainsFunc(q.kinds, func(k session.Kind) bool { return k.Name == q.kind && k.Waits })
+}
+
+// path is the page with another kind.
+func (q question) path(kind string) string {
+	p := with(q.door, q.next)
+	if p == q.door {
+		return p + "?with=" + kind
+	}
+	return p + "&with=" + kind
+}
+
+// options is what the browser is to ask the passkey for.
+func (q question) options() string { return string(q.sent.Public) }
+
+// useWord is how a button names another way.
+func useWord(k session.Kind) string {
+	switch k.Name {
+	case session.TOTP:
+		return words.UseApp
+	case session.Backup:
+		return words.UseBackup
+	}
+	return k.Option
+}
+
+// wait answers a script that asks whether the phone has answered: not yet.
+func wait(r *ui.Request) error {
+	r.W.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// choose asks for a kind at the sign-in.
+func choose(r *ui.Request) error {
+	p := signinPage{next: Next(r.Value("next")), kind: "choice"}
+	_, err := r.Sessions.Choose(r.Context(), pendingCookie(r), r.Value("kind"), r.Value("again") != "", r.Address())
+	if fault.Is(err, fault.Unavailable) {
+		err = fault.Newf(fault.TooMany, "%s", fault.Of(err).Detail).Because(err)
+	}
+	if err != nil {
+		return resumed(r, p, err)
+	}
+	return r.Go(with("/signin", p.next), "")
+}
+
+// chooseProof asks for a kind at a step-up.
+func chooseProof(r *ui.Request) error {
+	p := stepupOf(r, "choice")
+	_, err := r.Sessions.ChooseProof(r.Context(), r.Session, r.Value("kind"), r.Value("again") != "", r.Address())
+	switch {
+	case fault.Is(err, fault.TooMany) || fault.Is(err, fault.Unavailable) || fault.Is(err, fault.BadRequest) || fault.Is(err, fault.Invalid):
+		p.faults = ui.Faults(err)
+		return p.show(r, fault.Of(err).Status())
+	case err != nil:
+		return err
+	}
+	return r.Go(with("/stepup", p.next), "")
+}
