@@ -78,6 +78,9 @@ func (w *world) pages(ctx context.Context, o options, named fill.Named, cookie s
 		return new(net.Dialer).DialContext(ctx, "unix", w.admin)
 	}}}
 	one := func(name string, c *http.Client, address string) error {
+		if o.only != nil && !o.only.MatchString(name) {
+			return nil
+		}
 		t, err := repeat(ctx, c, address, cookie, o.rounds)
 		if err != nil {
 			return err

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
@@ -110,11 +111,14 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 	return out, err
 }
 
-// stuckLook is how many (machine, user) pairs one look of ListStuck goes through, and
-// stuckLooks how many looks a page may take.
+// A page of ListStuck goes through the pairs of machine and user in looks: the first one
+// at stuckLook pairs, later ones at up to stuckMost, because where few are stuck a page
+// needs many. Behind stuckLooks of them, or stuckPage, it ends with what it has.
 const (
-	stuckLook  = 500
-	stuckLooks = 8
+	stuckLook  = 100
+	stuckMost  = 400
+	stuckLooks = 12
+	stuckPage  = 30 * time.Millisecond
 )
 
 // ListStuck tells who could not sign in today on the machines that they know, if the
@@ -140,13 +144,14 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 				return err
 			}
 		}
-		w := db.PairFilter{UserID: userID, MachineID: machineID, AfterMachine: from[0], AfterUser: from[1], N: stuckLook}
+		begun := d.Clock.Now()
+		w := db.PairFilter{UserID: userID, MachineID: machineID, AfterMachine: from[0], AfterUser: from[1], N: max(stuckLook, min(int64(show), stuckMost))}
 		for range stuckLooks {
 			pairs, err := q.KnownPairs(ctx, w)
 			if err != nil {
 				return err
 			}
-			more := len(pairs) == stuckLook
+			more := int64(len(pairs)) == w.N
 			list, err := facts.Offline(ctx, q, pairs, d.Clock.Now())
 			if err != nil {
 				return err
@@ -170,6 +175,13 @@ func (d *Desk) ListStuck(ctx context.Context, a Actor, userRef, machineRef, afte
 			last := pairs[len(pairs)-1]
 			w.AfterMachine, w.AfterUser = last.MachineID, last.UserID
 			out.Next = cursor("stuck", w.AfterMachine, w.AfterUser)
+			took := d.Clock.Now().Sub(begun)
+			if took > stuckPage {
+				return nil
+			}
+			if took < stuckPage/4 {
+				w.N = min(2*w.N, stuckMost)
+			}
 		}
 		return nil
 	})

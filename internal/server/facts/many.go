@@ -111,7 +111,7 @@ func Offline(ctx context.Context, q *db.Queries, pairs []db.Pair, at time.Time) 
 	}
 	type key struct{ user, machine string }
 	vaults := map[key]db.Vault{}
-	held, err := q.VaultsOfPairs(ctx, userIDs, machineIDs)
+	held, err := q.ActiveVaultsOf(ctx, pairs)
 	if err != nil {
 		return nil, fmt.Errorf("offline data: %w", err)
 	}
@@ -121,7 +121,7 @@ func Offline(ctx context.Context, q *db.Queries, pairs []db.Pair, at time.Time) 
 		}
 	}
 	locked := map[key]int64{}
-	locks, err := q.LocksOfPairs(ctx, userIDs, machineIDs, clock.Micros(at))
+	locks, err := q.LocksOf(ctx, pairs, clock.Micros(at))
 	if err != nil {
 		return nil, fmt.Errorf("lock-outs: %w", err)
 	}

@@ -108,8 +108,6 @@ func runLists(c *script) {
 	c.do("KnownPairs", db.PairFilter{MachineID: "lm0", N: 1})
 	c.do("KnownPairs", db.PairFilter{AfterMachine: "lm0", AfterUser: "lu0", N: 2})
 	c.do("KnownPairs", db.PairFilter{UserID: "lu1", N: 9})
-	c.do("VaultsOfPairs", users, machines)
-	c.doUnordered("LocksOfPairs", users, machines, int64(100))
 	c.do("PoliciesOfGroup", "lg1")
 	c.want("2", "SomeMembers", "lg1", int64(10))
 	c.want("1", "SomeMembers", "lg1", int64(1))

@@ -21,6 +21,9 @@ func runPairs(c *script) {
 	c.want("[]", "KnownOf", []db.Pair{})
 	c.do("ActiveVaultsOf", pairs)
 	c.want("[]", "ActiveVaultsOf", pairs[3:])
+	c.do("LocksOf", pairs, int64(100))
+	c.want("[]", "LocksOf", pairs, int64(1<<52))
+	c.want("[]", "LocksOf", pairs[1:], int64(100))
 	many := make([]db.Pair, 0, 700)
 	for range 699 {
 		many = append(many, db.Pair{MachineID: "none", UserID: "none"})

@@ -427,29 +427,6 @@ func (q *Queries) KnownPairs(ctx context.Context, f PairFilter) ([]Pair, error) 
 	return out, err
 }
 
-// VaultsOfPairs gives the active offline data and LocksOfPairs the lock-outs of users
-// on machines; the caller picks the pairs that were meant.
-func (q *Queries) VaultsOfPairs(ctx context.Context, userIDs, machineIDs []string) ([]Vault, error) {
-	return chunks(userIDs, func(users []string) ([]Vault, error) {
-		return chunks(machineIDs, func(machines []string) ([]Vault, error) {
-			var c clauses
-			rows, err := q.db.QueryContext(ctx, "SELECT "+columns(getActiveVault, "")+" FROM vaults WHERE state = 'active' AND user_id IN "+c.in(users)+" AND machine_id IN "+c.in(machines)+" ORDER BY user_id, machine_id, generation DESC", c.args...)
-			return all(rows, err, plain[Vault])
-		})
-	})
-}
-
-// LocksOfPairs gives what was counted against users on machines: see VaultsOfPairs.
-func (q *Queries) LocksOfPairs(ctx context.Context, userIDs, machineIDs []string, at int64) ([]Attempt, error) {
-	return chunks(userIDs, func(users []string) ([]Attempt, error) {
-		return chunks(machineIDs, func(machines []string) ([]Attempt, error) {
-			var c clauses
-			rows, err := q.db.QueryContext(ctx, "SELECT "+columns(getAttempt, "")+" FROM attempts WHERE locked_until > "+c.arg(at)+" AND user_id IN "+c.in(users)+" AND machine_id IN "+c.in(machines), c.args...)
-			return all(rows, err, plain[Attempt])
-		})
-	})
-}
-
 // PoliciesOfGroup names the policies that belong to the group.
 func (q *Queries) PoliciesOfGroup(ctx context.Context, groupID string) ([]string, error) {
 	rows, err := q.db.QueryContext(ctx, "SELECT p.name FROM policy_groups x JOIN policies p ON p.id = x.policy_id WHERE x.group_id = $1 ORDER BY p.name", groupID)

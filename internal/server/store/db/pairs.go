@@ -44,6 +44,16 @@ func (q *Queries) ActiveVaultsOf(ctx context.Context, pairs []Pair) ([]Vault, er
 	})
 }
 
+// LocksOf gives the lock-outs of these pairs at the time.
+func (q *Queries) LocksOf(ctx context.Context, pairs []Pair, at int64) ([]Attempt, error) {
+	return eachPair(pairs, func(with string, args []any) ([]Attempt, error) {
+		c := clauses{args: args}
+		rows, err := q.db.QueryContext(ctx, with+"SELECT "+columns(getAttempt, "a")+
+			" FROM pair p JOIN attempts a ON a.user_id = p.user_id AND a.machine_id = p.machine_id WHERE a.locked_until > "+c.arg(at)+" ORDER BY a.user_id, a.machine_id", c.args...)
+		return all(rows, err, plain[Attempt])
+	})
+}
+
 // KnownOf gives those of the pairs whose machine knows the user: see MachineKnowsUser.
 func (q *Queries) KnownOf(ctx context.Context, pairs []Pair) ([]Pair, error) {
 	return eachPair(pairs, func(with string, args []any) ([]Pair, error) {
