@@ -26,12 +26,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
 
 	"latchkey/internal/agent/conversation"
 	"latchkey/internal/agent/identity"
+	keyring "latchkey/internal/agent/key"
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/buildinfo"
@@ -142,7 +144,11 @@ func compose(cfg Config, id *identity.Identity, key crypto.Signer, v *vault.Vaul
 		Dir: cfg.State, Identity: id, Key: key, Vault: v, Facts: a.facts, Clock: cfg.Clock, Log: cfg.Log.With("part", "link"),
 		Health: a.reg, Built: buildinfo.Time(), Timing: cfg.Timing,
 	})
-	a.talks = conversation.New(conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name, Grain: cfg.Grain, Admit: a.admit})
+	talks := conversation.Config{Server: a.link, Vault: v, Clock: cfg.Clock, Log: cfg.Log.With("part", "signin"), Machine: id.Name, Grain: cfg.Grain, Admit: a.admit}
+	if runtime.GOOS == "linux" { // elsewhere nothing finds keys yet
+		talks.Key = newSeat(&keyring.Keys{Find: keyring.Find, Clock: cfg.Clock}, id.MachineID)
+	}
+	a.talks = conversation.New(talks)
 	return a
 }
 

@@ -55,6 +55,15 @@ func (s *seat) Assert(ctx context.Context, q conversation.KeyQuestion, p convers
 	return a, told(text.KeyGone)
 }
 
+// Present implements conversation.Key.
+func (s *seat) Present() bool {
+	ports, err := s.keys.Find()
+	for _, p := range ports {
+		_ = p.Close()
+	}
+	return err == nil && len(ports) > 0
+}
+
 // told is an error whose text is for the person.
 type told string
 
@@ -129,7 +138,7 @@ func (h *holder) gaveUp() bool {
 func (h *holder) say(words string) {
 	h.rest()
 	defer h.begin()
-	_ = h.person.Tell(wire.Message{Kind: wire.MessageTell, Text: words})
+	_ = h.person.Tell(wire.Message{Kind: conversation.Needed, Text: words})
 }
 
 func (h *holder) Insert() { h.say(text.KeyInsert) }

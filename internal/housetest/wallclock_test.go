@@ -18,6 +18,7 @@ var free = []struct{ pkg, call, because string }{
 	{"latchkey/internal/failpoint", "os.Getenv", "names the file of the crash point, only with -tags latchkey_test"},
 	{"latchkey/internal/wire", "os.Getenv", "names the versions of the protocol that are pretended, only with -tags latchkey_test"},
 	{"latchkey/internal/daemon", "os.Getenv", "systemd names the socket for sd_notify in the environment alone"},
+	{"latchkey/internal/agent/key", "os.Getenv", "the software keys of a test, in builds with -tags latchkey_test alone"},
 	{"latchkey/bench/...", "time", "a program that measures, not of the product"},
 	{"latchkey/scripts/...", "time", "a program of the build, not of the product"},
 	{"latchkey/scripts/...", "os", "a program of the build, not of the product"},

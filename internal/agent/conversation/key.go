@@ -19,6 +19,8 @@ type Key interface {
 	// for a PIN where one is wanted, and returns when the person gives up or the
 	// context ends. The error's text is for people: what happened and what to do next.
 	Assert(ctx context.Context, q KeyQuestion, p Person) (wire.KeyAnswer, error)
+	// Present tells whether one is plugged in now, whosesoever it is.
+	Present() bool
 }
 
 // KeyQuestion is a challenge and whose it is.

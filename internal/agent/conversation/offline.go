@@ -2,10 +2,15 @@ package conversation
 
 import (
 	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
 	"strings"
+	"time"
 
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
+	"latchkey/internal/assertion"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
@@ -187,15 +192,16 @@ func (t *talk) abandoned(ctx context.Context, l policy.Link, u *policy.User, ove
 }
 
 // codePrompt asks for the i-th of n factors that the policy accepts offline. It
-// shows what the policy says, not what this user has.
-func codePrompt(d policy.Decision, i, n int) wire.Prompt {
+// shows what the policy says and what is plugged in, not what this user has.
+func codePrompt(d policy.Decision, i, n int, key bool) wire.Prompt {
+	accepted := d.Applied().OfflineFactors
 	p := wire.Prompt{Kind: wire.PromptSecret, For: wire.ForCode, Text: text.PromptEitherCode}
-	totp, backup := false, false
-	for _, f := range d.Applied().OfflineFactors {
-		totp = totp || f == policy.TOTP
-		backup = backup || f == policy.Backup
-	}
+	totp, backup := slices.Contains(accepted, policy.TOTP), slices.Contains(accepted, policy.Backup)
 	switch {
+	case key && !totp && !backup:
+		p.Text = text.PromptKeyAlone
+	case key:
+		p.Text = text.PromptKeyOrCode
 	case totp && !backup:
 		p.Text = text.PromptCode
 	case backup && !totp:
@@ -205,6 +211,75 @@ func codePrompt(d policy.Decision, i, n int) wire.Prompt {
 		p.Text = text.Step(i+1, n, "Each is of another kind. "+p.Text)
 	}
 	return p
+}
+
+// byKey tells whether an empty answer means a security key: where the policy takes one
+// offline, at a local seat, with one plugged in or nothing else accepted.
+func (t *talk) byKey(d policy.Decision) bool {
+	accepted := d.Applied().OfflineFactors
+	if t.cfg.Key == nil || t.r.remote() || !slices.Contains(accepted, policy.FIDO2) {
+		return false
+	}
+	return t.cfg.Key.Present() || !slices.Contains(accepted, policy.TOTP) && !slices.Contains(accepted, policy.Backup)
+}
+
+// keyTries is how often a key may be tried for one factor, and keyTime how long each
+// time: there may be other ways.
+const (
+	keyTries = 3
+	keyTime  = 20 * time.Second
+)
+
+// offlineFactor asks for one factor: a code, or the answer of a security key.
+func (t *talk) offlineFactor(ctx context.Context, d policy.Decision, f vault.Facts, i, n int) (code secret.Bytes, given *vault.KeyGiven, over stage) {
+	for tried := 0; ; tried++ {
+		key := tried < keyTries && t.byKey(d)
+		a, over := t.ask(ctx, codePrompt(d, i, n, key))
+		if over != nil || !key || strings.TrimSpace(string(a.Reveal())) != "" {
+			return a, nil, over
+		}
+		a.Wipe()
+		if given, err := t.offlineKey(ctx, d, f); err == nil {
+			return secret.Bytes{}, given, nil
+		} else if over := t.keyless(ctx, err); over != nil {
+			return secret.Bytes{}, nil, over
+		}
+	}
+}
+
+// offlineKey has a security key of the user sign a nonce of ours. Somebody who has none
+// here, or who is nobody, is asked for one all the same.
+func (t *talk) offlineKey(ctx context.Context, d policy.Decision, f vault.Facts) (*vault.KeyGiven, error) {
+	nonce, none := make([]byte, assertion.NonceSize), make([]byte, 32)
+	_, _ = rand.Read(nonce) // never fails
+	_, _ = rand.Read(none)
+	q := KeyQuestion{User: t.r.User, Within: max(0, min(keyTime, t.left()))}
+	q.KeyChallenge = wire.KeyChallenge{RPID: f.Keys.RPID, Challenge: nonce, Credentials: f.Keys.Credentials, Verification: d.Applied().KeyVerification}
+	if f.User != nil {
+		q.UserID = f.User.ID
+	}
+	if q.RPID == "" || len(q.Credentials) == 0 {
+		q.RPID, q.Credentials = "invalid", [][]byte{none}
+	}
+	t.limit = max(t.limit, Limit+ScanTime)
+	answer, err := t.cfg.Key.Assert(ctx, q, t.person)
+	t.heard = t.cfg.Clock.Now()
+	if err != nil {
+		return nil, err
+	}
+	return &vault.KeyGiven{Nonce: nonce, Answer: answer}, nil
+}
+
+// keyless says why a key gave no answer; a stage ends the conversation.
+func (t *talk) keyless(ctx context.Context, err error) stage {
+	switch {
+	case errors.Is(err, ErrGaveUp):
+		return deny("given-up", text.DeniedGivenUp)
+	case ctx.Err() != nil || t.left() <= 0:
+		return deny("too-long", text.DeniedTooLong)
+	}
+	t.say(wire.MessageWarn, err.Error())
+	return nil
 }
 
 // offlineCodes asks for the codes and has the vault judge them with the password.
@@ -217,19 +292,23 @@ func (s offlineCodes) next(ctx context.Context, t *talk) stage {
 			c.Wipe()
 		}
 	}()
+	var key *vault.KeyGiven
 	for i := range s.decision.Count {
-		a, over := t.ask(ctx, codePrompt(s.decision, i, s.decision.Count))
+		a, given, over := t.offlineFactor(ctx, s.decision, s.facts, i, s.decision.Count)
 		if over != nil {
 			return t.abandoned(ctx, s.from.link, s.facts.User, over)
 		}
 		codes = append(codes, a)
+		if given != nil {
+			key = given
+		}
 	}
 	if err := t.settle(ctx, s.facts.User.ID); err != nil {
 		t.cfg.Log.Error("what was accepted online can not be written down; the offline sign-in is denied", "err", err)
 		return t.denied(ctx, s.from.link, vault.ReasonOf(err), s.facts.User, s.data, t.stateText(err))
 	}
 	r, err := t.cfg.Vault.Attempt(ctx, vault.Attempt{
-		User: s.facts.User, Decision: s.decision, Remote: t.r.remote(), Password: t.password, Codes: codes,
+		User: s.facts.User, Decision: s.decision, Remote: t.r.remote(), Password: t.password, Codes: codes, Key: key,
 		Event: t.event("", "", "", s.facts.User, s.from.link, s.data),
 	})
 	failpoint.Hit("conversation.judged")
@@ -260,7 +339,7 @@ func (s judged) next(_ context.Context, t *talk) stage {
 		return end{Verdict{Outcome: policy.Allow, Reason: r.Reason}}
 	}
 	switch r.Reason {
-	case vault.WrongCode, vault.CodeUsed, vault.BackupUsed, vault.ClockBehind:
+	case vault.WrongCode, vault.CodeUsed, vault.BackupUsed, vault.ClockBehind, vault.KeyWrong, vault.KeyCloned:
 		// Only behind a right password: the first factor is accepted.
 		words := text.WrongCode
 		switch r.Reason {
@@ -270,6 +349,10 @@ func (s judged) next(_ context.Context, t *talk) stage {
 			words = text.BackupUsed
 		case vault.ClockBehind:
 			words = text.ClockBehind
+		case vault.KeyWrong:
+			words = text.KeyNotAccepted
+		case vault.KeyCloned:
+			words = text.KeyCloned
 		}
 		t.say(wire.MessageWarn, words)
 	case vault.WrongPassword:
@@ -314,7 +397,7 @@ func (s sham) next(ctx context.Context, t *talk) stage {
 	if s.ask {
 		n := max(1, s.decision.Applied().FactorsOffline)
 		for i := range n {
-			a, over := t.ask(ctx, codePrompt(s.decision, i, n))
+			a, _, over := t.offlineFactor(ctx, s.decision, s.facts, i, n)
 			a.Wipe()
 			if over != nil {
 				return t.abandoned(ctx, s.link, s.facts.User, over)

@@ -158,6 +158,8 @@ func (k *pluggedIn) Assert(_ context.Context, q KeyQuestion, _ Person) (wire.Key
 	return k.answer, k.err
 }
 
+func (k *pluggedIn) Present() bool { return true }
+
 func keyPrompt(t *testing.T, change func(*wire.KeyChallenge)) wire.StepReply {
 	t.Helper()
 	c := wire.KeyChallenge{RPID: "latchkey.example", Challenge: make([]byte, 32), Credentials: [][]byte{{1, 2, 3}}}

@@ -10,8 +10,8 @@ import (
 	"testing"
 	"time"
 
-	"latchkey/internal/agent/key/softkey"
 	"latchkey/internal/assertion"
+	"latchkey/internal/assertion/softkey"
 	"latchkey/internal/clock"
 	"latchkey/internal/secret"
 )

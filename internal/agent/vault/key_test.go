@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"latchkey/internal/agent/key"
-	"latchkey/internal/agent/key/softkey"
 	"latchkey/internal/assertion"
+	"latchkey/internal/assertion/softkey"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/policy"

@@ -1,30 +1,20 @@
 package agentapi_test
 
 import (
-	"context"
 	"crypto/rand"
-	"net"
 	"strings"
 	"testing"
 
-	"latchkey/internal/agent/key"
-	"latchkey/internal/agent/key/softkey"
 	"latchkey/internal/assertion"
+	"latchkey/internal/assertion/softkey"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
-	"latchkey/internal/secret"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/wire"
 )
 
 const keyRP = "latchkey.example.org"
-
-type nobody struct{}
-
-func (nobody) Insert()                                        {}
-func (nobody) Touch()                                         {}
-func (nobody) PIN(context.Context, int) (secret.Bytes, error) { return secret.Bytes{}, nil }
 
 // registers gives the person a security key.
 func (u *person) registers(k *softkey.Key) (id string, credential []byte) {
@@ -52,17 +42,9 @@ func touched(t *testing.T, k *softkey.Key, id string, credential []byte, machine
 	if _, err := rand.Read(nonce); err != nil {
 		t.Fatal(err)
 	}
-	keys := &key.Keys{Clock: clock.Real, Find: func() ([]key.Port, error) {
-		here, there := net.Pipe()
-		go k.Serve(there)
-		return []key.Port{key.Over(here)}, nil
-	}}
-	a, err := keys.Assert(t.Context(), key.Ask{RPID: keyRP, ClientHash: assertion.ClientHash(nonce, machineID, userID), Credentials: [][]byte{credential}}, nobody{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	count := int64(a.AuthData[33])<<24 | int64(a.AuthData[34])<<16 | int64(a.AuthData[35])<<8 | int64(a.AuthData[36])
-	return &wire.Spent{Key: id, Step: count, Signed: &wire.KeySigned{Nonce: nonce, AuthData: a.AuthData, Signature: a.Signature}}
+	hash := assertion.ClientHash(nonce, machineID, userID)
+	data, sig, count := k.Sign(keyRP, hash[:], credential, false)
+	return &wire.Spent{Key: id, Step: int64(count), Signed: &wire.KeySigned{Nonce: nonce, AuthData: data, Signature: sig}}
 }
 
 // A machine holds the public keys, and can report only what a key has signed for it.

@@ -6,6 +6,7 @@
 package softkey
 
 import (
+	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/ecdh"
@@ -24,6 +25,8 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+
+	"latchkey/internal/clock"
 )
 
 // Key is one security key.
@@ -311,26 +314,7 @@ func (s *session) assert(cid uint32, in map[int]any, gone <-chan struct{}) (byte
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	flags := byte(0)
-	if up {
-		flags |= 1
-		k.count++
-	}
-	if verified {
-		flags |= 4
-	}
-	rpHash := sha256.Sum256([]byte(rp))
-	data := append(rpHash[:], flags)
-	count := k.count
-	if k.NoCounter {
-		count = 0
-	}
-	data = binary.BigEndian.AppendUint32(data, count)
-	digest := sha256.Sum256(append(append([]byte{}, data...), hash...))
-	sig, err := ecdsa.SignASN1(rand.Reader, own.key, digest[:])
-	if err != nil {
-		return 0x7f, nil
-	}
+	data, sig, _ := k.sign(own, hash, up, verified)
 	out := map[int]any{2: data, 3: sig}
 	if len(list) > 1 {
 		out[1] = map[string]any{"id": own.id, "type": "public-key"}
@@ -342,19 +326,56 @@ func (s *session) assert(cid uint32, in map[int]any, gone <-chan struct{}) (byte
 func (s *session) touched(cid uint32, gone <-chan struct{}) bool {
 	yes := make(chan bool, 1)
 	go func() { yes <- s.key.Touch(gone) }()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	s.write(cid, 0x3b, []byte{2})
-	for {
-		select {
-		case y := <-yes:
-			return y
-		case <-gone:
-			return false
-		case <-tick.C:
+	ctx, stop := context.WithCancel(context.Background())
+	var alive sync.WaitGroup
+	alive.Go(func() {
+		for ok := true; ok; ok = clock.Real.Sleep(ctx, 50*time.Millisecond) == nil {
 			s.write(cid, 0x3b, []byte{2})
 		}
+	})
+	defer alive.Wait()
+	defer stop()
+	select {
+	case y := <-yes:
+		return y
+	case <-gone:
+		return false
 	}
+}
+
+// Sign makes an assertion without frames: what Serve would give for a touch.
+func (k *Key) Sign(rp string, hash, credentialID []byte, verified bool) (authData, signature []byte, count uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.creds {
+		if c.rp == rp && string(c.id) == string(credentialID) {
+			return k.sign(c, hash, true, verified)
+		}
+	}
+	panic("no such credential")
+}
+
+// sign is called with the lock held.
+func (k *Key) sign(c *credential, hash []byte, present, verified bool) (authData, signature []byte, count uint32) {
+	flags := byte(0)
+	if present {
+		flags |= 1
+		k.count++
+	}
+	if verified {
+		flags |= 4
+	}
+	if !k.NoCounter {
+		count = k.count
+	}
+	rpHash := sha256.Sum256([]byte(c.rp))
+	authData = binary.BigEndian.AppendUint32(append(rpHash[:], flags), count)
+	digest := sha256.Sum256(append(append([]byte{}, authData...), hash...))
+	signature, err := ecdsa.SignASN1(rand.Reader, c.key, digest[:])
+	if err != nil {
+		panic(err)
+	}
+	return authData, signature, count
 }
 
 func mac(protocol uint, key, message []byte) []byte {
