@@ -1465,7 +1465,7 @@ func windowsPage(l windowList) templ.Component {
 								}
 								return nil
 							})
-							templ_7745c5c3_Err = ui.Cell(words.DeskUntil).Render(templ.WithChildren(ctx, templ_7745c5c3_Var67), templ_7745c5c3_Buffer)
+							templ_7745c5c3_Err = ui.Cell(words.DeskUntilCol).Render(templ.WithChildren(ctx, templ_7745c5c3_Var67), templ_7745c5c3_Buffer)
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
 							}
@@ -1537,7 +1537,7 @@ func windowsPage(l windowList) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavWindows, Cols: append(ui.Cols(words.DeskUser, words.DeskMachine, words.FleetOpened, words.DeskUntil, words.DeskFactors), ui.Col{Label: words.DeskActions, Quiet: true}), Plain: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var58), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavWindows, Cols: append(ui.Cols(words.DeskUser, words.DeskMachine, words.FleetOpened, words.DeskUntilCol, words.DeskFactors), ui.Col{Label: words.DeskActions, Quiet: true}), Plain: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var58), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -391,9 +391,19 @@ func show(r *ui.Request) error {
 		x.explain = "/console/explain?" + q.Encode()
 	}
 	return r.Show(ui.Page{
-		Title: e.Type, Section: "events", Lead: event.Meaning[event.Type(e.Type)], Crumbs: []ui.Crumb{{Text: words.NavEvents, Path: "/console/events"}},
+		Title: e.Type, Section: "events", Lead: meaning(e.Type), Crumbs: []ui.Crumb{{Text: words.NavEvents, Path: "/console/events"}},
 		Curl: &ui.Curl{Method: "GET", Path: rest.Base + "/events/" + e.ID},
 	}, eventPage(x))
+}
+
+// meaning is what a type of event says, without what it says to readers of the raw event
+// about its fields.
+func meaning(t string) string {
+	s := event.Meaning[event.Type(t)]
+	if head, tail, ok := strings.Cut(s, "; "); ok && (strings.HasPrefix(tail, "data") || strings.HasPrefix(tail, "reason")) {
+		return head + "."
+	}
+	return s
 }
 
 // audited is the page of administrators' actions.
@@ -458,6 +468,8 @@ func details(e rest.Event) []string {
 		}
 		switch {
 		case k == "changes" && list != nil:
+		case k == "conversation" || string(data[k]) == "[]" || string(data[k]) == "{}":
+			// It says nothing to people; the whole event is on its own page.
 		case json.Unmarshal(data[k], &pair) == nil && (pair.Old != nil || pair.New != nil):
 			out = append(out, fmt.Sprintf("%s: %s → %s", k, plain(pair.Old), plain(pair.New)))
 		default:

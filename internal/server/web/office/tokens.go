@@ -36,7 +36,8 @@ type tokenList struct {
 func tokensFrame() ui.Page {
 	return ui.Page{
 		Title: words.TokensTitle, Section: "tokens", Lead: words.TokensLead,
-		Curl: &ui.Curl{Method: "GET", Path: rest.Base + "/tokens"},
+		Actions: ui.Button(ui.ButtonProps{Label: words.TokensNew, Kind: "primary", Path: "/console/tokens#new", Icon: "plus"}),
+		Curl:    &ui.Curl{Method: "GET", Path: rest.Base + "/tokens"},
 	}
 }
 

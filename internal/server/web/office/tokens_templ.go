@@ -5,18 +5,15 @@ package office
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"slices"
-	"strings"
-
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
+	"slices"
+	"strings"
 )
 
 func tokensPage(l tokenList) templ.Component {
@@ -322,7 +319,7 @@ func tokensPage(l tokenList) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.TokensCaption, Cols: ui.Cols(words.TokensName, words.TokensMaker, words.TokensScopes, words.TokensRole, words.TokensUsed, words.TokensUntil, words.TokensActions)}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.TokensCaption, Cols: append(ui.Cols(words.TokensName, words.TokensMaker, words.TokensScopes, words.TokensRole, words.TokensUsed, words.TokensUntil), ui.Col{Label: words.TokensActions, Quiet: true})}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var3), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

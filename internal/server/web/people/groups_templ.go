@@ -660,7 +660,7 @@ func groupPage(b *groupBench) templ.Component {
 											}
 											ctx = templ.InitializeContext(ctx)
 											if b.may {
-												templ_7745c5c3_Err = ui.Do(b.path("members/"+pathWord(u.ID)+"/remove"), words.DeskTakeOut(u.Name), nil).Render(ctx, templ_7745c5c3_Buffer)
+												templ_7745c5c3_Err = ui.DoAbout(b.path("members/"+pathWord(u.ID)+"/remove"), words.DeskTakeOut, u.Name, nil).Render(ctx, templ_7745c5c3_Buffer)
 												if templ_7745c5c3_Err != nil {
 													return templ_7745c5c3_Err
 												}
@@ -1257,7 +1257,7 @@ func locksPage(l lockList) templ.Component {
 							}
 							return nil
 						})
-						templ_7745c5c3_Err = ui.Cell(words.DeskUntil).Render(templ.WithChildren(ctx, templ_7745c5c3_Var55), templ_7745c5c3_Buffer)
+						templ_7745c5c3_Err = ui.Cell(words.DeskUntilCol).Render(templ.WithChildren(ctx, templ_7745c5c3_Var55), templ_7745c5c3_Buffer)
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
@@ -1298,7 +1298,7 @@ func locksPage(l lockList) templ.Component {
 				}
 				return nil
 			})
-			templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavLocks, Cols: append(ui.Cols(words.DeskUser, words.DeskWhere, words.DeskFailures, words.DeskUntil), ui.Col{Label: words.DeskActions, Quiet: true})}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var43), templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavLocks, Cols: append(ui.Cols(words.DeskUser, words.DeskWhere, words.DeskFailures, words.DeskUntilCol), ui.Col{Label: words.DeskActions, Quiet: true})}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var43), templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

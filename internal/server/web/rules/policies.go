@@ -70,6 +70,7 @@ func show(r *ui.Request) error {
 	case s.reportOnly():
 		page.Badge = ui.Badge(ui.Info, words.PolicyReportOnly)
 	}
+	page.Actions = policyTry(s)
 	if s.may {
 		page.Actions = policyActions(s)
 	}

@@ -36,6 +36,8 @@ const (
 	DeskLastUsed      = "Last used"
 	DeskLastSeen      = "Last heard of"
 	DeskUntil         = "until"
+	DeskUntilCol      = "Until"
+	DeskTakeOut       = "Take out"
 	DeskSince         = "since"
 	DeskValidUntil    = "Good until"
 	DeskValidFor      = "Good for"
@@ -378,8 +380,6 @@ func DeskTOTPText(user string) string {
 func DeskBackupText(user string) string {
 	return "Ten codes for " + user + ", each good once. They are to be kept on paper or in a safe place apart from the phone."
 }
-
-func DeskTakeOut(name string) string { return "Take out " + name }
 
 func DeskOpenWindows(n int) string { return plural(n, "MFA window") + " open." }
 

@@ -24,7 +24,7 @@ const (
 	FleetKept         = "Kept"
 	FleetUrgency      = "How urgent"
 	FleetEnrolled     = "Set up"
-	FleetSynced       = "Brought up to date"
+	FleetSynced       = "Renewed"
 	FleetTriesLeft    = "Tries left"
 	FleetOpened       = "Opened"
 	FleetNextStep     = "Next step"

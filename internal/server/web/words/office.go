@@ -111,14 +111,14 @@ const (
 	SetPeopleURL     = "Address for people"
 	SetPeopleURLHint = "https://HOST or https://HOST:PORT under which browsers and phones reach this server. Links and QR codes lead there. Passkeys are bound to its host: with another host name they no longer work, and they need a name, not an IP address."
 	SetMinAgent      = "Oldest agent version"
-	SetMinAgentHint  = "Machines with an older agent are called outdated, here and in lists. Empty: none is."
+	SetMinAgentHint  = "Machines with an older agent are called outdated, here and in lists. Leave it empty to call none so."
 	SetFixed         = "Fixed limits"
 	SetFixedLead     = "These are part of the program, so that nobody loosens them by mistake."
 	SetIdle          = "Session without use"
 	SetAbsolute      = "Session altogether"
 	SetFresh         = "Second factor counts as fresh for"
 	SetApproval      = "Approval by a second owner"
-	SetMore          = "Listeners, certificate, database and directories stand in the server’s own configuration file (server.toml): see “latchkeyd serve --help”."
+	SetMore          = "Listeners, certificate and database stand in the server’s own configuration file (server.toml): see “latchkeyd serve --help”."
 )
 
 // Status.

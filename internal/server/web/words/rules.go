@@ -87,6 +87,7 @@ const (
 	PolicyHistoryAll   = "Whole history"
 	PolicyWarnings     = "What weakens something"
 	PolicyReports      = "What it would have done"
+	PolicyReportsNone  = "Nothing yet"
 	PolicyReportsEmpty = "No sign-in that it would have applied to since this version. It reports on members of its groups, while the server is reachable."
 	PolicyReportsList  = "Sign-ins"
 	PolicyReportsSince = "Since the present version, of the last 30 days. Sign-ins without the server are not reported: machines get no report-only policies."
