@@ -35,7 +35,7 @@ func (m *Sessions) OfRequest(r *http.Request) (*Session, error) {
 	if v == "" {
 		return nil, nil
 	}
-	return m.find(r.Context(), v, Browser)
+	return m.find(WithPeer(r.Context(), r.TLS), v, Browser)
 }
 
 // OfProgram is the session that a program holds (its secret begins with CLIPrefix);
@@ -64,6 +64,19 @@ func (m *Sessions) find(ctx context.Context, raw, kind string) (*Session, error)
 	s := sessionOf(row.Session, row.User, now)
 	if s == nil || s.Kind != kind {
 		return nil, nil
+	}
+	if byCertificate(s.Factor) {
+		var ok bool
+		err := m.Store.Read(ctx, func(q *store.Queries) (err error) {
+			ok, err = m.bound(ctx, q, s, now)
+			return err
+		})
+		switch {
+		case err != nil:
+			return nil, fault.New(fault.Unavailable, err)
+		case !ok:
+			return nil, nil
+		}
 	}
 	if now.Sub(s.Seen) >= seeEvery {
 		// Who looks at two pages at once writes once.
@@ -101,8 +114,11 @@ func sessionOf(r db.Session, u db.User, now time.Time) *Session {
 	case Strong(s.Factor):
 		s.Portal = true
 		s.Console = u.Role != rest.RoleNone && knownRole(u.Role)
-	case slices.Contains(modest, s.Factor), s.Factor == Enrol:
+	case slices.Contains(modest, s.Factor), s.Factor == Enrol, s.Factor == Certificate:
 		s.Portal = true
+	case s.Factor == CertificateConsole:
+		s.Portal = true
+		s.Console = u.Role != rest.RoleNone && knownRole(u.Role)
 	default:
 		return nil
 	}

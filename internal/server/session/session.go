@@ -40,6 +40,7 @@ import (
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/keys"
+	"latchkey/internal/server/rate"
 	"latchkey/internal/server/store"
 )
 
@@ -115,7 +116,7 @@ func (s *Session) IsFresh(now time.Time) bool {
 	return s != nil && !s.Fresh.IsZero() && now.Sub(s.Fresh) < FreshFor && !now.Before(s.Fresh)
 }
 
-// Config is what sessions stand on. All fields but Passkeys, Logger and Grain are required.
+// Config is what sessions stand on. All fields but Passkeys, Certificates, Logger and Grain are required.
 type Config struct {
 	Store       *store.Store
 	Keys        *keys.Keys
@@ -125,6 +126,8 @@ type Config struct {
 	Random      io.Reader
 	// Passkeys judges who comes without a name; nil: nobody may.
 	Passkeys Passkeys
+	// Certificates tells whose client certificates are; nil: nobody signs in with one.
+	Certificates Certificates
 	// SetupFile is where the code for the first owner is written; empty: nowhere.
 	SetupFile string
 	Logger    *slog.Logger
@@ -137,7 +140,8 @@ type Config struct {
 // of replicas may serve one session.
 type Sessions struct {
 	Config
-	limits limits
+	limits  limits
+	denials *rate.Keyed // events about certificates that are refused
 }
 
 // New makes the keeper of sessions.
@@ -148,7 +152,7 @@ func New(c Config) *Sessions {
 	if c.Grain == 0 {
 		c.Grain = grain
 	}
-	return &Sessions{Config: c, limits: newLimits(c.Clock)}
+	return &Sessions{Config: c, limits: newLimits(c.Clock), denials: rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock)}
 }
 
 // Secret is what a browser or program holds of a session, a sign-in or a token.
