@@ -32,8 +32,8 @@ type Browser struct {
 	ctx context.Context
 }
 
-// Start starts a browser that lives as long as the test.
-func Start(t testing.TB) *Browser {
+// Start starts a browser that lives as long as the test; more are further settings, such as of a camera.
+func Start(t testing.TB, more ...chromedp.ExecAllocatorOption) *Browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
 	if err != nil {
@@ -55,7 +55,7 @@ func Start(t testing.TB) *Browser {
 	if os.Geteuid() == 0 {
 		opts = append(opts, chromedp.NoSandbox) // root has none in Chromium
 	}
-	alloc, stop := chromedp.NewExecAllocator(context.Background(), opts...)
+	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(opts, more...)...)
 	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithErrorf(func(string, ...any) {}))
 	t.Cleanup(func() {
 		cancel()

@@ -90,20 +90,6 @@ async function notifying(a: Account, attempt: Attempt): Promise<HTMLElement> {
 
 async function checking(a: Account, signer: { id: string; key: CryptoKey }, attempt: Attempt): Promise<HTMLElement | null> {
   if (!a.canVerify) return null;
-  if (a.verification) {
-    const button = h("button.button", {
-      type: "button",
-      onclick: () =>
-        attempt(button, async () => {
-          await call(signer, "DELETE", "verification");
-          delete a.verification;
-          await putAccount(a);
-          tell("ok", words.biometricGone, true);
-          again(a);
-        }),
-    }, words.biometricRemove);
-    return part(words.biometric, mark(true, words.biometricOn), h("p.muted", null, words.biometricWhy), h("div.buttons", null, button));
-  }
   if (!(await available())) return part(words.biometric, mark(false, words.biometricNot), h("p.muted", null, words.biometricNone));
   const button = h("button.button", {
     type: "button",
@@ -118,8 +104,9 @@ async function checking(a: Account, signer: { id: string; key: CryptoKey }, atte
         tell("ok", words.biometricSet, true);
         again(a);
       }),
-  }, words.biometricSetUp);
-  return part(words.biometric, mark(false, words.biometricNot), h("p.muted", null, words.biometricWhy), h("div.buttons", null, button));
+  }, a.verification ? words.biometricAgain : words.biometricSetUp);
+  const on = a.verification !== undefined;
+  return part(words.biometric, mark(on, on ? words.biometricOn : words.biometricNot), h("p.muted", null, words.biometricWhy), h("div.buttons", null, button));
 }
 
 function naming(a: Account, signer: { id: string; key: CryptoKey }, attempt: Attempt): HTMLElement {

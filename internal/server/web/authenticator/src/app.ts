@@ -50,6 +50,7 @@ async function show(moved: boolean): Promise<void> {
   const title = h("h1", { tabindex: -1 }, next.title);
   find("#main").replaceChildren(title, ...next.body.filter((x): x is Node => x !== null));
   document.title = words.title(next.title);
+  if (!moved) performance.mark("shown"); // a test measures it
   if (moved) {
     for (const n of document.querySelectorAll<HTMLElement>("#notices > *")) {
       if (n.dataset["stays"] === "yes") n.dataset["stays"] = "";
@@ -78,7 +79,7 @@ function frame(): void {
     ),
   );
   const state = link();
-  find("#link").replaceChildren(...(state === null || state === "starting" ? [] : [h(`span.badge.${state === "down" ? "badge-warn" : "badge-ok"}`, null, icon(state === "down" ? "warn" : "check"), state === "down" ? words.offline : words.online)]));
+  find("#connection").replaceChildren(...(state === null || state === "starting" ? [] : [h(`span.badge.${state === "down" ? "badge-warn" : "badge-ok"}`, null, icon(state === "down" ? "warn" : "check"), state === "down" ? words.offline : words.online)]));
   const first = open[0];
   const asked = at === "request" || at === "requests" || !first;
   find("#waiting").replaceChildren(...(asked ? [] : [notice("info", h("p", null, words.requestArrived(first.about.machine)), h("a.button.primary", { href: `#/request/${first.request.id}` }, words.requestOpen))]));

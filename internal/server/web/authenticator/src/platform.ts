@@ -30,7 +30,7 @@ const system = ios && known?.[2] !== "iOS" ? (["", "iPad", "iOS"] as const) : kn
 
 /** What people would call this device. */
 export const deviceName = system?.[1] ?? "My device";
-/** Its system. */
-export const platform = system?.[2] ?? "other";
+/** Its kind, as the server knows them. */
+export const platform = system?.[2] === "iOS" || system?.[2] === "Android" ? system[2] : "desktop";
 /** The browser and the system, in a few words. */
-export const agent = `${browsers.find(([r]) => r.test(ua))?.[1] ?? "A browser"} on ${platform}`;
+export const agent = `${browsers.find(([r]) => r.test(ua))?.[1] ?? "A browser"} on ${system?.[2] ?? "some system"}`;
