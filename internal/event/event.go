@@ -88,6 +88,9 @@ const (
 	TokenRefused    Type = "token.refused"
 	TokenWithdrawn  Type = "token.withdrawn"
 
+	CertificateIssued  Type = "certificate.issued"
+	CertificateRevoked Type = "certificate.revoked"
+
 	UserAdded       Type = "user.added"
 	UserChanged     Type = "user.changed"
 	UserDisabled    Type = "user.disabled"
@@ -101,6 +104,7 @@ const (
 	FactorRemoved   Type = "factor.removed"
 	FactorLost      Type = "factor.lost"
 	FactorRenamed   Type = "factor.renamed"
+	FactorCloned    Type = "factor.cloned"
 	ReportOpened    Type = "report.opened"
 	ReportHandled   Type = "report.handled"
 	CodeIssued      Type = "code.issued"
@@ -199,6 +203,7 @@ var Meaning = map[Type]string{
 	FactorRemoved:    "A factor was removed.",
 	FactorLost:       "An authenticator was marked as lost and is no longer accepted.",
 	FactorRenamed:    "A factor was given another name.",
+	FactorCloned:     "The counter of a passkey or security key went backwards: there may be a copy of it. It is marked and no longer accepted.",
 	ReportOpened:     "A person has reported a sign-in that was somebody else's, or a lost machine; data.severity is alert.",
 	ReportHandled:    "Somebody has looked after a report and closed it; data.answer says what was done.",
 	CodeIssued:       "A bypass or enrolment code was issued.",

@@ -181,6 +181,16 @@ var Reasons = map[string]string{
 	"setup-code-wrong": "The code for the first owner was wrong.",
 	"signed-out":       "The person signed out.",
 
+	// Certificates.
+	"certificates-off":     "Certificates of users are switched off.",
+	"certificate-not-ours": "The certificate is not that of a user of this server.",
+	"certificate-unknown":  "The server does not know the certificate, or its user is gone.",
+	"cessation":            "It is used no more.",
+	"key-compromise":       "Its key may be in other hands.",
+	"renewed":              "It was renewed.",
+	"replaced":             "Another has taken its place.",
+	"unspecified":          "No reason was given.",
+
 	// Machines, tokens, the server.
 	"active":                              "The machine may be used at once.",
 	"expired":                             "The token's time is over.",
@@ -204,4 +214,11 @@ var Reasons = map[string]string{
 	"post-sign-in":      "The mail server or the gateway does not accept the user name and password.",
 	"post-settings":     "The settings for sending do not fit.",
 	"post-expired":      "The message would have come too late.",
+
+	// Passkeys and security keys.
+	"passkey-cloned":       "The counter of the passkey went backwards: there may be a copy of it.",
+	"passkey-late":         "The challenge was answered already, or its time was over.",
+	"passkey-not-verified": "The passkey has not verified who holds it, which was wanted.",
+	"passkey-refused":      "What the passkey has signed is not right: made for another address or challenge, or altered.",
+	"passkey-unknown":      "The passkey is none of the user's, or was taken away or marked as lost.",
 }
