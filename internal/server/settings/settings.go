@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -22,6 +24,9 @@ const (
 	serverURL = "desk.server_url"
 	minAgent  = "desk.min_agent_version"
 	peopleURL = "desk.people_url"
+
+	attestation = "passkey.attestation"
+	aaguids     = "passkey.models"
 )
 
 // Settings are the values; an empty one was not set.
@@ -30,12 +35,15 @@ type Settings struct {
 	ServerURL string // https://HOST:PORT of the machines' listener; goes into join tokens
 	MinAgent  string // the oldest version of the agent that is not called outdated (P3)
 	PeopleURL string // https://HOST[:PORT] of the people's listener, as browsers and phones reach it
+
+	Attestation string // of passkeys: none (or empty) or direct; see ParseRule
+	Models      string // AAGUIDs between commas
 }
 
 // Read gives the present values.
 func Read(ctx context.Context, q *db.Queries) (Settings, error) {
 	var s Settings
-	for name, to := range map[string]*string{contact: &s.Contact, serverURL: &s.ServerURL, minAgent: &s.MinAgent, peopleURL: &s.PeopleURL} {
+	for name, to := range map[string]*string{contact: &s.Contact, serverURL: &s.ServerURL, minAgent: &s.MinAgent, peopleURL: &s.PeopleURL, attestation: &s.Attestation, aaguids: &s.Models} {
 		v, err := q.GetSetting(ctx, name)
 		switch {
 		case err == nil:
@@ -99,9 +107,60 @@ func CheckPeopleURL(s string) error {
 	return nil
 }
 
+// Rule says which passkeys may be registered.
+type Rule struct {
+	Direct bool     // they must say which model they are (attestation)
+	Models []string // AAGUIDs of the models that may; none: any
+}
+
+// The words of the setting.
+const (
+	AttestationNone   = "none"
+	AttestationDirect = "direct"
+)
+
+// maxModels bounds the list of models.
+const maxModels = 200
+
+// Passkeys gives the rule. A row that can not be read is an error, never a weaker rule.
+func Passkeys(ctx context.Context, q *db.Queries) (Rule, error) {
+	var words [2]string
+	for i, name := range []string{attestation, aaguids} {
+		v, err := q.GetSetting(ctx, name)
+		if err != nil && !store.IsNotFound(err) {
+			return Rule{}, fmt.Errorf("read the setting %s: %w", name, err)
+		}
+		words[i] = string(v)
+	}
+	return ParseRule(words[0], words[1])
+}
+
+// ParseRule reads the two settings: none (or nothing) or direct, and AAGUIDs between
+// commas or blanks.
+func ParseRule(word, list string) (Rule, error) {
+	var r Rule
+	switch word {
+	case "", AttestationNone:
+	case AttestationDirect:
+		r.Direct = true
+	default:
+		return r, fmt.Errorf("%.40q is not allowed; allowed are none and direct", word)
+	}
+	for _, f := range strings.FieldsFunc(strings.ToLower(list), func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\r' || c == '\t' }) {
+		u, err := uuid.Parse(f)
+		if err != nil || len(f) != 36 {
+			return Rule{}, fmt.Errorf("%.40q is no AAGUID; allowed are such as cb69481e-8ff7-4039-93ec-0a2729a154a8", f)
+		}
+		if r.Models = append(r.Models, u.String()); len(r.Models) > maxModels {
+			return Rule{}, fmt.Errorf("it names more than %d models", maxModels)
+		}
+	}
+	return r, nil
+}
+
 // Write replaces the values. The caller judges them and writes the event.
 func Write(ctx context.Context, tx *store.Tx, s Settings, at int64) error {
-	for name, v := range map[string]string{contact: s.Contact, serverURL: s.ServerURL, minAgent: s.MinAgent, peopleURL: s.PeopleURL} {
+	for name, v := range map[string]string{contact: s.Contact, serverURL: s.ServerURL, minAgent: s.MinAgent, peopleURL: s.PeopleURL, attestation: s.Attestation, aaguids: s.Models} {
 		var err error
 		if v == "" {
 			_, err = tx.DeleteSetting(ctx, name)
