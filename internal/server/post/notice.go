@@ -46,7 +46,7 @@ func (p *Post) Notice(ctx context.Context, tx *store.Tx, e event.Event) error {
 	if err != nil {
 		return err
 	}
-	set, err := settings.Read(ctx, tx.Queries)
+	set, err := p.settings(ctx, tx.Queries)
 	if err != nil {
 		return err
 	}
@@ -174,6 +174,15 @@ func (p *Post) contact(ctx context.Context, q *db.Queries) (string, error) {
 	return s.Contact, err
 }
 
+// settings are those that texts speak of.
+func (p *Post) settings(ctx context.Context, q *db.Queries) (settings.Settings, error) {
+	s, err := settings.Read(ctx, q)
+	if err == nil {
+		s.PeopleURL, err = settings.People(ctx, q, p.PeopleURL)
+	}
+	return s, err
+}
+
 // ── what is written ──
 
 // Mails are plain text. They hold no link but the address of this server's own portal, so
@@ -241,7 +250,7 @@ func confirmText(channel string, u db.User, code string, minutes int, contact st
 
 // enrolText carries an enrolment code.
 func (p *Post) enrolText(ctx context.Context, q *db.Queries, u db.User, code string, until time.Time) (Message, error) {
-	s, err := settings.Read(ctx, q)
+	s, err := p.settings(ctx, q)
 	if err != nil {
 		return Message{}, err
 	}

@@ -47,13 +47,15 @@ import (
 	"latchkey/internal/server/store/db"
 )
 
-// Config is what it stands on. All fields but Log are required.
+// Config is what it stands on. All fields but Log and PeopleURL are required.
 type Config struct {
 	Store  *store.Store
 	Keys   *keys.Keys
 	Clock  clock.Clock
 	Random io.Reader // of codes
 	Log    *slog.Logger
+	// PeopleURL is the address of the portal where the settings name none; may be nil.
+	PeopleURL func() string
 }
 
 // Post sends. It is safe for concurrent use.
@@ -293,4 +295,20 @@ func (p *Post) Clear(ctx context.Context) error {
 		_, err := tx.DeleteOldPostCodes(ctx, before(keepCodes))
 		return err
 	})
+}
+
+// Again has a message sent at once that waits or has failed; false if it was sent, is
+// being sent, or is not kept any more.
+func (p *Post) Again(ctx context.Context, tx *store.Tx, m db.Outbox) (bool, error) {
+	now := p.Clock.Now()
+	until := max(m.ExpiresAt, clock.Micros(now.Add(noticeLife)))
+	if m.Purpose != ForNotice {
+		until = m.ExpiresAt // a code does not count longer for that
+	}
+	n, err := tx.RetryOutbox(ctx, db.RetryOutboxParams{ID: m.ID, At: clock.Micros(now), ExpiresAt: until})
+	if err != nil {
+		return false, err
+	}
+	tx.Wake(wakeName(m.Channel))
+	return n == 1, nil
 }

@@ -363,3 +363,12 @@ func (h Header) fill(values map[string]string) (string, error) {
 		}, s)
 	}), nil
 }
+
+// HostOf is the host and port of a gateway's address; empty if it is none.
+func HostOf(address string) string {
+	_, u, err := parseURL(address, true)
+	if err != nil {
+		return ""
+	}
+	return u.Host
+}
