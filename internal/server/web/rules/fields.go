@@ -47,8 +47,12 @@ func scopeOptions() []ui.Option {
 	return out
 }
 
-func factorOptions() []ui.Option {
-	return []ui.Option{{Value: string(policy.TOTP), Label: words.PolicyFactors["totp"]}, {Value: string(policy.Backup), Label: words.PolicyFactors["backup"]}}
+func factorOptions(kinds []policy.Factor) []ui.Option {
+	var out []ui.Option
+	for _, k := range kinds {
+		out = append(out, ui.Option{Value: string(k), Label: words.PolicyFactors[string(k)], Hint: words.PolicyFactorHints[string(k)]})
+	}
+	return out
 }
 
 func optionsOf(setting string, values ...string) []ui.Option {
@@ -76,9 +80,11 @@ const (
 var fields = []field{
 	{"scopes", partWhen, some, scopeOptions()},
 	{"factors_online", partFactors, whole, nil},
-	{"online_factors", partFactors, ordered, factorOptions()},
+	{"online_factors", partFactors, ordered, factorOptions(policy.Kinds)},
+	{"key_verification", partFactors, yes, nil},
+	{"push_verification", partFactors, yes, nil},
 	{"factors_offline", partOffline, whole, nil},
-	{"offline_factors", partOffline, ordered, factorOptions()},
+	{"offline_factors", partOffline, ordered, factorOptions(policy.OfflineKinds)},
 	{"offline", partOffline, one, optionsOf("offline", "mfa", "mfa_or_bypass", "bypass", "deny")},
 	{"offline_enrol", partOffline, one, optionsOf("offline_enrol", "auto", "ask", "off")},
 	{"offline_days", partOffline, whole, nil},
