@@ -210,9 +210,13 @@ func (s *Service) proceed(ctx context.Context, id string) error {
 	return nil
 }
 
+// isLarge tells whether an import of all or nothing does not fit into a transaction as
+// others have it.
+func isLarge(i db.Import) bool { return !i.SkipBad && i.RowsNew+i.RowsChanged > whole }
+
 // tooLarge tells whether an import takes longer than a transaction may.
 func tooLarge(i db.Import, err error) bool {
-	return !i.SkipBad && i.RowsNew+i.RowsChanged > whole && errors.Is(err, context.DeadlineExceeded)
+	return isLarge(i) && errors.Is(err, context.DeadlineExceeded)
 }
 
 // giveUp puts an import back to where it can be looked at again.
@@ -248,8 +252,13 @@ func (s *Service) applyOnce(ctx context.Context, i *db.Import) error {
 		return s.move(ctx, db.MoveImportParams{ID: i.ID, OldState: rest.ImportApplying, State: rest.ImportDone, At: s.now(), EndedAt: s.now(), AppliedAt: s.now()})
 	}
 	if !i.SkipBad {
-		return s.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-			tell := i.RowsNew+i.RowsChanged <= whole
+		limit := time.Duration(0)
+		if isLarge(*i) {
+			limit = wholeTime
+		}
+		defer s.atWork(i.ID, 0)
+		return s.c.Store.UpdateWithin(ctx, limit, func(ctx context.Context, tx *store.Tx) error {
+			tell := !isLarge(*i)
 			if err := s.change(ctx, tx, *i, 0, i.RowsRead, tell); err != nil {
 				return err
 			}
@@ -312,13 +321,17 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 		return nil
 	}
 	now := s.now()
-	if err := s.makeGroups(ctx, tx, a, i); err != nil {
+	made, err := s.makeGroups(ctx, tx, i)
+	if err != nil {
 		return err
 	}
 	// In parts, because PostgreSQL knows nothing yet of rows that were just written and
 	// plans badly for many of them.
 	fresh, fields := int64(0), int64(0)
 	for from := after; from < last; from += part {
+		if err := s.life.Err(); err != nil {
+			return err
+		}
 		to := min(from+part, last)
 		n, err := tx.ImportNewUsers(ctx, db.ImportNewUsersParams{ImportID: i.ID, After: from, Last: to, At: now})
 		if err != nil {
@@ -335,6 +348,14 @@ func (s *Service) change(ctx context.Context, tx *store.Tx, i db.Import, after, 
 			}
 		}
 		if _, err := tx.ImportAddedMembers(ctx, db.ImportAddedMembersParams{ImportID: i.ID, After: from, Last: to}); err != nil {
+			return err
+		}
+		s.atWork(i.ID, fresh+fields)
+	}
+	// Events come last: from the first one on the other servers wait with theirs.
+	for _, name := range sortedKeys(made) {
+		err := desk.Note(tx, a, event.Event{Type: event.GroupAdded, Subject: name}, map[string]any{"group": rest.GroupPrefix + made[name], "mfa": rest.MFAInherit, "import": rest.ImportPrefix + i.ID})
+		if err != nil {
 			return err
 		}
 	}
@@ -378,32 +399,29 @@ func stillMay(ctx context.Context, tx *store.Tx, a desk.Actor) error {
 	return nil
 }
 
-// makeGroups makes the groups that the rows name and that are not there. They are
-// the first slice's.
-func (s *Service) makeGroups(ctx context.Context, tx *store.Tx, a desk.Actor, i db.Import) error {
-	made := map[string]string{}
-	if err := json.Unmarshal([]byte(i.MadeGroups), &made); err != nil {
-		return err
+// makeGroups makes the groups that the rows name and that are not there, and gives them.
+// They are the first slice's.
+func (s *Service) makeGroups(ctx context.Context, tx *store.Tx, i db.Import) (map[string]string, error) {
+	wanted, made := map[string]string{}, map[string]string{}
+	if err := json.Unmarshal([]byte(i.MadeGroups), &wanted); err != nil {
+		return nil, err
 	}
 	now := s.now()
-	for _, name := range sortedKeys(made) {
+	for _, name := range sortedKeys(wanted) {
 		if g, err := tx.GetGroupByName(ctx, name); err == nil {
-			if g.ID != made[name] {
-				return errStale
+			if g.ID != wanted[name] {
+				return nil, errStale
 			}
 			continue
 		} else if !store.IsNotFound(err) {
-			return err
+			return nil, err
 		}
-		if err := tx.InsertGroup(ctx, db.InsertGroupParams{ID: made[name], Name: name, MFA: rest.MFAInherit, CreatedAt: now, UpdatedAt: now}); err != nil {
-			return err
+		if err := tx.InsertGroup(ctx, db.InsertGroupParams{ID: wanted[name], Name: name, MFA: rest.MFAInherit, CreatedAt: now, UpdatedAt: now}); err != nil {
+			return nil, err
 		}
-		err := desk.Note(tx, a, event.Event{Type: event.GroupAdded, Subject: name}, map[string]any{"group": rest.GroupPrefix + made[name], "mfa": rest.MFAInherit, "import": rest.ImportPrefix + i.ID})
-		if err != nil {
-			return err
-		}
+		made[name] = wanted[name]
 	}
-	return nil
+	return made, nil
 }
 
 // touch tells machines of users who have changed, and ends what those have who are
@@ -519,7 +537,11 @@ func (s *Service) refresh(ctx context.Context, i *db.Import) error {
 		if _, err := tx.SetImportGroups(ctx, db.SetImportGroupsParams{ID: i.ID, MadeGroups: encode(p.made)}); err != nil {
 			return err
 		}
-		n, err := tx.HoldImport(ctx, db.HoldImportParams{ID: i.ID, LeaseBy: s.me, LeaseUntil: s.lease(workLease), At: s.now()})
+		hold := workLease
+		if set.RowsNew+set.RowsChanged > whole && !i.SkipBad {
+			hold += wholeTime // nobody can say that it still works before its end
+		}
+		n, err := tx.HoldImport(ctx, db.HoldImportParams{ID: i.ID, LeaseBy: s.me, LeaseUntil: s.lease(hold), At: s.now()})
 		if err == nil && n != 1 {
 			err = errDropped
 		}

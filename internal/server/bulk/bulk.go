@@ -69,7 +69,9 @@ const (
 	keepCodes   = 24 * time.Hour
 	readLease   = 2 * time.Minute
 	workLease   = time.Minute
-	codesFor    = 7 * 24 * time.Hour
+	// wholeTime is how long the one transaction of all or nothing may take.
+	wholeTime = 3 * time.Minute
+	codesFor  = 7 * 24 * time.Hour
 )
 
 const (
@@ -94,8 +96,9 @@ type Service struct {
 	work sync.WaitGroup
 
 	mu    sync.Mutex
-	busy  map[string]bool // imports that this process works on
-	tries map[string]int  // imports that failed here, and how often
+	busy  map[string]bool  // imports that this process works on
+	tries map[string]int   // imports that failed here, and how often
+	under map[string]int64 // rows that are changed in a transaction that is under way
 }
 
 // New makes a Service. Close ends what it does in the background.
@@ -103,7 +106,7 @@ func New(c Config) *Service {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{c: c, me: store.NewID(), busy: map[string]bool{}, tries: map[string]int{}}
+	s := &Service{c: c, me: store.NewID(), busy: map[string]bool{}, tries: map[string]int{}, under: map[string]int64{}}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s
 }
@@ -132,6 +135,28 @@ func (s *Service) update(ctx context.Context, fn func(ctx context.Context, tx *s
 		}
 		return fn(ctx, tx)
 	})
+}
+
+// atWork notes how far a transaction that is under way has come. The database can not
+// tell before it is committed; this process can.
+func (s *Service) atWork(id string, rows int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if rows == 0 {
+		delete(s.under, id)
+	} else {
+		s.under[id] = rows
+	}
+}
+
+func (s *Service) importOf(i db.Import) rest.Import {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := importOf(i)
+	if i.State == rest.ImportApplying {
+		out.Done = min(max(out.Done, s.under[i.ID]), i.RowsNew+i.RowsChanged)
+	}
+	return out
 }
 
 // importOf is an import as people see it.
@@ -242,7 +267,7 @@ func (s *Service) Show(ctx context.Context, a desk.Actor, ref string) (rest.Impo
 	}
 	err := s.read(ctx, func(q *store.Queries) error {
 		i, err := find(ctx, q, ref)
-		out = importOf(i)
+		out = s.importOf(i)
 		return err
 	})
 	if err != nil {
@@ -275,7 +300,7 @@ func (s *Service) List(ctx context.Context, a desk.Actor, after string, limit in
 			out.Next = rest.ImportPrefix + rows[show-1].ID
 		}
 		for _, r := range rows {
-			out.Items = append(out.Items, importOf(r))
+			out.Items = append(out.Items, s.importOf(r))
 		}
 		return nil
 	})

@@ -2,6 +2,7 @@ package bulk_test
 
 import (
 	"bufio"
+	"context"
 	"flag"
 	"fmt"
 	"io"
@@ -86,6 +87,20 @@ func TestALargeImportTakesBoundedMemoryAndIsAtomic(t *testing.T) {
 			checked := time.Since(start)
 			// What a sign-in would wait for while users are changed.
 			longest, stop, done := time.Duration(0), make(chan struct{}), make(chan struct{})
+			shown, watched := int64(0), make(chan struct{})
+			go func() {
+				defer close(watched)
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(5 * time.Millisecond):
+					}
+					if i, err := r.bulk.Show(context.Background(), desk.Root(), i.ID); err == nil && i.State == rest.ImportApplying && i.Done < int64(n) {
+						shown = max(shown, i.Done)
+					}
+				}
+			}()
 			go func() {
 				defer close(done)
 				for {
@@ -103,6 +118,10 @@ func TestALargeImportTakesBoundedMemoryAndIsAtomic(t *testing.T) {
 			i = r.apply(desk.Root(), i.ID)
 			close(stop)
 			<-done
+			<-watched
+			if step.name != "again" && n >= 10_000 && shown == 0 {
+				t.Errorf("%s: nobody saw how far it was", step.name)
+			}
 			says(t, i, step.want)
 			took, heap := time.Since(start), used()
 			count, _ := r.end()

@@ -41,6 +41,18 @@ type Tx struct {
 // run again: it must not leave traces outside of the transaction before Update
 // returned. A panic undoes this change alone. ctx counts until fn begins.
 func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx) error) error {
+	return s.update(ctx, 0, fn)
+}
+
+// UpdateWithin is Update for the rare change that needs longer than others are granted:
+// it has a transaction of its own, and as long as limit says (never less than others).
+// Whoever wants to change something behind it waits for a while and is then told that
+// the database is not available, so that machines sign in offline meanwhile.
+func (s *Store) UpdateWithin(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) error {
+	return s.update(ctx, limit, fn)
+}
+
+func (s *Store) update(ctx context.Context, limit time.Duration, fn func(ctx context.Context, tx *Tx) error) error {
 	if ctx.Value(inUpdate{}) != nil {
 		return ErrNested
 	}
@@ -54,6 +66,7 @@ func (s *Store) Update(ctx context.Context, fn func(ctx context.Context, tx *Tx)
 		return errStuck
 	}
 	j := newJob()
+	j.limit = limit
 	if err := s.enqueue(ctx, j); err != nil {
 		return err
 	}
@@ -80,6 +93,7 @@ type inUpdate struct{}
 // caller plays and says how it went, and after the commit the writer says done.
 type job struct {
 	state  atomic.Int32
+	limit  time.Duration // how long its transaction may take; 0: as all
 	turn   chan *Tx
 	played chan error
 	done   chan error
@@ -120,22 +134,33 @@ func (s *Store) enqueue(ctx context.Context, j *job) error {
 // writeLoop is the one writer of this replica.
 func (s *Store) writeLoop() {
 	defer s.stop()
-	var jobs []*job
+	var jobs, long []*job
+	add := func(j *job) {
+		if j.limit > 0 {
+			long = append(long, j)
+		} else {
+			jobs = append(jobs, j)
+		}
+	}
 	for first := range s.jobs {
-		jobs = append(jobs[:0], first)
+		jobs, long = jobs[:0], long[:0]
+		add(first)
 	gather:
-		for len(jobs) < batchLength {
+		for len(jobs)+len(long) < batchLength {
 			select {
 			case j, ok := <-s.jobs:
 				if !ok {
 					break gather
 				}
-				jobs = append(jobs, j)
+				add(j)
 			default:
 				break gather
 			}
 		}
 		s.runJobs(jobs)
+		for _, j := range long {
+			s.runJobs([]*job{j})
+		}
 	}
 }
 
@@ -204,7 +229,11 @@ type batch struct {
 func (s *Store) runBatch(jobs []*job) *batch {
 	b := &batch{s: s, errs: make([]error, len(jobs))}
 	beat, err := s.pulse.within()
-	ctx, cancel := context.WithTimeout(beat, s.engine.patience())
+	limit := s.engine.patience()
+	if len(jobs) == 1 {
+		limit = max(limit, jobs[0].limit)
+	}
+	ctx, cancel := context.WithTimeout(beat, limit)
 	defer cancel()
 	if err == nil {
 		b.ctx = ctx

@@ -403,3 +403,39 @@ func writeUntilKilled(database string) {
 	}
 	select {}
 }
+
+// TestAChangeThatNeedsLongerHasItAndOthersAreTold: on PostgreSQL a transaction has ten
+// seconds. One that asks for more has it; whoever comes behind it meanwhile is told
+// instead of kept waiting.
+func TestAChangeThatNeedsLongerHasItAndOthersAreTold(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes eleven seconds")
+	}
+	s := storetest.Open(t, store.Config{Database: storetest.PostgreSQL(t)})
+	told := make(chan error, 1)
+	slow := func(ctx context.Context, tx *store.Tx) error {
+		for range 110 {
+			time.Sleep(100 * time.Millisecond)
+			if err := tx.PutSetting(ctx, setting("long")); err != nil { // an idle transaction is ended by the database
+				return err
+			}
+		}
+		return nil
+	}
+	go func() {
+		time.Sleep(6 * time.Second)
+		told <- s.Update(context.Background(), func(context.Context, *store.Tx) error { return nil })
+	}()
+	if err := s.UpdateWithin(context.Background(), time.Minute, slow); err != nil {
+		t.Errorf("the long change: %v", err)
+	}
+	if err := <-told; !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("who waited: %v", err)
+	}
+	if !keys(t, s)["long"] {
+		t.Error("it is not there")
+	}
+	if err := s.Update(context.Background(), func(ctx context.Context, tx *store.Tx) error { return tx.PutSetting(ctx, setting("after")) }); err != nil {
+		t.Errorf("behind it: %v", err)
+	}
+}
