@@ -44,6 +44,8 @@ type Deps struct {
 	Areas [][]ui.Route
 	// API serves /api/; it judges by itself who asks (see api.Front). It may be nil.
 	API http.Handler
+	// Phones serves /authenticator/v1/; it judges by itself who asks (see phoneapi). It may be nil.
+	Phones http.Handler
 	// Who says who sits there; nil asks Sessions.
 	Who func(*http.Request) (*session.Session, error)
 	// Rate bounds the requests of one network; the zero value is DefaultRate.
@@ -106,12 +108,17 @@ func New(d Deps) http.Handler {
 		return fault.Newf(fault.Forbidden, words.Foreign)
 	}}))
 	pages := s.guard(cross.Handler(s.mux))
-	if d.API == nil {
+	if d.API == nil && d.Phones == nil {
 		return pages
 	}
-	// The API has headers, bounds and answers of its own.
+	// The API and the phones' door have headers, bounds and answers of their own.
 	both := http.NewServeMux()
-	both.Handle("/api/", d.API)
+	if d.API != nil {
+		both.Handle("/api/", d.API)
+	}
+	if d.Phones != nil {
+		both.Handle("/authenticator/v1/", d.Phones)
+	}
 	both.Handle("/", pages)
 	return both
 }
