@@ -134,6 +134,7 @@ type OwnSignin struct {
 	Reason    string    `json:"reason,omitempty"`
 	Why       string    `json:"why,omitempty" doc:"The reason in words"`
 	Factor    string    `json:"factor,omitempty"`
+	WrongCode bool      `json:"wrong_code,omitempty" doc:"It came to no end, and a wrong code was given"`
 	Report    string    `json:"report,omitempty" doc:"open or handled: you have reported it"`
 }
 

@@ -559,9 +559,13 @@ func (d *Desk) ListOwnSignins(ctx context.Context, a Actor, after string, limit 
 	if err != nil {
 		return out, err
 	}
+	wrong, err := d.wrongCodes(ctx, a.UserID, rows)
+	if err != nil {
+		return out, err
+	}
 	for _, r := range rows {
 		s := signinOf(r)
-		s.Report = reported[r.ID]
+		s.Report, s.WrongCode = reported[r.ID], wrong[r.ID]
 		out.Items = append(out.Items, s)
 	}
 	if len(rows) == f.Limit {
@@ -605,6 +609,7 @@ func (d *Desk) ShowOwnSignin(ctx context.Context, a Actor, ref string) (rest.Own
 	if err := a.look(); err != nil {
 		return out, err
 	}
+	var found db.Event
 	err := d.Store.Read(ctx, func(q *store.Queries) error {
 		u, err := a.me(ctx, q)
 		if err != nil {
@@ -614,7 +619,7 @@ func (d *Desk) ShowOwnSignin(ctx context.Context, a Actor, ref string) (rest.Own
 		if err != nil {
 			return err
 		}
-		out = signinOf(e)
+		out, found = signinOf(e), e
 		list, err := q.ListReportedEvents(ctx, u.ID)
 		for _, r := range slices.Backward(list) {
 			if r.EventID == e.ID {
@@ -623,5 +628,10 @@ func (d *Desk) ShowOwnSignin(ctx context.Context, a Actor, ref string) (rest.Own
 		}
 		return err
 	})
+	if err != nil {
+		return out, err
+	}
+	wrong, err := d.wrongCodes(ctx, a.UserID, []db.Event{found})
+	out.WrongCode = wrong[found.ID]
 	return out, err
 }

@@ -3,6 +3,7 @@ package desk_test
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"errors"
 	"slices"
 	"strings"
@@ -688,6 +689,60 @@ func TestALostMachine(t *testing.T) {
 		}
 		if l := ok(r.ListOwnReports(ctx, person(bob), "", 0))(t); len(l.Items) != 0 {
 			t.Errorf("%+v", l.Items)
+		}
+	})
+}
+
+func TestASignInWithAWrongCodeSaysSo(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		anna, bob := addUser(t, r, "anna", rest.RoleNone), addUser(t, r, "bob", rest.RoleNone)
+		m := r.Machine(t, "laptop", rest.MachineActive)
+		// try is a sign-in that came to no end, half a minute long, with what was rejected in
+		// it.
+		try := func(u rest.User, conversation string, ago time.Duration, rejected ...event.Event) string {
+			t.Helper()
+			end := event.Event{
+				ID: store.NewID(), Type: event.SigninAbandoned, UserID: id(u.ID), Subject: u.Name, MachineID: m.ID, Machine: "laptop", Outcome: "abandoned",
+				At: clock.Micros(c.Now().Add(-ago)), Data: json.RawMessage(fmt.Sprintf(`{"conversation":%q,"duration_ms":30000}`, conversation)),
+			}
+			must(t, r.Store.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+				for _, e := range rejected {
+					e.ID, e.Type, e.UserID, e.Subject, e.MachineID = store.NewID(), event.FactorRejected, end.UserID, u.Name, m.ID
+					e.At = end.At - 10_000_000
+					if e.Data == nil {
+						e.Data = json.RawMessage(fmt.Sprintf(`{"conversation":%q}`, conversation))
+					}
+					if _, err := tx.Event(e); err != nil {
+						return err
+					}
+				}
+				_, err := tx.Event(end)
+				return err
+			}))
+			return rest.EventPrefix + end.ID
+		}
+		code := event.Event{Factor: "totp", Reason: "factor-wrong"}
+		want := map[string]bool{
+			try(anna, "cnv-1", time.Minute, code):                                                                                true,
+			try(anna, "cnv-2", 2*time.Minute):                                                                                    false,
+			try(anna, "cnv-3", 3*time.Minute, event.Event{Factor: "push", Reason: "factor-wrong"}):                               false,
+			try(anna, "cnv-4", 4*time.Minute, event.Event{Factor: "mail", Reason: "factor-not-sent"}):                            false,
+			try(anna, "cnv-5", time.Minute, event.Event{Factor: "totp", Data: json.RawMessage(`{"conversation":"somebody's"}`)}): false,
+			try(anna, "cnv-6", 6*time.Minute, code, code):                                                                        true,
+		}
+		try(bob, "cnv-7", time.Minute, code)
+		l := ok(r.ListOwnSignins(ctx, person(anna), "", 0))(t)
+		if len(l.Items) != len(want) {
+			t.Fatalf("%d of %d sign-ins", len(l.Items), len(want))
+		}
+		for _, s := range l.Items {
+			if s.WrongCode != want[s.ID] {
+				t.Errorf("%s: a wrong code: %v", s.ID, s.WrongCode)
+			}
+			if one := ok(r.ShowOwnSignin(ctx, person(anna), s.ID))(t); one.WrongCode != s.WrongCode {
+				t.Errorf("%s by itself: a wrong code: %v", s.ID, one.WrongCode)
+			}
 		}
 	})
 }

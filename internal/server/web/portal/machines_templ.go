@@ -1194,7 +1194,7 @@ func resultBadge(s rest.OwnSignin) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-		case words.MySigninNo, words.MySigninLocked:
+		case words.MySigninNo, words.MySigninLocked, words.MySigninWrong:
 			templ_7745c5c3_Err = ui.Badge(ui.Bad, result(s)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -2671,6 +2671,9 @@ func result(s rest.OwnSignin) string {
 	case "signin.left_to_machine":
 		return words.MySigninLeft
 	case "signin.abandoned":
+		if s.WrongCode {
+			return words.MySigninWrong
+		}
 		return words.MySigninGivenUp
 	case "breakglass.used":
 		return words.MySigninEmergency

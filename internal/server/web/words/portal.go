@@ -247,6 +247,7 @@ const (
 	MySigninNo        = "denied"
 	MySigninLeft      = "left to the machine"
 	MySigninGivenUp   = "given up"
+	MySigninWrong     = "a wrong code was given"
 	MySigninLocked    = "locked out"
 	MySigninEmergency = "emergency account"
 	MySigninOffline   = "without network"
