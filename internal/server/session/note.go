@@ -36,7 +36,7 @@ func (m *Sessions) update(ctx context.Context, fn func(ctx context.Context, tx *
 // note writes an event. Nothing that was typed as an answer is ever in it.
 func (m *Sessions) note(tx *store.Tx, e event.Event, data map[string]any) error {
 	for k, v := range data {
-		if v == "" {
+		if v == "" || v == nil {
 			delete(data, k)
 		}
 	}

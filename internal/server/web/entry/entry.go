@@ -28,6 +28,8 @@ func Routes() []ui.Route {
 		{Pattern: "POST /signin", Needs: ui.Anyone, Serve: signin},
 		{Pattern: "POST /signin/choose", Needs: ui.Anyone, Serve: choose},
 		{Pattern: "POST /signin/code", Needs: ui.Anyone, Serve: code},
+		{Pattern: "POST /signin/passkey/begin", Needs: ui.Anyone, Serve: beginPasskey},
+		{Pattern: "POST /signin/passkey", Needs: ui.Anyone, Serve: finishPasskey},
 		{Pattern: "POST /signin/password", Needs: ui.Anyone, Serve: newPassword},
 		{Pattern: "POST /signin/restart", Needs: ui.Anyone, Serve: restart},
 		{Pattern: "GET /signout", Needs: ui.Person, Serve: showSignout},

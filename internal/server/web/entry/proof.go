@@ -115,3 +115,39 @@ func chooseProof(r *ui.Request) error {
 	}
 	return r.Go(with("/stepup", p.next), "")
 }
+
+// beginPasskey gives a script the options of a sign-in without a name.
+func beginPasskey(r *ui.Request) error {
+	options, raw, err := r.Sessions.BeginPasskey(r.Context(), r.Address(), r.UserAgent())
+	if fault.Is(err, fault.Unavailable) || fault.Is(err, fault.TooMany) {
+		return ui.PasskeySays(r, fault.Of(err))
+	}
+	if err != nil {
+		return err
+	}
+	session.SetSigninCookie(r.W, raw)
+	return ui.PasskeyOptions(r, "", options)
+}
+
+func finishPasskey(r *ui.Request) error {
+	p := signinPage{next: Next(r.Value("next"))}
+	answer := secretOf(r, "code")
+	defer answer.Wipe()
+	known := ""
+	if c := r.CookiesNamed(session.KnownCookie); len(c) == 1 {
+		known = c[0].Value
+	}
+	o, err := r.Sessions.FinishPasskey(r.Context(), pendingCookie(r), answer, r.Address(), known)
+	switch {
+	case err == nil:
+		return arrived(r, o, p.next)
+	case fault.Is(err, fault.Unauthorized) || fault.Is(err, fault.TooMany) || fault.Is(err, fault.Invalid):
+		p.faults = map[string]string{"": fault.Of(err).Detail}
+		for _, f := range ui.Faults(err) {
+			p.faults[""] = f
+		}
+		session.ClearCookie(r.W, session.SigninCookie)
+		return p.show(r, fault.Of(err).Status())
+	}
+	return resumed(r, p, err)
+}

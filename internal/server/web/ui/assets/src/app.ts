@@ -4,12 +4,14 @@ import { startDialogs } from "./dialogs";
 import { startFollow } from "./follow";
 import { startKeys } from "./keys";
 import { startPalette } from "./palette";
+import { startPasskeys } from "./passkeys";
 import { startTexts } from "./texts";
 import { startTheme } from "./appearance";
 import { startTimes } from "./times";
 
 startTheme();
 startTimes();
+startPasskeys();
 startTexts();
 startDialogs();
 startPalette();
