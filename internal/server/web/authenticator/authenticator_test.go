@@ -159,6 +159,60 @@ func TestEverythingIsServed(t *testing.T) {
 	}
 }
 
+// TestEveryClassOfTheAppHasAStyle looks at the elements that the script makes.
+func TestEveryClassOfTheAppHasAStyle(t *testing.T) {
+	css, err := os.ReadFile("src/app.css")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, err := filepath.Glob("src/*.ts")
+	if err != nil || len(sources) < 10 {
+		t.Fatal(sources, err)
+	}
+	seen := 0
+	for _, f := range sources {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("\\bh\\(\\s*[\"`][a-z0-9]+\\.([a-z0-9.-]+)[\"`]").FindAllSubmatch(b, -1) {
+			for class := range strings.SplitSeq(string(m[1]), ".") {
+				seen++
+				if !regexp.MustCompile(`\.` + regexp.QuoteMeta(class) + `\b`).Match(css) {
+					t.Errorf("%s uses the class %q, which has no style", f, class)
+				}
+			}
+		}
+	}
+	if seen < 50 {
+		t.Errorf("only %d classes were found", seen)
+	}
+}
+
+// TestEveryWordOfTheAppIsSaid: a text that nothing says is a text that nobody mends.
+func TestEveryWordOfTheAppIsSaid(t *testing.T) {
+	words, err := os.ReadFile("src/words.ts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sources, _ := filepath.Glob("src/*.ts")
+	var all []byte
+	for _, f := range sources {
+		if b, err := os.ReadFile(f); err == nil && f != "src/words.ts" {
+			all = append(all, b...)
+		}
+	}
+	names := regexp.MustCompile(`(?m)^  (\w+):`).FindAllSubmatch(words, -1)
+	if len(names) < 100 {
+		t.Fatalf("only %d words were found", len(names))
+	}
+	for _, m := range names {
+		if !regexp.MustCompile(`words\.` + string(m[1]) + `\b`).Match(all) {
+			t.Errorf("nothing says words.%s", m[1])
+		}
+	}
+}
+
 func TestNothingNamesAnotherHost(t *testing.T) {
 	for at, f := range bundle().files {
 		for _, u := range regexp.MustCompile(`(?i)(https?:)?//[a-z0-9.-]+\.[a-z]{2,}`).FindAll(f.plain, -1) {

@@ -48,7 +48,7 @@ function card(a: Account & { seed: Seed }): { row: HTMLElement; tick: () => Prom
   let step = -1;
   const button = h("button.button", { type: "button", "aria-label": words.copyOf(a.user, a.server), onclick: () => void copy() }, copied);
   const row = h(
-    "li.card.code-card", null,
+    a.seed.digits > 6 ? "li.card.code-card.long" : "li.card.code-card", null,
     h("h2", null, a.user === "" ? words.codesUnnamed : a.user, " ", h("span.muted", null, a.server)),
     h(
       "div.code-row", null,
