@@ -381,3 +381,10 @@ func codeIn(t testing.TB, s string) string {
 
 // typed is an answer.
 func typed(s string) secret.Bytes { return secret.FromString(s) }
+
+// fixed is a clock that stands.
+type fixed struct{ at time.Time }
+
+func (f fixed) Now() time.Time                                   { return f.at }
+func (f fixed) Sleep(ctx context.Context, d time.Duration) error { return clock.Real.Sleep(ctx, d) }
+func (f fixed) After(d time.Duration) <-chan time.Time           { return clock.Real.After(d) }
