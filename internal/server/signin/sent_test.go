@@ -109,7 +109,6 @@ func (r *rig) addKind(u db.User, kind policy.Factor, confirmed bool) {
 
 func waits(b *wire.Begin) { b.Can = []string{wire.PromptWait} }
 
-
 // phoneAndApp is alice with a phone and an authenticator app, at the menu.
 func phoneAndApp(r *rig) (p *ringer, u db.User, a app, c *conv) {
 	p, _ = sending(r)
@@ -419,4 +418,3 @@ func TestALookIsTakenOnce(t *testing.T) {
 		}
 	})
 }
-
