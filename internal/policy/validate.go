@@ -135,6 +135,37 @@ func Parse(b []byte) (Policy, error) {
 	return p, p.Validate()
 }
 
+// weakFactors are sentences about kinds that can be had without what the person holds
+// (M6), and about chains that can not be asked for everywhere (M2, P1).
+func (p Policy) weakFactors() []string {
+	var w []string
+	weak, near := 0, 0
+	for _, f := range p.OnlineFactors {
+		switch f {
+		case Mail:
+			w = append(w, "Accepts codes by mail: whoever can read the mailbox, or change whose it is, has the code.")
+		case SMS:
+			w = append(w, "Accepts codes by text message: they can be read on the way, and a number can be taken over.")
+		}
+		if f.Weak() {
+			weak++
+		}
+		if f != FIDO2 {
+			near++
+		}
+	}
+	switch n := p.FactorsOnline; {
+	case n == 1 && weak > 0:
+		w = append(w, "A weak factor alone is enough beside the password.")
+	case n > 1 && weak >= n:
+		w = append(w, fmt.Sprintf("All %d factors may be weak ones.", n))
+	}
+	if slices.Contains(p.Scopes, Remote) && p.FactorsOnline > 0 && near < p.FactorsOnline {
+		w = append(w, fmt.Sprintf("Nobody can sign in over the network: a security key is at the other end of the line, and without it %d of %d factors are left.", near, p.FactorsOnline))
+	}
+	return w
+}
+
 // Warnings are sentences about settings that are allowed but weaken something
 // (P1, P4).
 func (p Policy) Warnings() []string {
@@ -156,6 +187,7 @@ func (p Policy) Warnings() []string {
 			w = append(w, fmt.Sprintf("Factor %q is accepted offline but not online: the offline side is weaker.", f))
 		}
 	}
+	w = append(w, p.weakFactors()...)
 	if p.ForceDisconnectAfter != 0 {
 		w = append(w, "force_disconnect_after has no effect before there is an access connection.")
 	}
