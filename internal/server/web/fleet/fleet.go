@@ -14,7 +14,6 @@ package fleet
 
 import (
 	"net/url"
-	"strings"
 	"time"
 
 	"latchkey/internal/server/web/ui"
@@ -46,54 +45,3 @@ func Routes() []ui.Route {
 func machinePath(id string) string { return "/console/machines/" + url.PathEscape(id) }
 
 func userPath(ref string) string { return "/console/users/" + url.PathEscape(ref) }
-
-// listPath is the address of a list with its filters; empty ones are left out.
-func listPath(base string, pairs ...string) string {
-	q := url.Values{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			q.Set(pairs[i], pairs[i+1])
-		}
-	}
-	if len(q) == 0 {
-		return base
-	}
-	return base + "?" + q.Encode()
-}
-
-// next and first are the addresses of a list's pager.
-func next(cursor string, path func(after string) string) string {
-	if cursor == "" {
-		return ""
-	}
-	return path(cursor)
-}
-
-func first(after string, path func(after string) string) string {
-	if after == "" {
-		return ""
-	}
-	return path("")
-}
-
-func options(any string, labels map[string]string, values ...string) []ui.Option {
-	var out []ui.Option
-	if any != "" {
-		out = append(out, ui.Option{Label: any})
-	}
-	for _, v := range values {
-		out = append(out, ui.Option{Value: v, Label: labels[v]})
-	}
-	return out
-}
-
-// names are the words of a text of several lines, or separated by commas.
-func names(s string) []string {
-	out := []string{}
-	for _, l := range strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' || r == ',' }) {
-		if l = strings.TrimSpace(l); l != "" {
-			out = append(out, l)
-		}
-	}
-	return out
-}

@@ -14,8 +14,9 @@ import (
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/forms"
-	"latchkey/internal/server/web/trace"
+	"latchkey/internal/server/web/lists"
 	"latchkey/internal/server/web/ui"
+	"latchkey/internal/server/web/why"
 	"latchkey/internal/server/web/words"
 )
 
@@ -42,7 +43,7 @@ func (l machineList) query(after string) []string {
 }
 
 func (l machineList) path(after string) string {
-	return listPath("/console/machines", l.query(after)...)
+	return lists.Path("/console/machines", l.query(after)...)
 }
 
 func listMachines(r *ui.Request) error {
@@ -67,7 +68,7 @@ func listMachines(r *ui.Request) error {
 		return err
 	}
 	l.least = set.MinAgent
-	p := ui.Page{Title: words.NavMachines, Section: "machines", Wide: true, Curl: &ui.Curl{Method: "GET", Path: listPath(rest.Base+"/machines", l.query("")...)}}
+	p := ui.Page{Title: words.NavMachines, Section: "machines", Wide: true, Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/machines", l.query("")...)}}
 	if l.may {
 		p.Actions = machineListActions()
 	}
@@ -81,7 +82,7 @@ type pendingList struct {
 }
 
 func (l pendingList) path(after string) string {
-	return listPath("/console/machines/pending", "after", after)
+	return lists.Path("/console/machines/pending", "after", after)
 }
 
 func listPending(r *ui.Request) error {
@@ -102,7 +103,7 @@ type bench struct {
 	m       rest.Machine
 	offline rest.Page[rest.OfflineEntry]
 	windows rest.Page[rest.Window]
-	signins []trace.Signin
+	signins []why.Signin
 	reseed  []rest.Reseed // of a machine that is no longer trusted
 	least   string
 	me      desk.Actor
@@ -173,7 +174,7 @@ func load(r *ui.Request, ref string) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.signins = trace.Of(events.Items)
+	b.signins = why.Signins(events.Items)
 	set, err := r.Desk.Settings(ctx, a)
 	if err != nil {
 		return nil, err
@@ -300,7 +301,7 @@ func changeMachine(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	in := rest.MachineChange{
 		Name: changed(r, form, "name"), Owner: changed(r, form, "owner"), UnknownUsers: changed(r, form, "unknown_users"), OnlyAssigned: &only,
 	}
-	list, was := names(forms.Get(r, form, "users")), names(forms.Get(r, form, "seen-users"))
+	list, was := lists.Names(forms.Get(r, form, "users")), lists.Names(forms.Get(r, form, "seen-users"))
 	slices.Sort(list)
 	slices.Sort(was)
 	if !slices.Equal(list, was) || !forms.Has(r, form, "seen-users") {
@@ -381,7 +382,7 @@ type tokenList struct {
 	s     *forms.Sent
 }
 
-func (l tokenList) path(after string) string { return listPath("/console/join", "after", after) }
+func (l tokenList) path(after string) string { return lists.Path("/console/join", "after", after) }
 
 func loadTokens(r *ui.Request, after string) (tokenList, error) {
 	l := tokenList{after: after, may: r.Actor().Can("change"), now: r.Clock.Now()}

@@ -11,6 +11,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/web/forms"
+	"latchkey/internal/server/web/lists"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -26,7 +27,7 @@ type offlineList struct {
 func (l offlineList) filtered() bool { return l.f != desk.OfflineFilter{} }
 
 func (l offlineList) path(after string) string {
-	return listPath("/console/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class, "after", after)
+	return lists.Path("/console/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class, "after", after)
 }
 
 // what is the choice that a button for all of them sends.
@@ -76,7 +77,7 @@ func loadOffline(r *ui.Request, f desk.OfflineFilter, after string) (offlineList
 func (l offlineList) frame() ui.Page {
 	return ui.Page{
 		Title: words.FleetOfflineTitle, Section: "offline", Lead: words.FleetOfflineLead, Wide: true, Actions: offlineActions(l),
-		Curl: &ui.Curl{Method: "GET", Path: listPath(rest.Base+"/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class)},
+		Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class)},
 	}
 }
 
@@ -126,7 +127,7 @@ func changeOffline(r *ui.Request) error {
 		}
 	}
 	if err == nil {
-		return r.Go(listPath("/console/offline", "user", f.User, "machine", f.Machine), notice)
+		return r.Go(lists.Path("/console/offline", "user", f.User, "machine", f.Machine), notice)
 	}
 	if !forms.Again(err) {
 		return err
@@ -206,7 +207,7 @@ type planeList struct {
 }
 
 func (l planeList) path(after string) string {
-	return listPath("/console/offline/plane", "user", l.user, "machine", l.machine, "after", after)
+	return lists.Path("/console/offline/plane", "user", l.user, "machine", l.machine, "after", after)
 }
 
 func plane(r *ui.Request) error {
@@ -222,7 +223,7 @@ func plane(r *ui.Request) error {
 	return r.Show(ui.Page{
 		Title: words.FleetPlaneTitle, Section: "offline", Lead: words.FleetPlaneLead, Wide: true,
 		Crumbs: []ui.Crumb{{Text: words.NavOffline, Path: "/console/offline"}},
-		Curl:   &ui.Curl{Method: "GET", Path: listPath(rest.Base+"/offline/stuck", "user", l.user, "machine", l.machine)},
+		Curl:   &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/offline/stuck", "user", l.user, "machine", l.machine)},
 	}, planePage(l))
 }
 
@@ -236,7 +237,7 @@ type windowList struct {
 }
 
 func (l windowList) path(after string) string {
-	return listPath("/console/windows", "user", l.user, "machine", l.machine, "after", after)
+	return lists.Path("/console/windows", "user", l.user, "machine", l.machine, "after", after)
 }
 
 func listWindows(r *ui.Request) error {
@@ -252,7 +253,7 @@ func listWindows(r *ui.Request) error {
 	}
 	return r.Show(ui.Page{
 		Title: words.NavWindows, Section: "windows", Lead: words.FleetWindowsLead,
-		Curl: &ui.Curl{Method: "GET", Path: listPath(rest.Base+"/windows", "user", l.user, "machine", l.machine)},
+		Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/windows", "user", l.user, "machine", l.machine)},
 	}, windowsPage(l))
 }
 

@@ -8,6 +8,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/web/forms"
+	"latchkey/internal/server/web/lists"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -18,7 +19,7 @@ type groupList struct {
 	may   bool
 }
 
-func (l groupList) path(after string) string { return listPath("/console/groups", "after", after) }
+func (l groupList) path(after string) string { return lists.Path("/console/groups", "after", after) }
 
 func listGroups(r *ui.Request) error {
 	l := groupList{after: r.Value("after"), may: r.Actor().Can("change")}
@@ -76,7 +77,7 @@ type groupBench struct {
 func (b *groupBench) path(action string) string { return groupPath(b.g.ID) + "/" + action }
 
 func (b *groupBench) list(after string) string {
-	return listPath(groupPath(b.g.ID), "prefix", b.prefix, "after", after)
+	return lists.Path(groupPath(b.g.ID), "prefix", b.prefix, "after", after)
 }
 
 func (b *groupBench) fields() []forms.Changed {
@@ -192,7 +193,7 @@ func addMembers(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if !a.Can("change") {
 		return done{}, fault.New(fault.Forbidden, nil)
 	}
-	list := names(forms.Get(r, "members", "users"))
+	list := lists.Names(forms.Get(r, "members", "users"))
 	if len(list) == 0 {
 		return done{}, fault.New(fault.Invalid, nil).With("users", "nobody is named; type one or more names")
 	}
@@ -239,7 +240,7 @@ type lockList struct {
 	may   bool
 }
 
-func (l lockList) path(after string) string { return listPath("/console/locks", "after", after) }
+func (l lockList) path(after string) string { return lists.Path("/console/locks", "after", after) }
 
 func listLocks(r *ui.Request) error {
 	l := lockList{after: r.Value("after"), may: r.Actor().Can("helpdesk")}

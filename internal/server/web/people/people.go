@@ -15,7 +15,6 @@ package people
 
 import (
 	"net/url"
-	"strings"
 
 	"latchkey/internal/rest"
 	"latchkey/internal/server/web/ui"
@@ -48,47 +47,6 @@ func Routes() []ui.Route {
 func userPath(id string) string { return "/console/users/" + url.PathEscape(id) }
 
 func groupPath(id string) string { return "/console/groups/" + url.PathEscape(id) }
-
-// listPath is the address of a list with its filters; empty ones are left out.
-func listPath(base string, pairs ...string) string {
-	q := url.Values{}
-	for i := 0; i+1 < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			q.Set(pairs[i], pairs[i+1])
-		}
-	}
-	if len(q) == 0 {
-		return base
-	}
-	return base + "?" + q.Encode()
-}
-
-// lines are the names in a text of several lines, or separated by commas.
-func lines(s string) []string {
-	return strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' || r == ',' })
-}
-
-// trimmed are the words of lines without blanks around them.
-func names(s string) []string {
-	var out []string
-	for _, l := range lines(s) {
-		if l = strings.TrimSpace(l); l != "" {
-			out = append(out, l)
-		}
-	}
-	return out
-}
-
-func options(any string, labels map[string]string, values []string) []ui.Option {
-	var out []ui.Option
-	if any != "" {
-		out = append(out, ui.Option{Label: any})
-	}
-	for _, v := range values {
-		out = append(out, ui.Option{Value: v, Label: labels[v]})
-	}
-	return out
-}
 
 func below(role string) []string {
 	for i, r := range rest.Roles {

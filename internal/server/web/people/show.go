@@ -10,21 +10,6 @@ import (
 	"latchkey/internal/server/web/words"
 )
 
-// next and first are the addresses of a list's pager.
-func next(cursor string, path func(after string) string) string {
-	if cursor == "" {
-		return ""
-	}
-	return path(cursor)
-}
-
-func first(after string, path func(after string) string) string {
-	if after == "" {
-		return ""
-	}
-	return path("")
-}
-
 func waits(ctx context.Context, u rest.User) bool {
 	r := ui.From(ctx)
 	return r != nil && u.Activation == rest.ActivateAt && r.Clock.Now().Before(u.ActivateAt)

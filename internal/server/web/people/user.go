@@ -16,8 +16,8 @@ import (
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/web/forms"
-	"latchkey/internal/server/web/trace"
 	"latchkey/internal/server/web/ui"
+	"latchkey/internal/server/web/why"
 	"latchkey/internal/server/web/words"
 )
 
@@ -29,7 +29,7 @@ type bench struct {
 	more     bool // machines that are not shown
 	windows  []rest.Window
 	sessions []session.Session
-	signins  []trace.Signin
+	signins  []why.Signin
 	me       desk.Actor
 	fresh    bool
 	here     string // the page's address
@@ -120,7 +120,7 @@ func load(r *ui.Request, ref string) (*bench, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.signins = trace.Of(events.Items)
+	b.signins = why.Signins(events.Items)
 	if err := a.Over(b.u.Name, b.id(), b.u.Role); err != nil {
 		b.blocked = fault.Of(err).Public()
 		b.approval = a.Role == rest.RoleOwner && a.UserID != b.id()

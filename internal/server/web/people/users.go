@@ -10,6 +10,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/web/forms"
+	"latchkey/internal/server/web/lists"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
 )
@@ -25,7 +26,7 @@ type userList struct {
 func (l userList) filtered() bool { return l.f != desk.UserFilter{} }
 
 func (l userList) path(after string) string {
-	return listPath("/console/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group, "after", after)
+	return lists.Path("/console/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group, "after", after)
 }
 
 func listUsers(r *ui.Request) error {
@@ -37,7 +38,7 @@ func listUsers(r *ui.Request) error {
 	if l.page, err = r.Desk.ListUsers(r.Context(), r.Actor(), l.f, l.after, 0); err != nil {
 		return err
 	}
-	p := ui.Page{Title: words.NavUsers, Section: "users", Wide: true, Curl: &ui.Curl{Method: "GET", Path: listPath(
+	p := ui.Page{Title: words.NavUsers, Section: "users", Wide: true, Curl: &ui.Curl{Method: "GET", Path: lists.Path(
 		rest.Base+"/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group)}}
 	if l.may {
 		p.Actions = userListActions()
@@ -67,7 +68,7 @@ func addUser(r *ui.Request) error {
 	bad := fault.New(fault.Invalid, nil)
 	in := rest.NewUser{
 		Name: get("name"), DisplayName: get("display_name"), Mail: get("mail"), Role: get("role"), MFA: get("mfa"), Activation: get("activation"),
-		MustChange: get("must_change") != "", Groups: names(get("groups")), UID: number(bad, "uid", get("uid")),
+		MustChange: get("must_change") != "", Groups: lists.Names(get("groups")), UID: number(bad, "uid", get("uid")),
 	}
 	if in.Activation == rest.ActivateAt {
 		in.ActivateAt = moment(bad, "activate_at", get("activate_at"))

@@ -57,8 +57,6 @@ const (
 	DeskAdd           = "Add"
 	DeskRemove        = "Remove"
 	DeskUnlock        = "Unlock"
-	DeskRule          = "Rule"
-	DeskVerdict       = "Verdict"
 	DeskWhy           = "Why"
 	DeskAccount       = "Account"
 	DeskHelpDesk      = "Help desk"
@@ -86,7 +84,7 @@ var (
 	}
 	DeskMFASettings   = map[string]string{"inherit": "As the groups say", "on": "On", "off": "Off"}
 	DeskActivations   = map[string]string{"now": "At once", "first-login": "At the first sign-in", "at": "At a time"}
-	DeskFactorKinds   = map[string]string{"totp": "Authenticator app", "backup": "Backup codes", "bypass": "Bypass code", "enrol": "Enrolment code"}
+	DeskFactorKinds   = map[string]string{"fido2": "Security key or passkey", "push": "Latchkey Authenticator", "totp": "Authenticator app", "mail": "Code by mail", "sms": "Code by text message", "backup": "Backup codes", "bypass": "Bypass code", "enrol": "Enrolment code"}
 	DeskFactorStates  = map[string]string{"usable": "Usable", "unconfirmed": "Waits for its first code", "lost": "Lost", "used up": "Used up"}
 	DeskScopes        = map[string]string{"logon": "sign-in", "elevation": "elevation", "remote": "remote sign-in"}
 	DeskMachineStates = map[string]string{"pending": "Waits for approval", "active": "Active", "revoked": "Revoked", "lost": "Lost"}
@@ -232,11 +230,8 @@ const (
 	DeskSigninsEmptyTitle = "No sign-ins yet"
 	DeskSigninsEmptyText  = "As soon as they sign in at a machine, each try stands here with the reason of its decision."
 	DeskExplainLink       = "Explain what would happen at a sign-in"
-	DeskTrace             = "Every rule that was looked at"
 	DeskNoTrace           = "This event has no trace: the try ended before a decision."
 	DeskWholeEvent        = "The whole event"
-	DeskVerdictApplied    = "decided"
-	DeskVerdictPassed     = "passed"
 
 	DeskEnrolCode         = "Enrolment code"
 	DeskEnrolCodeAsk      = "A one-time code with which they enrol a factor in the portal, beside their password. Make sure that you speak with the right person."

@@ -1,6 +1,4 @@
-// Package trace shows sign-ins with the trace of their decisions (S13): which rule
-// decided, and every rule that was passed over, as the event holds it.
-package trace
+package why
 
 import (
 	"encoding/json"
@@ -18,8 +16,8 @@ type Signin struct {
 	Steps []policy.Step
 }
 
-// Of reads the traces out of the events.
-func Of(events []rest.Event) []Signin {
+// Signins reads the traces out of events.
+func Signins(events []rest.Event) []Signin {
 	out := make([]Signin, len(events))
 	for i, e := range events {
 		var d struct {
@@ -33,16 +31,16 @@ func Of(events []rest.Event) []Signin {
 	return out
 }
 
-// reason is the reason of the event as a sentence.
-func reason(e rest.Event) string {
-	if s := event.Reasons[e.Reason]; s != "" {
+// sentence is the reason in words, and the code itself where it has none.
+func sentence(code string) string {
+	if s := Reason(code); s != "" {
 		return s
 	}
-	return e.Reason
+	return code
 }
 
-// kind colours the outcome.
-func kind(e rest.Event) string {
+// signinKind colours what became of a sign-in.
+func signinKind(e rest.Event) string {
 	switch event.Type(e.Type) {
 	case event.SigninAllowed:
 		return ui.OK
