@@ -61,7 +61,11 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 	if r.cert != nil {
 		shown = r.cert.get
 	}
-	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: shown, NextProtos: []string{"h2", "http/1.1"}}
+	conf, err := r.certs.tls(shown)
+	if err != nil {
+		_ = people.Close()
+		return doors, err
+	}
 	// Nobody shows who he is at this door before TLS is done: all are strangers.
 	places := turnstile.New(turnstile.Config{PerNetwork: 512, Strangers: 4096, PerGuest: 1})
 	doors = append(doors, &door{"people", tls.NewListener(places.Listen(people), conf), &http.Server{
@@ -70,6 +74,7 @@ func (r *running) listen(life context.Context, h handlers) (doors []*door, err e
 		// Whoever follows the event log is let go when the server stops.
 		BaseContext: func(net.Listener) context.Context { return life },
 	}})
+	r.certs.hold(doors[len(doors)-1].server)
 	r.addrs.Listen = people.Addr().String()
 
 	admin, err := listenAdmin(r.AdminSocket, r.Log)

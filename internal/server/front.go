@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"latchkey/internal/server/api"
+	"latchkey/internal/server/ca"
 )
 
 // front is the door for people: the health endpoints, and behind them the pages and,
@@ -22,6 +23,7 @@ func (r *running) front(pages http.Handler) http.Handler {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: r.ca.Certificate()})
 	})
+	mux.HandleFunc("GET "+ca.ListPath, r.ca.ServeList)
 	mux.Handle("/", pages)
 	return mux
 }

@@ -26,6 +26,8 @@ const (
 	keepWindows     = 30 * 24 * time.Hour
 	keepIdempotency = 24 * time.Hour
 	keepReports     = 30 * 24 * time.Hour // of policies that only report
+
+	keepCertificates = 30 * 24 * time.Hour // that have expired
 )
 
 func (r *running) jobs() []job {
@@ -46,6 +48,8 @@ func (r *running) jobs() []job {
 		{"go on with imports", 10 * time.Second, r.bulk.Resume},
 		{"clear away", time.Hour, r.clearAway},
 		{"forget ended sessions", 10 * time.Minute, r.sessions.Clear},
+		{"forget messages that were sent", time.Hour, r.post.Clear},
+		{"forget what phones were asked", time.Hour, r.push.Sweep},
 	}
 }
 
@@ -62,6 +66,12 @@ func (r *running) clearAway(ctx context.Context) error {
 		if _, err := tx.DeleteOldPolicyReports(ctx, before(keepReports)); err != nil {
 			return err
 		}
+		if _, err := tx.DeleteOldRevocations(ctx, before(keepCertificates)); err != nil {
+			return err
+		}
+		if _, err := tx.DeleteOldUserCertificates(ctx, before(keepCertificates)); err != nil {
+			return err
+		}
 		_, err := tx.DeleteOldIdempotency(ctx, before(keepIdempotency))
 		return err
 	})
@@ -72,6 +82,9 @@ func (r *running) startJobs(life context.Context) (wait func()) {
 	var work sync.WaitGroup
 	work.Go(func() { r.stats.follow(life, r) })
 	work.Go(func() { r.followCertificate(life) })
+	work.Go(func() { r.certs.cut.Run(life) })
+	work.Go(func() { r.post.Run(life) })
+	work.Go(func() { r.push.Run(life) })
 	for _, j := range r.jobs() {
 		work.Go(func() {
 			for r.Clock.Sleep(life, j.every) == nil {

@@ -44,6 +44,10 @@ import (
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/keys"
 	"latchkey/internal/server/offline"
+	"latchkey/internal/server/passkey"
+	"latchkey/internal/server/phoneapi"
+	"latchkey/internal/server/post"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
@@ -65,11 +69,15 @@ type Config struct {
 	Metrics     string   // loopback address for Prometheus; empty: only on the admin socket
 	PeopleURL   string   // https://HOST[:PORT] as people reach it; empty: what the listener tells
 	Names       []string // further host names and addresses by which the server is reached
+	// Delivery bounds where notices to phones go; the zero value: to public names alone.
+	Delivery push.Delivery
 	// TLSCert and TLSKey are files of a certificate of one's own for the people's door;
 	// both or none. Reload has them read at once; may be nil. The machines' door always
 	// shows Latchkey's own.
 	TLSCert, TLSKey string
 	Reload          <-chan struct{}
+	// Plugs makes the kinds of factors that need parts of the server; may be nil.
+	Plugs func(Parts) []factor.Factor
 	// Directories are the settings of the directories, by their names; may be nil.
 	Directories map[string]any
 
@@ -79,6 +87,13 @@ type Config struct {
 	Version string
 	// Ready is called once everything is served; may be nil.
 	Ready func(Addresses)
+}
+
+// Parts are what kinds of factors stand on, beside the keeper of codes.
+type Parts struct {
+	Push     *push.Service
+	Post     *post.Post
+	Passkeys *passkey.Service
 }
 
 // Addresses are where a running server is reached. They are written to serve.json
@@ -119,10 +134,14 @@ type running struct {
 	bulk  *bulk.Service
 	stats *stats
 	desk  *desk.Desk
+	push  *push.Service
+	post  *post.Post
 
+	phones   *phoneapi.Door
 	sessions *session.Sessions
 
-	cert *ownCert // at the people's door; nil: the CA's
+	cert  *ownCert // at the people's door; nil: the CA's
+	certs *shownCerts
 
 	setup string // file of the code for the first owner; empty: there is an owner
 
@@ -238,6 +257,7 @@ func (r *running) stop(doors []*door, end context.CancelFunc) {
 		}()
 	}
 	r.api.Stop()
+	r.phones.Stop()
 	end()
 	for range doors {
 		<-done
@@ -277,7 +297,7 @@ func (r *running) open(ctx context.Context) error {
 	if made {
 		r.made = append(r.made, "signing keys    in the database, sealed under the master key")
 	}
-	if r.ca, made, err = ca.Open(ctx, ca.Config{Store: r.store, Keys: r.keys, Clock: r.Clock}); err != nil {
+	if r.ca, made, err = ca.Open(ctx, ca.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, PeopleURL: r.peopleURL}); err != nil {
 		return err
 	}
 	if made {
@@ -379,28 +399,41 @@ func (r *running) compose() (h handlers, err error) {
 	}
 	door := enroll.New(enroll.Config{Store: r.store, Keys: r.keys, CA: r.ca, Clock: r.Clock, Log: r.Log})
 	r.off = offline.New(offline.Config{Store: r.store, Keys: r.keys, Keeper: keeper, Clock: r.Clock, Random: rand.Reader, Log: r.Log})
-	r.sign = signin.New(signin.Deps{
-		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Logger: r.Log,
+	r.push = push.New(push.Deps{
+		Store: r.store, Box: r.keys.Box, Pepper: r.keys.Pepper, Random: rand.Reader, Clock: r.Clock, Log: r.Log, PeopleURL: r.peopleURL, Delivery: r.Delivery,
 	})
+	r.post = post.New(post.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Log: r.Log, PeopleURL: r.peopleURL})
+	r.store.OnEvent(r.post.Notice)
+	keys := passkey.New(passkey.Config{Random: rand.Reader, URL: r.peopleURL})
+	var plugs []factor.Factor
+	if r.Plugs != nil {
+		plugs = r.Plugs(Parts{Push: r.push, Post: r.post, Passkeys: keys})
+	}
+	factors := factor.All(keeper, plugs...)
+	r.sign = signin.New(signin.Deps{
+		Store: r.store, Keys: r.keys, Directories: directories, Factors: factors, Clock: r.Clock, Logger: r.Log,
+	})
+	r.certs = newShownCerts(r)
 	r.stats = newStats()
 	r.api = agentapi.New(agentapi.Config{
 		Store: r.store, CA: r.ca, Enroll: door, Offline: r.off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
 	})
 	r.stats.watch(r)
 	r.desk = desk.New(desk.Config{
-		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, CA: r.ca.Fingerprint, CACert: r.ca.Certificate,
-		ServerURL: r.machinesURL(), PeopleURL: r.peopleURL, Version: r.Version, Logger: r.Log,
+		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: r.push, Passkeys: keys, Post: r.post, CA: r.ca.Fingerprint, CACert: r.ca.Certificate,
+		Issuer: r.ca, ServerURL: r.machinesURL(), PeopleURL: r.peopleURL, Version: r.Version, Logger: r.Log,
 	})
 	r.sessions = session.New(session.Config{
-		Store: r.store, Keys: r.keys, Directories: directories, Factors: factor.All(keeper), Clock: r.Clock, Random: rand.Reader,
-		SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
+		Store: r.store, Keys: r.keys, Directories: directories, Factors: factors, Clock: r.Clock, Random: rand.Reader,
+		Passkeys: keys, SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
 	})
 	r.desk.Sessions = r.sessions
 	r.bulk = bulk.New(bulk.Config{Store: r.store, Desk: r.desk, Box: r.keys.Box, Clock: r.Clock, Passwords: passwords, Codes: keeper, Log: r.Log})
 	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: r.sessions})
+	r.phones = phoneapi.New(phoneapi.Deps{Push: r.push, Desk: r.desk, Store: r.store, Clock: r.Clock, Log: r.Log})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
 		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
-	}, API: r.fronted(rest)}))
+	}, API: r.fronted(rest), Phones: r.phones}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()
 	r.health(mux)

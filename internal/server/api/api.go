@@ -86,10 +86,13 @@ func open(d Deps, trusting bool) http.Handler {
 	x.people()
 	x.things()
 	x.self()
+	x.passkeys()
 	x.events(mux)
 	x.rules(mux)
 	x.imports(mux)
 	x.session()
+	x.posts()
+	x.certificates()
 	x.describe(mux)
 	return x.recover(x.gate(mux))
 }

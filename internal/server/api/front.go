@@ -12,6 +12,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
+	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/rate"
 	"latchkey/internal/server/session"
@@ -90,6 +91,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if f.late(w, r, f.address.TakeN(network, 1)) {
 		return
 	}
+	r = r.WithContext(session.WithPeer(r.Context(), r.TLS))
 	who, holder, err := f.who(r, address)
 	if err != nil {
 		// Only who is refused pays: a script with a good token is not held up by a
@@ -163,12 +165,32 @@ func (f *front) who(r *http.Request, address string) (k known, holder string, er
 		if err == nil && k.session != nil {
 			err = sameSite(r)
 		}
+		if err == nil && k.session == nil && session.Peer(r.Context()) != nil {
+			return f.shown(r, address)
+		}
 	}
 	if err != nil || k.session == nil {
 		return known{}, "", err
 	}
 	k.actor = k.session.Actor(address)
 	return k, "session " + k.session.ID, nil
+}
+
+// shown is who shows a client certificate and nothing else (M4). A browser shows one by
+// itself, also where another site sends it: that is refused, by what browsers say.
+func (f *front) shown(r *http.Request, address string) (k known, holder string, err error) {
+	site, origin := r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Origin")
+	if site != "" && site != "same-origin" && site != "none" || origin != "" && sameSite(r) != nil {
+		return known{}, "", fault.Newf(fault.Forbidden, "With the certificate of a browser this can only be done from a page of this server.")
+	}
+	if r.URL.Path == rest.Base+pathCertificateSession {
+		return known{}, "", nil // it says by itself why it opens nothing
+	}
+	if k.session, err = f.Sessions.OfCertificate(r.Context(), address, r.UserAgent()); err != nil || k.session == nil {
+		return known{}, "", err
+	}
+	k.actor = k.session.Actor(address)
+	return k, "certificate " + k.session.UserID, nil
 }
 
 // maxBearer bounds what is looked at.

@@ -35,12 +35,16 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/keys"
+	"latchkey/internal/server/passkey"
+	"latchkey/internal/server/post"
+	"latchkey/internal/server/push"
+	"latchkey/internal/server/rate"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
 )
 
-// Config is what a desk stands on. All fields but Sessions, Logger and ServerURL are required.
+// Config is what a desk stands on. All fields but Push, Sessions, Logger and ServerURL are required.
 type Config struct {
 	Store     *store.Store
 	Keys      *keys.Keys
@@ -49,12 +53,16 @@ type Config struct {
 	Passwords Passwords
 	Factors   Keeper
 	Door      Door
-	Sessions  Sessions        // of people; nil where nobody signs in
-	CA        func() [32]byte // SHA-256 of the CA's certificate, which join tokens pin
-	CACert    func() []byte   // the CA's certificate in DER, for who asks; nil where there is none
-	ServerURL string          // of the machines' listener, where the settings name none
-	PeopleURL func() string   // of the people's listener, where the settings name none; nil where there is none
-	Version   string          // of this program
+	Push      *push.Service    // of phones; nil where there are none
+	Passkeys  *passkey.Service // of browsers and machines; nil where there are none
+	Post      *post.Post       // of mails and text messages; nil where none are sent
+	Sessions  Sessions         // of people; nil where nobody signs in
+	CA        func() [32]byte  // SHA-256 of the CA's certificate, which join tokens pin
+	CACert    func() []byte    // the CA's certificate in DER, for who asks; nil where there is none
+	Issuer    Issuer           // of users' certificates; nil where there are none
+	ServerURL string           // of the machines' listener, where the settings name none
+	PeopleURL func() string    // of the people's listener, where the settings name none; nil where there is none
+	Version   string           // of this program
 	Logger    *slog.Logger
 }
 
@@ -70,6 +78,7 @@ type Desk struct {
 	Config
 	trials  chan struct{} // of policies: so many at a time
 	figures figures       // of the dashboard
+	tests   *rate.Keyed   // messages for trying out
 }
 
 // New makes a desk.
@@ -77,7 +86,7 @@ func New(c Config) *Desk {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Desk{Config: c, trials: make(chan struct{}, 1)}
+	return &Desk{Config: c, trials: make(chan struct{}, 1), tests: rate.New(testRate, c.Clock)}
 }
 
 func (d *Desk) peopleURL() string {

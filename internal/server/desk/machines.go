@@ -17,6 +17,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/ca"
 	"latchkey/internal/server/enroll"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/settings"
@@ -635,6 +636,10 @@ func (d *Desk) RemoveMachine(ctx context.Context, a Actor, ref string, rev int64
 		}
 		vaults, err := tx.DeleteVaultsOfMachine(ctx, m.ID)
 		if err != nil {
+			return err
+		}
+		// Of one that never got beyond waiting; the others' are revoked already.
+		if _, _, err := ca.RevokeMachine(ctx, tx, m.ID, ca.Cessation, d.now()); err != nil {
 			return err
 		}
 		n, err := tx.DeleteMachine(ctx, m.ID)

@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/attempts"
+	"latchkey/internal/server/ca"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -612,6 +613,9 @@ func (d *Desk) RemoveUser(ctx context.Context, a Actor, ref string, rev int64) e
 			return err
 		}
 		if _, err := tx.ClearAttemptsOfUser(ctx, u.ID); err != nil {
+			return err
+		}
+		if _, err := ca.RevokeUser(ctx, tx, u.ID, ca.Cessation, d.now()); err != nil {
 			return err
 		}
 		if _, err := tx.DeleteUser(ctx, u.ID); err != nil {
