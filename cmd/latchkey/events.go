@@ -167,8 +167,9 @@ func eventDetail(e rest.Event) string {
 	return strings.Join(parts, ", ")
 }
 
-// follow prints events as the server writes them. A connection that breaks is an
-// error: what was missed meanwhile is in the log.
+// follow prints events as the server writes them, until it is interrupted. A stream ends
+// after a while, or breaks: it is asked for again from its place, so that none is missed,
+// and what was printed since is known by its id.
 func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool) error {
 	q := e.query()
 	q.Del("since")
@@ -179,11 +180,69 @@ func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool
 	}
 	q.Set("tail", strconv.Itoa(tail))
 	cl.http.Timeout = 0
-	res, err := cl.request(ctx, http.MethodGet, "/events/stream", q, nil, http.Header{})
-	if err != nil {
-		return err
+	printed := map[string]bool{} // since the place
+	for failed := 0; ; {
+		res, err := cl.request(ctx, http.MethodGet, "/events/stream", q, nil, http.Header{})
+		switch {
+		case ctx.Err() != nil:
+			return nil // interrupted: that is how it ends
+		case err != nil && (q.Get("after") == "" || refused(err)):
+			return err
+		case err == nil:
+			failed = 0
+			if place := res.Header.Get(placeHeader); place != "" {
+				q.Set("after", place)
+				q.Del("tail")
+			}
+			err = a.followOne(res, e, printed)
+			_ = res.Body.Close()
+			if place := res.Trailer.Get(placeHeader); err == nil && place != "" {
+				q.Set("after", place) // all before it was printed
+				clear(printed)
+			} else if err == nil {
+				err = &brokenError{errors.New("the server has ended it")}
+			}
+			var broken *brokenError
+			switch {
+			case ctx.Err() != nil:
+				return nil
+			case err != nil && (!errors.As(err, &broken) || q.Get("after") == ""):
+				return err
+			case err == nil:
+				continue // its time was over
+			}
+			failed = 1
+		default:
+			failed++
+		}
+		wait := min(time.Second<<min(failed-1, 5), 30*time.Second)
+		fmt.Fprintf(a.err, "%v\nIt is tried again in %v; what happens meanwhile is not missed.\n", err, wait)
+		if a.clock.Sleep(ctx, wait) != nil {
+			return nil
+		}
 	}
-	defer res.Body.Close()
+}
+
+// placeHeader names the place where a stream begins.
+const placeHeader = "Latchkey-Place"
+
+// refused tells an answer that another try does not change.
+func refused(err error) bool {
+	var p *rest.Problem
+	return errors.As(err, &p) && p.Status >= 400 && p.Status < 500 && p.Status != http.StatusTooManyRequests
+}
+
+// brokenError is a stream that did not end as it should.
+type brokenError struct{ cause error }
+
+func (e *brokenError) Error() string {
+	return "the connection to the server broke: " + e.cause.Error()
+}
+
+func (e *brokenError) Unwrap() error { return e.cause }
+
+// followOne prints one stream but for what was printed before.
+func (a *app) followOne(res *http.Response, e eventFlags, printed map[string]bool) error {
 	sc := bufio.NewScanner(res.Body)
 	sc.Buffer(make([]byte, 64<<10), 4<<20)
 	for sc.Scan() {
@@ -194,9 +253,12 @@ func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool
 		if err := json.Unmarshal(sc.Bytes(), &ev); err != nil {
 			return fmt.Errorf("the server's answer is not understood; is it of another version than this command? %w", err)
 		}
-		if !e.since.t.IsZero() && ev.At.Before(e.since.t) {
+		seen := printed[ev.ID]
+		printed[ev.ID] = true
+		if seen || !e.since.t.IsZero() && ev.At.Before(e.since.t) {
 			continue
 		}
+		var err error
 		if a.output == outputJSON {
 			err = a.eventLines([]rest.Event{ev})
 		} else {
@@ -206,13 +268,10 @@ func (a *app) follow(ctx context.Context, cl *client, e eventFlags, limited bool
 			return err
 		}
 	}
-	if ctx.Err() != nil {
-		return nil // interrupted: that is how it ends
-	}
 	if err := sc.Err(); err != nil {
-		return fmt.Errorf("the connection to the server broke: %w", err)
+		return &brokenError{err}
 	}
-	return errors.New("the server has ended the connection; begin again with latchkey events --follow")
+	return nil
 }
 
 // reasonOf is an event's reason with what it means for how it came out.

@@ -272,3 +272,62 @@ func TestStream(t *testing.T) {
 		}
 	}
 }
+
+// TestAStreamEndsAndGoesOn: it ends by itself, and who asks again with its place misses
+// nothing that was written in between.
+func TestAStreamEndsAndGoesOn(t *testing.T) {
+	r, h := newAPI(t)
+	defer api.StreamTime(300 * time.Millisecond)()
+	follow := func(query string) (ids []string, begin, end string) {
+		t.Helper()
+		req := httptest.NewRequest("GET", rest.Base+"/events/stream?type=group."+query, nil)
+		w := httptest.NewRecorder()
+		begun := time.Now()
+		h.ServeHTTP(w, req.WithContext(api.WithActor(req.Context(), desk.Root())))
+		if took := time.Since(begun); took > 10*time.Second {
+			t.Errorf("it ended after %v", took)
+		}
+		res := w.Result()
+		for dec := json.NewDecoder(res.Body); ; {
+			var e rest.Event
+			if err := dec.Decode(&e); err != nil {
+				break
+			}
+			ids = append(ids, e.Subject)
+		}
+		if begin, end = res.Header.Get(api.PlaceHeader), res.Trailer.Get(api.PlaceHeader); begin == "" || end == "" || res.StatusCode != 200 {
+			t.Fatal(res.Status, begin, end)
+		}
+		return ids, begin, end
+	}
+	add := func(names ...string) {
+		t.Helper()
+		for _, n := range names {
+			if _, err := r.AddGroup(t.Context(), desk.Root(), rest.NewGroup{Name: n}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	add("one")
+	got, _, end := follow("&tail=5")
+	if strings.Join(got, " ") != "one" {
+		t.Errorf("%q", got)
+	}
+	add("two", "three")
+	got, begin, end := follow("&after=" + end)
+	if strings.Join(got, " ") != "two three" {
+		t.Errorf("%q", got)
+	}
+	add("four")
+	if got, _, _ = follow("&after=" + end); strings.Join(got, " ") != "four" {
+		t.Errorf("%q", got)
+	}
+	if got, _, _ = follow("&after=" + begin); strings.Join(got, " ") != "two three four" { // as if it had broken off
+		t.Errorf("%q", got)
+	}
+	for _, bad := range []string{"after=x", "after=e30&tail=3", "after=bnVsbA", "after=" + strings.Repeat("e", 5000), "after=eyJhIjotMX0"} {
+		if res := as(h, root(), "GET", rest.Base+"/events/stream?"+bad, ""); res.StatusCode != 422 {
+			t.Errorf("%s: %s", bad, res.Status)
+		}
+	}
+}

@@ -64,6 +64,14 @@ func (x *door) events(mux *http.ServeMux) {
 	x.stream(mux)
 }
 
+// streamTime is how long a stream goes on before its reader has to ask again: so that a
+// connection is never older than what it was opened with, and servers can be emptied.
+var streamTime = 10 * time.Minute
+
+// PlaceHeader names the place in the events where a stream begins, and as a trailer the
+// one where it ended.
+const PlaceHeader = "Latchkey-Place"
+
 // stream is written by hand, because huma's own ends after five seconds: JSON
 // lines, one event each, and an empty line now and then as a sign of life.
 func (x *door) stream(mux *http.ServeMux) {
@@ -74,7 +82,7 @@ func (x *door) stream(mux *http.ServeMux) {
 			writeProblem(w, x.problem(r.Context(), err, false))
 			return
 		}
-		f, tail, err := streamQuery(r)
+		f, tail, place, err := streamQuery(r)
 		if err != nil {
 			writeProblem(w, x.problem(r.Context(), err, false))
 			return
@@ -96,7 +104,15 @@ func (x *door) stream(mux *http.ServeMux) {
 			}
 			return c.Flush()
 		}
-		err = x.desk.FollowEvents(r.Context(), a, f, tail, func(e rest.Event) error {
+		ctx, cancel := context.WithTimeout(r.Context(), streamTime)
+		defer cancel()
+		err = x.desk.FollowEventsFrom(ctx, a, f, place, tail, func(place string) {
+			if begun { // a trailer
+				w.Header().Set(http.TrailerPrefix+PlaceHeader, place)
+			} else {
+				w.Header().Set(PlaceHeader, place)
+			}
+		}, func(e rest.Event) error {
 			b, err := json.Marshal(e)
 			if err != nil {
 				return err
@@ -104,6 +120,7 @@ func (x *door) stream(mux *http.ServeMux) {
 			return send(b)
 		}, func() error { return send(nil) })
 		if !begun && err != nil && !errors.Is(err, context.Canceled) {
+			w.Header().Del(PlaceHeader)
 			writeProblem(w, x.problem(r.Context(), err, false))
 		}
 	})
@@ -111,10 +128,12 @@ func (x *door) stream(mux *http.ServeMux) {
 		OperationID: "follow-events", Method: "GET", Path: path, Summary: "Follow events as they are written", Tags: []string{"events"},
 		Parameters: append(filterParams(), &huma.Param{
 			Name: "tail", In: "query", Description: "How many earlier events come first, 0 to 500", Schema: &huma.Schema{Type: huma.TypeInteger},
+		}, &huma.Param{
+			Name: "after", In: "query", Description: "Go on behind this place: the trailer or header Latchkey-Place of an earlier stream; without tail", Schema: &huma.Schema{Type: huma.TypeString},
 		}),
 		Responses: map[string]*huma.Response{
 			"200": {
-				Description: "One event a line; empty lines are signs of life. It does not end by itself.",
+				Description: "One event a line; empty lines are signs of life. It ends after ten minutes: ask again with after and its trailer Latchkey-Place. If it broke off before, ask with the header of that name: what was given since comes again then, and you know it by its ids.",
 				Content:     map[string]*huma.MediaType{"application/jsonl": {Schema: x.api.OpenAPI().Components.Schemas.Schema(eventType, true, "Event")}},
 			},
 		},
@@ -122,10 +141,8 @@ func (x *door) stream(mux *http.ServeMux) {
 }
 
 // streamQuery reads the parameters of the stream, all faults at once.
-func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
-	var f desk.EventFilter
+func streamQuery(r *http.Request) (f desk.EventFilter, tail int, place string, err error) {
 	bad := fault.New(fault.Invalid, nil)
-	tail := 0
 	for name, values := range r.URL.Query() {
 		v := values[0]
 		switch name {
@@ -135,9 +152,11 @@ func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
 				bad.With("tail", "%q is not allowed; allowed are 0 to %d", v, rest.MaxPage)
 			}
 			tail = n
+		case "after":
+			place = v
 		default:
 			if !setFilter(&f, bad, name, v) {
-				bad.With(name, "there is no such parameter; allowed are tail, %s", filterNames)
+				bad.With(name, "there is no such parameter; allowed are tail, after, %s", filterNames)
 			}
 		}
 		if len(values) > 1 {
@@ -145,9 +164,9 @@ func streamQuery(r *http.Request) (desk.EventFilter, int, error) {
 		}
 	}
 	if len(bad.Fields) > 0 {
-		return f, 0, bad
+		return f, 0, "", bad
 	}
-	return f, tail, nil
+	return f, tail, place, nil
 }
 
 var eventType = reflect.TypeFor[rest.Event]()

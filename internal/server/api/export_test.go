@@ -1,6 +1,9 @@
 package api
 
-import "net/http"
+import (
+	"net/http"
+	"time"
+)
 
 // NewTrusting is New without the gate's own look at rights, so that a test sees
 // what the desk refuses by itself.
@@ -14,3 +17,10 @@ const (
 	Public = public
 	Person = person
 )
+
+// StreamTime sets how long streams go on, and gives what undoes it.
+func StreamTime(d time.Duration) (undo func()) {
+	before := streamTime
+	streamTime = d
+	return func() { streamTime = before }
+}

@@ -119,6 +119,9 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ShowEvent": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ShowEvent(ctx, a, rest.EventPrefix+"01930000-0000-7000-8000-000000000000"))
 		}},
+		"FollowEventsFrom": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return d.FollowEventsFrom(ctx, a, desk.EventFilter{}, "", 0, func(string) {}, nil, func() error { return errors.New("enough") })
+		}},
 		"FollowEvents": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return d.FollowEvents(ctx, a, desk.EventFilter{}, 0, nil, func() error { return errors.New("enough") })
 		}},

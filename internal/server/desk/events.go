@@ -2,6 +2,8 @@ package desk
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -335,8 +337,23 @@ func (d *Desk) ShowEvent(ctx context.Context, a Actor, ref string) (rest.Event, 
 // each once. It returns when the context ends, when the store is closed, or with
 // the error of each. idle is called now and then while nothing happens.
 func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail int, each func(rest.Event) error, idle func() error) error {
+	return d.FollowEventsFrom(ctx, a, in, "", tail, func(string) {}, each, idle)
+}
+
+// FollowEventsFrom is FollowEvents for whoever comes again: at is given the place where
+// the new events begin, before the first event, and when the context has ended the place
+// behind all that were given. With a place (and no tail) nothing that was written since
+// is missed.
+func (d *Desk) FollowEventsFrom(ctx context.Context, a Actor, in EventFilter, place string, tail int, at func(place string), each func(rest.Event) error, idle func() error) error {
 	if err := a.may(events); err != nil {
 		return err
+	}
+	from, err := parsePlace(place)
+	if err != nil {
+		return err
+	}
+	if from != nil && tail > 0 {
+		return fault.New(fault.Invalid, nil).With("tail", "it goes with the beginning of a stream, not with after")
 	}
 	c, err := d.resolveFilter(ctx, in)
 	if err != nil {
@@ -345,10 +362,13 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 	each, still := d.whileStill(ctx, a, each)
 	woken, cancel := d.Store.WatchEvents()
 	defer cancel()
-	pos, err := d.Store.Position(ctx)
-	if err != nil {
-		return err
+	pos := from
+	if pos == nil {
+		if pos, err = d.Store.Position(ctx); err != nil {
+			return err
+		}
 	}
+	at(placeOf(pos))
 	// What is written between the position and the list comes twice: known by its place.
 	given := map[string]bool{}
 	if tail > 0 {
@@ -370,6 +390,10 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 		return err
 	}
 	for {
+		if err := ctx.Err(); err != nil {
+			at(placeOf(pos))
+			return err
+		}
 		if err := still(); err != nil {
 			return err
 		}
@@ -405,9 +429,44 @@ func (d *Desk) FollowEvents(ctx context.Context, a Actor, in EventFilter, tail i
 				return err
 			}
 		case <-ctx.Done():
-			return ctx.Err()
 		}
 	}
+}
+
+// maxPlace bounds a place in octets: that of some dozens of servers.
+const maxPlace = 4096
+
+// placeOf writes how far every chain of events goes; parsePlace reads it. Of nothing it
+// gives nil.
+func placeOf(p store.Position) string {
+	b, _ := json.Marshal(p) // texts and numbers are always JSON
+	return base64.RawURLEncoding.EncodeToString(b)
+}
+
+func parsePlace(s string) (store.Position, error) {
+	if s == "" {
+		return nil, nil
+	}
+	bad := func(err error) error {
+		return fault.New(fault.Invalid, err).With("after", "it is no place in the events; allowed is the header Latchkey-Place of an earlier stream, or nothing")
+	}
+	if len(s) > maxPlace {
+		return nil, bad(nil)
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s)
+	if err != nil {
+		return nil, bad(err)
+	}
+	var p store.Position
+	if err := json.Unmarshal(b, &p); err != nil || p == nil {
+		return nil, bad(err)
+	}
+	for _, seq := range p {
+		if seq < 0 {
+			return nil, bad(nil)
+		}
+	}
+	return p, nil
 }
 
 // followIdle is how long a follower is left without a sign of life, and how long an
