@@ -165,6 +165,15 @@ func factors(ctx context.Context, q *db.Queries, userID string, at At) ([]policy
 			have = append(have, kind)
 		}
 	}
+	if i := slices.Index(have, policy.Push); i >= 0 {
+		// Somebody has said "it wasn't me": no more requests until that is cleared up (S12).
+		switch _, err := q.GetPushLock(ctx, userID); {
+		case err == nil:
+			have = slices.Delete(have, i, i+1)
+		case !errors.Is(err, sql.ErrNoRows):
+			return nil, err
+		}
+	}
 	codes, err := q.ListUnusedBackupCodes(ctx, userID)
 	if err != nil {
 		return nil, err
@@ -179,6 +188,7 @@ func factors(ctx context.Context, q *db.Queries, userID string, at At) ([]policy
 	if slices.ContainsFunc(bypass, func(b db.BypassCode) bool { return BypassCovers(b, at.Scope) }) {
 		have = append(have, policy.Bypass)
 	}
+	strongestFirst(have)
 	return have, nil
 }
 

@@ -49,21 +49,29 @@ func Users(ctx context.Context, q *db.Queries, rows []db.User, at time.Time) (ma
 			u.Factors = append(u.Factors, kind)
 		}
 	}
+	locked, err := q.PushLockedOf(ctx, ids)
+	if err != nil {
+		return nil, fmt.Errorf("locks of push: %w", err)
+	}
+	for _, id := range locked {
+		u := out[id]
+		u.Factors = slices.DeleteFunc(u.Factors, func(f policy.Factor) bool { return f == policy.Push })
+	}
 	for _, u := range out {
-		// As User orders them: authenticators first.
-		slices.SortStableFunc(u.Factors, func(a, b policy.Factor) int { return place(a) - place(b) })
+		strongestFirst(u.Factors)
 	}
 	return out, nil
 }
 
-func place(f policy.Factor) int {
-	switch f {
-	case policy.Backup:
-		return 1
-	case policy.Bypass:
-		return 2
+// strongestFirst orders kinds as policy does, an administrator's word last.
+func strongestFirst(fs []policy.Factor) {
+	place := func(f policy.Factor) int {
+		if i := slices.Index(policy.Kinds, f); i >= 0 {
+			return i
+		}
+		return len(policy.Kinds)
 	}
-	return 0
+	slices.SortStableFunc(fs, func(a, b policy.Factor) int { return place(a) - place(b) })
 }
 
 // Pair is a user on a machine, and the facts about a sign-in there.

@@ -68,6 +68,20 @@ func crowd(t *testing.T, s *store.Store, r *desktest.Rig, users, machines int) {
 					return err
 				}
 			}
+			for _, kind := range []string{"push", "fido2", "mail"} {
+				if rnd.IntN(3) > 0 {
+					continue
+				}
+				a := db.InsertAuthenticatorParams{ID: kind + id, UserID: id, Kind: kind, Params: "{}", ConfirmedAt: int64(rnd.IntN(2)), CreatedAt: 1}
+				if err := tx.InsertAuthenticator(ctx, a); err != nil {
+					return err
+				}
+			}
+			if rnd.IntN(4) == 0 {
+				if _, err := tx.LockPush(ctx, db.LockPushParams{UserID: id, Reason: "reported", At: 1}); err != nil {
+					return err
+				}
+			}
 			if rnd.IntN(3) == 0 {
 				if err := tx.InsertBackupCode(ctx, db.InsertBackupCodeParams{ID: "b" + id, UserID: id, SetID: "s", Hash: []byte("h"), CreatedAt: 1}); err != nil {
 					return err

@@ -225,6 +225,15 @@ func (q *Queries) FactorsOfUsers(ctx context.Context, ids []string, at int64) ([
 	})
 }
 
+// PushLockedOf names those of the users whose push is locked.
+func (q *Queries) PushLockedOf(ctx context.Context, ids []string) ([]string, error) {
+	return chunks(ids, func(ids []string) ([]string, error) {
+		var c clauses
+		rows, err := q.db.QueryContext(ctx, "SELECT user_id FROM push_locks WHERE user_id IN "+c.in(ids), c.args...)
+		return all(rows, err, func(id *string) []any { return []any{id} })
+	})
+}
+
 // LockOfUser is a pause or lock-out with the name of its machine, empty for the count
 // across machines.
 type LockOfUser struct {
