@@ -86,6 +86,7 @@ func open(d Deps, trusting bool) http.Handler {
 	x.people()
 	x.things()
 	x.self()
+	x.phones()
 	x.passkeys()
 	x.events(mux)
 	x.rules(mux)

@@ -126,7 +126,7 @@ func (s *Service) clear(ctx context.Context, tx *store.Tx, a factor.Ask, now int
 			return err
 		}
 		if !over {
-			return errTooMany(text.PushOneAlready(int((old.ExpiresAt-now+999_999) / 1_000_000)))
+			return errTooMany(text.PushOneAlready(int((old.ExpiresAt - now + 999_999) / 1_000_000)))
 		}
 	}
 	if _, err := tx.ClosePushRequest(ctx, db.ClosePushRequestParams{ID: old.ID, State: StateWithdrawn, At: now}); err != nil {

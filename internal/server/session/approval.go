@@ -51,7 +51,7 @@ type Approval struct {
 
 // Actions are what can be approved: the ids of the API's operations.
 var Actions = []string{
-	"set-password", "add-totp", "add-backup", "remove-factor", "lose-factor", "issue-enrolment-code", "issue-bypass-code",
+	"set-password", "add-totp", "add-phone", "unlock-push", "add-backup", "remove-factor", "lose-factor", "issue-enrolment-code", "issue-bypass-code",
 	"change-user", "remove-user", "unlock-user", "add-member", "remove-member", "change-group", "remove-group", "change-machine", "lift-offline",
 }
 

@@ -63,6 +63,10 @@ var doors = map[string][]string{
 	"/console/tokens":                   {"make-api-token"},
 	"/console/tokens/{token}/revoke":    {"revoke-api-token"},
 
+	"/console/settings/certificates":                           {"change-certificate-settings"},
+	"/console/users/{user}/certificates/{serial}/revoke":       {"revoke-user-certificate"},
+	"/console/machines/{machine}/certificates/{serial}/revoke": {"revoke-machine-certificate"},
+
 	"/console/users":                                {"add-user", asks},
 	"/console/users/{user}/approval":                {"ask-approval"},
 	"/console/users/{user}/backup":                  {"add-backup"},
@@ -84,6 +88,8 @@ var doors = map[string][]string{
 	"/console/users/{user}/sessions/{session}/end":  {"revoke-session"},
 	"/console/users/{user}/totp":                    {"add-totp"},
 	"/console/users/{user}/unlock":                  {"unlock-user"},
+	"/console/users/{user}/push/unlock":             {"unlock-push"},
+	"/console/users/{user}/phone":                   {"add-phone"},
 
 	"/console/events/views":               {"add-view"},
 	"/console/events/views/{view}/remove": {"remove-view"},

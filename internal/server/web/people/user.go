@@ -181,6 +181,8 @@ func init() {
 		{"enrolment-code", "enrol", "issue-enrolment-code", true, enrolCode},
 		{"bypass-code", "bypass", "issue-bypass-code", true, bypassCode},
 		{"totp", "totp", "add-totp", true, addTOTP},
+		{"phone", "phone", "add-phone", true, addPhone},
+		{"push/unlock", "push", "unlock-push", true, unlockPush},
 		{"backup", "backup", "add-backup", true, addBackup},
 		{"factors/{factor}/remove", "factor", "remove-factor", true, removeFactor},
 		{"factors/{factor}/lost", "factor", "lose-factor", true, loseFactor},

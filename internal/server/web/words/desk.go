@@ -85,7 +85,7 @@ var (
 	DeskMFASettings   = map[string]string{"inherit": "As the groups say", "on": "On", "off": "Off"}
 	DeskActivations   = map[string]string{"now": "At once", "first-login": "At the first sign-in", "at": "At a time"}
 	DeskFactorKinds   = map[string]string{"fido2": "Security key or passkey", "push": "Latchkey Authenticator", "totp": "Authenticator app", "mail": "Code by mail", "sms": "Code by text message", "backup": "Backup codes", "bypass": "Bypass code", "enrol": "Enrolment code"}
-	DeskFactorStates  = map[string]string{"usable": "Usable", "unconfirmed": "Waits for its first code", "lost": "Lost", "used up": "Used up"}
+	DeskFactorStates  = map[string]string{"usable": "Usable", "unconfirmed": "Waits for its first code", "lost": "Lost", "used up": "Used up", "locked": "Locked"}
 	DeskScopes        = map[string]string{"logon": "sign-in", "elevation": "elevation", "remote": "remote sign-in"}
 	DeskMachineStates = map[string]string{"pending": "Waits for approval", "active": "Active", "revoked": "Revoked", "lost": "Lost"}
 	DeskOfflineStates = map[string]string{

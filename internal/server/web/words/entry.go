@@ -137,6 +137,8 @@ func Operation(id string) string {
 var operations = map[string]string{
 	"set-password":         "Set the password",
 	"add-totp":             "Add an authenticator",
+	"add-phone":            "Set up a phone",
+	"unlock-push":          "Let requests go to the phones again",
 	"add-backup":           "Give new backup codes",
 	"remove-factor":        "Remove a factor",
 	"lose-factor":          "Mark an authenticator as lost",

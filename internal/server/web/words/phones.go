@@ -1,0 +1,48 @@
+package words
+
+// Phones with Latchkey Authenticator: the portal's pages and the console's.
+const (
+	PhoneTitle      = "Set up a phone"
+	PhoneLead       = "Latchkey Authenticator asks you on your phone and shows codes there, also without the network. It is a web page that you install; there is no shop to go through."
+	PhoneBefore     = "Have the phone in your hand: the QR code that comes next is good for ten minutes and for one phone."
+	PhoneShow       = "Show the QR code"
+	PhoneScan       = "Scan it with the phone’s camera"
+	PhoneScanText   = "Your phone opens Latchkey Authenticator. On an iPhone install it first, as the page says: what is set up in the browser alone may be lost there after some days."
+	PhoneQR         = "QR code that sets up your phone. If you can not scan it, open the link that stands below on the phone."
+	PhoneOnce       = "Nobody else may scan it: whoever does is you on their phone."
+	PhoneNoScan     = "I can not scan it"
+	PhoneLinkText   = "Open this link on the phone, or paste it into Latchkey Authenticator there."
+	PhoneLink       = "Link"
+	PhoneThen       = "See that it has come"
+	PhoneWaiting    = "Waiting for the phone."
+	PhoneCame       = "Your phone is set up."
+	PhoneOver       = "The code has run out, was replaced by a newer one, or something about your account has changed meanwhile. Ask for a new one."
+	PhoneLook       = "Look now"
+	PhoneGoOn       = "Go on"
+	PhoneAgain      = "Show a new code"
+	PhoneAdd        = "Set up a phone"
+	PhoneInstead    = "Or set up a phone with Latchkey Authenticator"
+	PhoneInsteadWhy = "It asks you on the phone, so that there is no code to type, and it shows codes too."
+
+	PhoneKind        = "Latchkey Authenticator"
+	PhonePlatform    = "Phone"
+	PhoneInstalled   = "Installed"
+	PhoneNotified    = "Told at once"
+	PhoneNotNotified = "No: it looks by itself while the app is open"
+	PhoneVerifies    = "Proves who holds it"
+	PhoneSeen        = "Last seen"
+	PhoneYes         = "Yes"
+	PhoneNo          = "No"
+	PhoneLocked      = "Locked"
+	PhoneOn          = "On the phone"
+
+	PhoneLockTitle  = "Requests to phones are locked"
+	PhoneLockText   = "Somebody has answered a request with “it wasn’t me”. Nothing is sent to the phones until you have talked to the person: change the password first, because somebody else knows it."
+	PhoneUnlock     = "Unlock requests"
+	PhoneUnlockAsk  = "Let requests go to these phones again?"
+	PhoneUnlockText = "Do this when you have talked to the person and the password was changed."
+	PhoneUnlocked   = "Requests go to the phones again."
+
+	DeskReportPush = "A request on the phone that was not theirs"
+	MyReportPush   = "A request on your phone that was not yours"
+)
