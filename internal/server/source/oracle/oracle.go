@@ -42,5 +42,6 @@ func query(ctx context.Context, a source.Address, q string, columns func([]strin
 	if t != nil {
 		c.WithTLSConfig(t)
 	}
+	c.Dialer(source.Only{Host: a.Host}) // a listener may send its clients on
 	return source.OverSQL(ctx, c, false, []string{"SET TRANSACTION READ ONLY"}, q, columns, each)
 }

@@ -54,5 +54,7 @@ func query(ctx context.Context, a source.Address, q string, columns func([]strin
 	}
 	// The server knows no transactions that only read: the account must be one that may
 	// do no more, and what the query does is rolled back.
-	return source.OverSQL(ctx, mssql.NewConnectorConfig(c), false, nil, q, columns, each)
+	connector := mssql.NewConnectorConfig(c)
+	connector.Dialer = source.Only{Host: a.Host} // a server may send its clients on
+	return source.OverSQL(ctx, connector, false, nil, q, columns, each)
 }
