@@ -306,7 +306,7 @@ func securityKeys(ctx context.Context, q *db.Queries, userID string) ([]db.Passk
 	var keys []db.Passkey
 	for _, r := range slices.Backward(rows) {
 		p := r.Passkey
-		if r.Authenticator.Lost || r.Authenticator.ConfirmedAt == 0 || p.ClonedAt != 0 || p.Attachment == "platform" ||
+		if r.Authenticator.Lost || r.Authenticator.ConfirmedAt == 0 || !facts.Pluggable(p) ||
 			len(keys) > 0 && keys[0].RpID != p.RpID || len(keys) == maxHave {
 			continue
 		}

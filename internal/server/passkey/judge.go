@@ -14,8 +14,10 @@ import (
 
 	"latchkey/internal/assertion"
 	"latchkey/internal/clock"
+	"latchkey/internal/fault"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
+	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -50,6 +52,15 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask, verifica
 	}
 	until := a.Now.Add(askTime)
 	if a.Door == factor.AtMachine {
+		rows = slices.DeleteFunc(rows, func(r db.ListPasskeysOfUserRow) bool { return !facts.Pluggable(r.Passkey) })
+		if len(rows) == 0 {
+			return factor.Sent{}, fault.Newf(fault.Unavailable, text.KeyNonePluggable)
+		}
+		pol, err := facts.PolicyOf(ctx, tx.Queries, a.User.ID)
+		if err != nil {
+			return factor.Sent{}, err
+		}
+		verification := verification || pol != nil && pol.KeyVerification
 		c := wire.KeyChallenge{UserID: a.User.ID, RPID: p.id, Challenge: make([]byte, nonceSize), Verification: verification}
 		if _, err := io.ReadFull(s.Random, c.Challenge); err != nil {
 			return factor.Sent{}, fmt.Errorf("make a challenge: %w", err)
