@@ -3,6 +3,7 @@ package web
 import (
 	"latchkey/internal/server/web/authenticator"
 	"latchkey/internal/server/web/bulk"
+	"latchkey/internal/server/web/certs"
 	"latchkey/internal/server/web/entry"
 	"latchkey/internal/server/web/fleet"
 	"latchkey/internal/server/web/log"
@@ -18,6 +19,7 @@ func Areas() [][]ui.Route {
 	return [][]ui.Route{
 		authenticator.Routes(),
 		bulk.Routes(),
+		certs.Routes(),
 		entry.Routes(),
 		fleet.Routes(),
 		office.Routes(),

@@ -30,6 +30,7 @@ func Routes() []ui.Route {
 		{Pattern: "POST /signin/code", Needs: ui.Anyone, Serve: code},
 		{Pattern: "POST /signin/passkey/begin", Needs: ui.Anyone, Serve: beginPasskey},
 		{Pattern: "POST /signin/passkey", Needs: ui.Anyone, Serve: finishPasskey},
+		{Pattern: "POST /signin/certificate", Needs: ui.Anyone, Serve: byCertificate},
 		{Pattern: "POST /signin/password", Needs: ui.Anyone, Serve: newPassword},
 		{Pattern: "POST /signin/restart", Needs: ui.Anyone, Serve: restart},
 		{Pattern: "GET /signout", Needs: ui.Person, Serve: showSignout},
@@ -104,6 +105,7 @@ func pendingCookie(r *ui.Request) string {
 type signinPage struct {
 	next    string
 	name    string
+	shown   string // whose certificate the browser shows
 	kind    string // that was wished for; "choice": the menu
 	pending *session.Pending
 	faults  map[string]string
@@ -137,6 +139,7 @@ func showSignin(r *ui.Request) error {
 func (p signinPage) show(r *ui.Request, status int) error {
 	switch {
 	case p.pending == nil:
+		p.shown = shownBy(r)
 		return r.ShowStatus(status, ui.Page{Title: words.SignInTitle, Lead: words.SignInLead}, passwordForm(p))
 	case p.pending.Next == session.AskCode:
 		q := question{kinds: p.pending.Kinds, next: p.next, door: "/signin", answer: "/signin/code", wrong: words.SigninFailed, faults: p.faults}
