@@ -50,7 +50,7 @@ func (a *app) serverCommand() *cobra.Command {
 	}
 	card := func(s rest.Settings) func(p *printer) {
 		return func(p *printer) {
-			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL))
+			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL), "New passkeys", s.Attestation, "Their models", dash(s.Models))
 		}
 	}
 	show := &cobra.Command{
@@ -67,7 +67,7 @@ func (a *app) serverCommand() *cobra.Command {
 			return a.emit(s, card(s))
 		},
 	}
-	var contact, serverURL, minAgent, peopleURL string
+	var contact, serverURL, minAgent, peopleURL, attestation, models string
 	set := &cobra.Command{
 		Use: "set", Short: "Change the settings of the server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -75,7 +75,10 @@ func (a *app) serverCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			in := rest.SettingsChange{Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL), MinAgent: given(cmd.Flags(), "min-agent-version", minAgent), PeopleURL: given(cmd.Flags(), "people-url", peopleURL)}
+			in := rest.SettingsChange{
+				Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL), MinAgent: given(cmd.Flags(), "min-agent-version", minAgent), PeopleURL: given(cmd.Flags(), "people-url", peopleURL),
+				Attestation: given(cmd.Flags(), "passkey-attestation", attestation), Models: given(cmd.Flags(), "passkey-models", models),
+			}
 			if in == (rest.SettingsChange{}) {
 				return usageError{errors.New("say what to change"), cmd}
 			}
@@ -90,5 +93,7 @@ func (a *app) serverCommand() *cobra.Command {
 	set.Flags().StringVar(&serverURL, "server-url", "", "https://HOST:PORT of the machines' listener; goes into join tokens")
 	set.Flags().StringVar(&minAgent, "min-agent-version", "", "machines with an older agent are called outdated")
 	set.Flags().StringVar(&peopleURL, "people-url", "", "https://HOST[:PORT] as browsers and phones reach it; passkeys are bound to its host")
+	set.Flags().StringVar(&attestation, "passkey-attestation", "", "none, or direct: new passkeys must say which model they are")
+	set.Flags().StringVar(&models, "passkey-models", "", "with direct: AAGUIDs of the models that may be registered, between commas")
 	return noun("server", "The server as a whole", status, show, set, ca)
 }

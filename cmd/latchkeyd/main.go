@@ -22,8 +22,13 @@ import (
 	"latchkey/internal/server"
 	"latchkey/internal/server/directory"
 	"latchkey/internal/server/directory/local"
+	"latchkey/internal/server/factor"
 	_ "latchkey/internal/server/factor/backup" // the kinds of factors and directories that this server has
 	_ "latchkey/internal/server/factor/bypass"
+	"latchkey/internal/server/factor/fido2"
+	factormail "latchkey/internal/server/factor/mail"
+	factorpush "latchkey/internal/server/factor/push"
+	factorsms "latchkey/internal/server/factor/sms"
 	_ "latchkey/internal/server/factor/totp"
 	serversettings "latchkey/internal/server/settings"
 	_ "latchkey/internal/server/source/mysql" // and of databases that users are imported from
@@ -138,6 +143,9 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 			Data: s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
 			Metrics: s.Metrics, Names: s.Names, PeopleURL: s.PeopleURL, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
+			Plugs: func(p server.Parts) []factor.Factor {
+				return []factor.Factor{factorpush.New(p.Push), factormail.Plug(p.Post), factorsms.Plug(p.Post), fido2.New(p.Passkeys)}
+			},
 			Directories: map[string]any{directory.Local: local.Config{MinLength: s.MinPassword, MaxAge: s.MaxAge}},
 			Ready:       func(server.Addresses) { daemon.Notify("READY=1") },
 		})

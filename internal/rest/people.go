@@ -122,7 +122,8 @@ type NewPassword struct {
 type Code struct {
 	ID        string    `json:"id"`
 	User      string    `json:"user"`
-	Code      Secret    `json:"code"`
+	Code      Secret    `json:"code,omitzero" doc:"Absent if it was mailed"`
+	MailedTo  string    `json:"mailed_to,omitempty" doc:"The address that it was sent to, masked"`
 	ExpiresAt time.Time `json:"expires_at"`
 	Scope     string    `json:"scope,omitempty" doc:"Only for this scope; absent: any"`
 }
@@ -130,6 +131,7 @@ type Code struct {
 // NewEnrolCode asks for an enrolment code (E1).
 type NewEnrolCode struct {
 	ValidFor string `json:"valid_for,omitempty" doc:"Duration such as 24h (default), 1m to 168h"`
+	Mail     bool   `json:"mail,omitempty" doc:"Send it to the user's mail address instead of showing it"`
 }
 
 // NewBypassCode asks for a bypass code (E3).
@@ -166,9 +168,11 @@ type GroupChange struct {
 // Factor is an authenticator, or a set of backup codes.
 type Factor struct {
 	ID          string    `json:"id"`
-	Kind        string    `json:"kind" doc:"totp, backup, bypass or enrol"`
+	Kind        string    `json:"kind" doc:"fido2, push, totp, mail, sms, backup, bypass or enrol"`
 	Name        string    `json:"name,omitempty"`
-	State       string    `json:"state" doc:"usable, unconfirmed, lost or used up"`
+	To          string    `json:"to,omitempty" doc:"Where codes go, masked"`
+	Weak        bool      `json:"weak,omitempty" doc:"It can be had without what the person holds: from a mailbox or a telephone network"`
+	State       string    `json:"state" doc:"usable, unconfirmed, locked, lost or used up"`
 	Algorithm   string    `json:"algorithm,omitempty"`
 	Digits      int       `json:"digits,omitempty"`
 	Period      int       `json:"period,omitempty" doc:"Seconds"`
@@ -178,6 +182,9 @@ type Factor struct {
 	ConfirmedAt time.Time `json:"confirmed_at,omitzero"`
 	LastUsedAt  time.Time `json:"last_used_at,omitzero"`
 	ExpiresAt   time.Time `json:"expires_at,omitzero"`
+	On          string    `json:"on,omitempty" doc:"Id of the phone that it lies on, and goes with"`
+	Phone       *Phone    `json:"phone,omitempty"`
+	Passkey     *Passkey  `json:"passkey,omitempty"`
 }
 
 // NewTOTP enrols an authenticator app (M1).

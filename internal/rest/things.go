@@ -309,18 +309,22 @@ type Explained struct {
 
 // Settings are those of the server as a whole.
 type Settings struct {
-	Contact   string `json:"contact" doc:"Whom people call; shown with refusals, also offline"`
-	ServerURL string `json:"server_url" doc:"https://HOST:PORT under which machines reach this server; goes into join tokens"`
-	MinAgent  string `json:"min_agent_version" doc:"Machines with an older agent are called outdated"`
-	PeopleURL string `json:"people_url" doc:"https://HOST[:PORT] under which browsers and phones reach this server; passkeys are bound to its host"`
+	Contact     string `json:"contact" doc:"Whom people call; shown with refusals, also offline"`
+	ServerURL   string `json:"server_url" doc:"https://HOST:PORT under which machines reach this server; goes into join tokens"`
+	MinAgent    string `json:"min_agent_version" doc:"Machines with an older agent are called outdated"`
+	PeopleURL   string `json:"people_url" doc:"https://HOST[:PORT] under which browsers and phones reach this server; passkeys are bound to its host"`
+	Attestation string `json:"passkey_attestation" doc:"none or direct: new passkeys must say which model they are"`
+	Models      string `json:"passkey_models" doc:"With direct: AAGUIDs of the models that may be registered, between commas; empty: any"`
 }
 
 // SettingsChange changes them; what is left out stays.
 type SettingsChange struct {
-	Contact   *string `json:"contact,omitempty"`
-	ServerURL *string `json:"server_url,omitempty"`
-	MinAgent  *string `json:"min_agent_version,omitempty"`
-	PeopleURL *string `json:"people_url,omitempty"`
+	Contact     *string `json:"contact,omitempty"`
+	ServerURL   *string `json:"server_url,omitempty"`
+	MinAgent    *string `json:"min_agent_version,omitempty"`
+	PeopleURL   *string `json:"people_url,omitempty"`
+	Attestation *string `json:"passkey_attestation,omitempty"`
+	Models      *string `json:"passkey_models,omitempty"`
 }
 
 // CertificateAuthority is the server's own CA.

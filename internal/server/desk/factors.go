@@ -63,7 +63,16 @@ func (d *Desk) factors(ctx context.Context, q *db.Queries, u db.User) ([]rest.Fa
 			}
 			f.Algorithm, f.Digits, f.Period = string(p.Algorithm), p.Digits, p.Period
 		}
+		if f.Weak = policy.Factor(a.Kind).Weak(); f.Weak {
+			f.To = post.Mask(a.Kind, post.AddressOf(a))
+		}
 		out = append(out, f)
+	}
+	if err := d.onPhones(ctx, q, u, auths, out); err != nil {
+		return nil, err
+	}
+	if err := d.onPasskeys(ctx, q, u, out); err != nil {
+		return nil, err
 	}
 	codes, err := q.ListBackupCodes(ctx, u.ID)
 	if err != nil {

@@ -94,7 +94,7 @@ func (d *Desk) mayEnrol(ctx context.Context, q *db.Queries, a Actor) (db.User, e
 	if a.Enrol == "" {
 		return u, nil
 	}
-	if slices.ContainsFunc(have, func(x db.Authenticator) bool { return x.ConfirmedAt > 0 && !x.Lost }) {
+	if slices.ContainsFunc(have, func(x db.Authenticator) bool { return x.ConfirmedAt > 0 && !x.Lost && whole(x.Kind) }) {
 		return u, fault.Newf(fault.Conflict, "You have a second factor by now. Sign in again, with it.")
 	}
 	codes, err := q.ListValidEnrolCodes(ctx, db.ListValidEnrolCodesParams{UserID: u.ID, At: d.now()})
@@ -303,19 +303,7 @@ func (d *Desk) ConfirmOwnTOTP(ctx context.Context, a Actor, in rest.ConfirmTOTP)
 			return fault.New(fault.Invalid, nil).With("code", "it is not the code that belongs to this QR code now; wait for the next one in the app, and see that the phone sets its time by itself")
 		}
 		if a.Enrol != "" {
-			n, err := tx.SpendEnrolCode(ctx, db.SpendEnrolCodeParams{ID: a.Enrol, At: clock.Micros(now)})
-			if err != nil {
-				return err
-			}
-			if n != 1 {
-				return errEnrolSpent()
-			}
-			if _, err := tx.SetEnrolCodeMade(ctx, db.SetEnrolCodeMadeParams{ID: a.Enrol, Made: p.ID}); err != nil {
-				return err
-			}
-			if err := note(tx, a, event.Event{Type: event.CodeSpent, Subject: u.Name, UserID: u.ID, Factor: "enrol-code"}, map[string]any{
-				"code": rest.FactorPrefix + a.Enrol, "at": "portal",
-			}); err != nil {
+			if err := d.spendEnrol(ctx, tx, a, u, a.Enrol, p.ID); err != nil {
 				return err
 			}
 		}
@@ -419,7 +407,9 @@ func last(f rest.Factor, have []rest.Factor) bool {
 	if f.Kind == kindBackup || f.State != factorUsable {
 		return false
 	}
-	return !slices.ContainsFunc(have, func(o rest.Factor) bool { return o.ID != f.ID && o.Kind != kindBackup && o.State == factorUsable })
+	return !slices.ContainsFunc(have, func(o rest.Factor) bool {
+		return o.ID != f.ID && o.On != f.ID && o.Kind != kindBackup && o.State == factorUsable // what lies on a phone goes with it
+	})
 }
 
 // RemoveOwnFactor removes one of the actor's factors. The last authenticator stays:

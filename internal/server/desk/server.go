@@ -31,7 +31,7 @@ func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
 		return rest.Settings{}, err
 	}
 	s, err := d.settings(ctx)
-	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent, PeopleURL: s.PeopleURL}, err
+	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent, PeopleURL: s.PeopleURL, Attestation: or(s.Attestation, settings.AttestationNone), Models: s.Models}, err
 }
 
 // SettingsTag stands for the settings as they are, as a revision does for a thing that
@@ -71,6 +71,19 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 			v.add("people_url", "%s", err.Error())
 		}
 	}
+	if in.Attestation != nil {
+		if _, err := settings.ParseRule(*in.Attestation, ""); err != nil {
+			v.add("passkey_attestation", "%s", err.Error())
+		}
+		if *in.Attestation == settings.AttestationNone {
+			in.Attestation = new(string) // what is not set is that
+		}
+	}
+	if in.Models != nil {
+		if _, err := settings.ParseRule("", *in.Models); err != nil {
+			v.add("passkey_models", "%s", err.Error())
+		}
+	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -82,6 +95,7 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		now := func() rest.Settings {
 			return rest.Settings{
 				Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent, PeopleURL: or(s.PeopleURL, d.peopleURL()),
+				Attestation: or(s.Attestation, settings.AttestationNone), Models: s.Models,
 			}
 		}
 		if seen != "" && seen != SettingsTag(now()) {
@@ -92,6 +106,8 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		set(&list, "server_url", &s.ServerURL, in.ServerURL)
 		set(&list, "min_agent_version", &s.MinAgent, in.MinAgent)
 		set(&list, "people_url", &s.PeopleURL, in.PeopleURL)
+		set(&list, "passkey_attestation", &s.Attestation, in.Attestation)
+		set(&list, "passkey_models", &s.Models, in.Models)
 		out = now()
 		if len(list) == 0 {
 			return nil

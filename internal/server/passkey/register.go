@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/go-webauthn/webauthn/metadata"
 	"github.com/go-webauthn/webauthn/protocol"
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/google/uuid"
@@ -131,7 +132,7 @@ func (s *Service) Finish(ctx context.Context, tx *store.Tx, ticket string, answe
 	}
 	if p.direct {
 		switch {
-		case c.AttestationFormat == "" || c.AttestationFormat == string(protocol.AttestationFormatNone):
+		case c.AttestationFormat == "" || c.AttestationFormat == string(protocol.AttestationFormatNone) || c.AttestationType == string(metadata.BasicSurrogate):
 			return Made{}, wrong(nil, "this server takes only authenticators that say which model they are, and this one does not")
 		case len(p.models) > 0 && !slices.Contains(p.models, model.String()):
 			return Made{}, wrong(nil, "this server takes only certain models of authenticators, and this one (%s) is none of them", modelName(model.String()))

@@ -26,8 +26,8 @@ func changeSettings(r *ui.Request) error {
 	if _, err := r.Values(); err != nil {
 		return err
 	}
-	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version"), PeopleURL: r.Value("people_url")}
-	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent, PeopleURL: &in.PeopleURL})
+	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version"), PeopleURL: r.Value("people_url"), Attestation: r.Value("passkey_attestation"), Models: r.Value("passkey_models")}
+	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent, PeopleURL: &in.PeopleURL, Attestation: &in.Attestation, Models: &in.Models})
 	if err != nil {
 		if ui.Refill(err) {
 			return r.ShowStatus(fault.Of(err).Status(), settingsFrame(), settingsPage(in, true, ui.Faults(err)))
@@ -37,7 +37,12 @@ func changeSettings(r *ui.Request) error {
 	return r.Go("/console/settings", words.SettingsSaved)
 }
 
-var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent, "people_url": words.SetPeopleURL}
+var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent, "people_url": words.SetPeopleURL, "passkey_attestation": words.SetAttestation, "passkey_models": words.SetModels}
+
+// attestations are the choices of what a new passkey must say of itself.
+func attestations() []ui.Option {
+	return []ui.Option{{Value: "none", Label: words.SetAttestNone}, {Value: "direct", Label: words.SetAttestDirect}}
+}
 
 func status(r *ui.Request) error {
 	s, err := r.Desk.Status(r.Context(), r.Actor())

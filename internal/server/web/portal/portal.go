@@ -29,7 +29,7 @@ func Routes() []ui.Route {
 	own := func(pattern string, fresh bool, serve func(*ui.Request) error) ui.Route {
 		return ui.Route{Pattern: pattern, Needs: ui.Person, Fresh: fresh, Serve: whole(serve)}
 	}
-	return []ui.Route{
+	return append(append(phoneRoutes(), passkeyRoutes()...), []ui.Route{
 		own("GET /me", false, home),
 		own("GET /me/profile", false, profile),
 		own("POST /me/profile", false, changeProfile),
@@ -68,7 +68,7 @@ func Routes() []ui.Route {
 		{Pattern: "GET /console/reports", Needs: ui.Console, Serve: deskReports},
 		{Pattern: "GET /console/reports/{report}", Needs: ui.Console, Serve: deskReport},
 		{Pattern: "POST /console/reports/{report}/handled", Needs: ui.Console, Serve: handleReport},
-	}
+	}...)
 }
 
 // enrolling tells whether the session can do nothing but enrol (E1).

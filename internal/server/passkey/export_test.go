@@ -1,0 +1,39 @@
+package passkey
+
+import (
+	"context"
+	"time"
+
+	"github.com/go-webauthn/webauthn/protocol"
+
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+)
+
+// Bench gives what judges an answer to the challenge of the ticket, which stays.
+func (s *Service) Bench(ctx context.Context, st *store.Store, u db.User, ticket string) (check func([]byte) error, err error) {
+	err = st.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		k, _, err := spend(ctx, tx, ticketOf(toSign, ticket), u.ID, time.Time{}, toSign)
+		if err != nil {
+			return err
+		}
+		p, err := s.party(ctx, tx.Queries)
+		if err != nil {
+			return err
+		}
+		who, _, err := s.owner(ctx, tx, u, p.id, time.Time{})
+		if err != nil {
+			return err
+		}
+		check = func(answer []byte) error {
+			parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
+			if err != nil {
+				return err
+			}
+			_, err = p.ValidateLogin(who, k.Session, parsed)
+			return err
+		}
+		return nil
+	})
+	return check, err
+}

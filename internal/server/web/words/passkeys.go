@@ -1,0 +1,38 @@
+package words
+
+// Passkeys and security keys: the portal's pages and the console's.
+const (
+	PasskeyTitle      = "Add a passkey"
+	PasskeyLead       = "A passkey or security key signs you in with a fingerprint, a face, a PIN or a touch. It answers to this site alone: nobody can trick it out of you on another."
+	PasskeyForm       = "Make a passkey"
+	PasskeyFormText   = "Your browser asks where to keep it: on this device, in your password manager, on your phone, or on a security key that you plug in."
+	PasskeyName       = "Name"
+	PasskeyNameHint   = "Such as “office laptop”. Left empty, it is guessed from the model."
+	PasskeyMake       = "Make the passkey"
+	PasskeyDone       = "Your passkey is set up."
+	PasskeyKnown      = "This authenticator holds a passkey of yours for this site already."
+	PasskeyNoScript   = "Passkeys need JavaScript in this browser. Switch it on, or set up an authenticator app instead."
+	PasskeyInstead    = "Or use a passkey"
+	PasskeyInsteadWhy = "It is the strongest factor, and there is no code to type. At machines it works where you sit, with a security key."
+	PasskeyCard       = "Passkeys and security keys"
+	PasskeyCaption    = "Your passkeys and security keys"
+	PasskeyNone       = "You have no passkey yet"
+	PasskeyNoneText   = "It is the strongest factor: it answers to this site alone, and signs you in without a password."
+	PasskeyRemoveAll  = "Remove all passkeys"
+	PasskeyRemoveAsk  = "Remove all your passkeys?"
+	PasskeyRemoveText = "None of them signs you in any more. On the devices themselves they stay until you delete them there."
+	PasskeysRemoved   = "Your passkeys were removed."
+	PasskeyGone       = "That took too long, or something about your account has changed meanwhile. Begin again."
+
+	PasskeyModel    = "Model"
+	PasskeySynced   = "Kept"
+	PasskeySyncedOn = "On several devices: its provider copies it"
+	PasskeySingle   = "On one device alone"
+	PasskeyAlone    = "Signs in without a password"
+	PasskeyVerifies = "Proves who holds it"
+	PasskeyHost     = "For the address"
+	PasskeyYes      = "Yes"
+	PasskeyNo       = "No"
+	PasskeyCloned   = "May have been copied"
+	PasskeyClonedAt = "Its counter went backwards: somebody may have a copy. It is no longer accepted. Remove it, and tell your help desk if you have not moved it yourself."
+)
