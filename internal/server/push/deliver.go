@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -40,12 +42,8 @@ type Delivery struct {
 	// Proxy is where notices go through; nil: straight. What the proxy reaches is its
 	// business: then only the name is judged here.
 	Proxy *url.URL
-	// Client is for tests.
-	Client *http.Client
-}
-
-type sender interface {
-	Do(*http.Request) (*http.Response, error)
+	// Roots are the authorities of a push service of one's own; nil: the system's.
+	Roots *x509.CertPool
 }
 
 const (
@@ -115,10 +113,7 @@ func (d Delivery) allowed(a netip.Addr) bool {
 	return a.IsValid() && a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !cidrs(notPublic, a)
 }
 
-func (d Delivery) client() sender {
-	if d.Client != nil {
-		return d.Client
-	}
+func (d Delivery) client() *http.Client {
 	dial := &net.Dialer{Timeout: sendTime, Control: func(_, address string, _ syscall.RawConn) error {
 		// The name was looked up by now: this is the address itself, so that no other
 		// answer of the name service comes in between.
@@ -130,6 +125,7 @@ func (d Delivery) client() sender {
 	}}
 	t := &http.Transport{
 		DialContext: dial.DialContext, TLSHandshakeTimeout: sendTime, ResponseHeaderTimeout: sendTime, MaxResponseHeaderBytes: 16 << 10,
+		TLSClientConfig: &tls.Config{RootCAs: d.Roots, MinVersion: tls.VersionTLS12},
 		MaxConnsPerHost: senders, MaxIdleConnsPerHost: senders, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}
 	if d.Proxy != nil {

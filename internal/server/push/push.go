@@ -32,6 +32,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/netip"
 	"sync"
 	"time"
@@ -94,7 +95,7 @@ type Service struct {
 	Deps
 	vapidOnce sync.Mutex
 	vapid     *vapid
-	client    sender
+	client    *http.Client
 }
 
 // New makes a service. Run delivers, until it ends.
