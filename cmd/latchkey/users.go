@@ -384,6 +384,10 @@ func (a *app) userPassword() *cobra.Command {
 
 func (a *app) codeCard(c rest.Code, what string) error {
 	return a.emit(c, func(p *printer) {
+		if c.MailedTo != "" {
+			p.line("%s for %s: it is on its way to %s, good once until %s.", what, c.User, c.MailedTo, when(c.ExpiresAt))
+			return
+		}
 		p.raw(c.Code.Show() + "\n")
 		scope := ""
 		if c.Scope != "" {
@@ -418,6 +422,7 @@ func (a *app) userEnrolCode() *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&in.ValidFor, "expires", "", "how long it is good: 1m to 168h (default 24h)")
+	c.Flags().BoolVar(&in.Mail, "mail", false, "send it to the user's mail address instead of showing it")
 	return c
 }
 
@@ -625,7 +630,8 @@ func (a *app) memberChange(use, short, method string) *cobra.Command {
 
 func (a *app) factorCommand() *cobra.Command {
 	return noun("factor", "Second factors of users",
-		a.factorList(), noun("add", "Enrol a factor for a user", a.factorAddTOTP(), a.factorAddBackup()), a.factorRemove(), a.factorLost())
+		a.factorList(), noun("add", "Enrol a factor for a user", a.factorAddTOTP(), a.factorAddPhone(), a.factorAddBackup(),
+			a.factorAddAddress(rest.ChannelMail, "Give a user a mail address for codes"), a.factorAddAddress(rest.ChannelSMS, "Give a user a telephone number for codes")), a.factorRemove(), a.factorLost(), a.factorUnlockPush())
 }
 
 func (a *app) factorList() *cobra.Command {
@@ -655,6 +661,10 @@ func factorDetail(f rest.Factor) string {
 	switch {
 	case f.Left != nil:
 		return fmt.Sprintf("%d left", *f.Left)
+	case f.Weak:
+		return "weak, to " + f.To
+	case f.Phone != nil:
+		return phoneDetail(*f.Phone)
 	case f.Digits != 0:
 		return fmt.Sprintf("%s, %d digits, %d s", f.Algorithm, f.Digits, f.Period)
 	case !f.ExpiresAt.IsZero() && f.Scope != "":

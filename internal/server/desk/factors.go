@@ -16,6 +16,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
+	"latchkey/internal/server/post"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -387,9 +388,20 @@ func (d *Desk) IssueEnrolCode(ctx context.Context, a Actor, ref string, in rest.
 		if err != nil {
 			return err
 		}
-		out = rest.Code{ID: rest.FactorPrefix + id, User: u.Name, Code: rest.HideText(shown), ExpiresAt: rest.Time(clock.Micros(now.Add(span)))}
+		out = rest.Code{ID: rest.FactorPrefix + id, User: u.Name, ExpiresAt: rest.Time(clock.Micros(now.Add(span)))}
+		if in.Mail {
+			p, err := d.posts()
+			if err != nil {
+				return err
+			}
+			if out.MailedTo, err = p.MailEnrolCode(ctx, tx, u, shown, now.Add(span)); err != nil {
+				return err
+			}
+		} else {
+			out.Code = rest.HideText(shown)
+		}
 		return note(tx, a, event.Event{Type: event.CodeIssued, Subject: u.Name, UserID: u.ID, Factor: kindEnrol}, map[string]any{
-			"code": out.ID, "expires_at": out.ExpiresAt,
+			"code": out.ID, "expires_at": out.ExpiresAt, "mail": out.MailedTo,
 		})
 	})
 	return out, err

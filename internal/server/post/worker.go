@@ -289,7 +289,8 @@ func (p *Post) Test(ctx context.Context, channel, to, by string) (rest.Tested, e
 	msg := testText(channel, by, begun)
 	msg.To = address
 	var out Outcome
-	// What is tried may still be switched off.
+	// What is tried may still be switched off, and somebody waits for it.
+	m.Timeout, s.Timeout = min(m.Timeout, 12), min(s.Timeout, 24)
 	if channel == rest.ChannelSMS {
 		if s.On = true; s.Judge() != nil {
 			return rest.Tested{}, notComplete()

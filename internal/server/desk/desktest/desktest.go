@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"log/slog"
+	"net/netip"
 	"testing"
 
 	"latchkey/internal/clock"
@@ -18,6 +19,8 @@ import (
 	"latchkey/internal/server/enroll"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/keys"
+	"latchkey/internal/server/post"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -31,10 +34,15 @@ type Rig struct {
 	CA     *ca.Authority
 	Door   *enroll.Door
 	Keeper *factor.Keeper
+	Push   *push.Service
+	Post   *post.Post
 }
 
 // URL is the address of the machines' listener that the rig's tokens name.
 const URL = "https://latchkey.test:8444"
+
+// People is the address of the people's listener, as links to phones name it.
+const People = "https://latchkey.test"
 
 // New makes a rig over an empty store, with a default policy.
 func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
@@ -54,8 +62,15 @@ func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
 	keeper := &factor.Keeper{Box: k.Box, Pepper: k.Pepper, Random: rand.Reader}
 	passwords, err := local.New(local.Config{Clock: c, Cost: local.Cost{Memory: 64, Time: 1, Threads: 1}})
 	must(err)
+	sender := post.New(post.Config{Store: s, Keys: k, Clock: c, Random: rand.Reader})
+	s.OnEvent(sender.Notice)
+	phones := push.New(push.Deps{
+		Store: s, Box: k.Box, Pepper: k.Pepper, Random: rand.Reader, Clock: c, PeopleURL: func() string { return People },
+		Delivery: push.Delivery{Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
+	})
 	d := desk.New(desk.Config{
-		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door,
+		Post:  sender,
+		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: phones,
 		CA: authority.Fingerprint, ServerURL: URL, Version: "test",
 	})
 	must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
@@ -68,7 +83,7 @@ func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
 			ID: store.NewID(), Name: "default", IsDefault: true, Body: "{}", CreatedAt: clock.Micros(c.Now()), UpdatedAt: clock.Micros(c.Now()),
 		})
 	}))
-	return &Rig{Desk: d, Store: s, Clock: c, Keys: k, CA: authority, Door: door, Keeper: keeper}
+	return &Rig{Desk: d, Store: s, Clock: c, Keys: k, CA: authority, Door: door, Keeper: keeper, Push: phones, Post: sender}
 }
 
 // Machine makes a machine of the status, as if it had joined.
