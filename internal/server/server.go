@@ -433,6 +433,7 @@ func (r *running) compose() (h handlers, err error) {
 	r.phones = phoneapi.New(phoneapi.Deps{Push: r.push, Desk: r.desk, Store: r.store, Clock: r.Clock, Log: r.Log})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
 		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
+		OtherCA: func() bool { return r.cert != nil },
 	}, API: r.fronted(rest), Phones: r.phones}))
 	h.metrics = r.stats.handler()
 	mux := http.NewServeMux()

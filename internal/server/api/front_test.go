@@ -3,6 +3,8 @@ package api_test
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -378,8 +380,8 @@ func TestShownCommandsWork(t *testing.T) {
 	srv := httptest.NewTLSServer(p)
 	defer srv.Close()
 	home := t.TempDir()
-	// The test's certificate is nobody's.
-	if err := os.WriteFile(filepath.Join(home, ".curlrc"), []byte("insecure\nsilent\n"), 0o600); err != nil {
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	if err := errors.Join(os.WriteFile(filepath.Join(home, ".curlrc"), []byte("silent\n"), 0o600), os.WriteFile(filepath.Join(home, ui.CAFile), ca, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	for _, c := range []struct {
@@ -393,9 +395,10 @@ func TestShownCommandsWork(t *testing.T) {
 		{ui.Curl{Method: "POST", Path: rest.Base + "/users/berta/factors/backup"}, `"codes":[`},
 		{ui.Curl{Method: "DELETE", Path: rest.Base + "/users/berta"}, ""},
 	} {
-		text := ui.CurlText(strings.TrimPrefix(srv.URL, "https://"), &c.curl)
+		text := ui.CurlText(ui.Door{Host: strings.TrimPrefix(srv.URL, "https://")}, &c.curl)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		cmd := exec.CommandContext(ctx, "sh", "-c", text)
+		cmd.Dir = home
 		cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LATCHKEY_TOKEN=" + token, "CURL_HOME=" + home, "HOME=" + home}
 		out, err := cmd.CombinedOutput()
 		cancel()

@@ -109,7 +109,7 @@ func (a *apiPages) list(r *ui.Request) error {
 		return r.Show(p, ui.Notice(ui.Warn, words.APINone))
 	}
 	p.Actions = apiLinks()
-	return r.Show(p, apiPage(r.Host, q, choose(all, q)))
+	return r.Show(p, apiPage(r.Door(), q, choose(all, q)))
 }
 
 // choose leaves the operations whose path, name or summary contains q.
@@ -141,7 +141,7 @@ func (a *apiPages) show(r *ui.Request) error {
 	for _, c := range all {
 		for _, o := range c.ops {
 			if o.id == r.PathValue("operation") {
-				return r.Show(ui.Page{Title: o.summary, Section: "api", Crumbs: []ui.Crumb{{Text: words.APITitle, Path: "/console/api"}}}, operationPage(r.Host, o))
+				return r.Show(ui.Page{Title: o.summary, Section: "api", Crumbs: []ui.Crumb{{Text: words.APITitle, Path: "/console/api"}}}, operationPage(r.Door(), o))
 			}
 		}
 	}

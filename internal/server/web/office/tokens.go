@@ -109,7 +109,7 @@ func makeToken(r *ui.Request) error {
 	page.Title, page.Lead = words.TokensMade, ""
 	page.Crumbs = []ui.Crumb{{Text: words.TokensTitle, Path: "/console/tokens"}}
 	page.Curl = nil // a token makes no tokens
-	return r.Show(page, tokenMade(t, string(secret.Reveal()), ui.CurlText(r.Host, &ui.Curl{Method: "GET", Path: rest.Base + "/session"})))
+	return r.Show(page, tokenMade(t, string(secret.Reveal()), ui.CurlText(r.Door(), &ui.Curl{Method: "GET", Path: rest.Base + "/session"})))
 }
 
 func revokeToken(r *ui.Request) error {

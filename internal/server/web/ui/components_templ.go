@@ -4881,7 +4881,7 @@ func Secret(text string) templ.Component {
 }
 
 // AsCurl offers an operation of the API as a command.
-func AsCurl(host string, c *Curl) templ.Component {
+func AsCurl(d Door, c *Curl) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -4940,7 +4940,7 @@ func AsCurl(host string, c *Curl) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		templ_7745c5c3_Err = Block(CurlText(host, c), "").Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = Block(CurlText(d, c), "").Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

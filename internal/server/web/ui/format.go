@@ -87,14 +87,27 @@ func System(os string) string {
 	return os
 }
 
+// Door is how this browser reaches the server: where, and whether the certificate that it
+// is shown there comes from another CA than the server's own.
+type Door struct {
+	Host    string
+	OtherCA bool
+}
+
+// CAFile is what people call the file with the certificate of the server's CA.
+const CAFile = "latchkey-ca.pem"
+
 // CurlText writes an operation as a command for a shell of POSIX.
-func CurlText(host string, c *Curl) string {
+func CurlText(d Door, c *Curl) string {
 	var b strings.Builder
 	b.WriteString("curl --fail-with-body")
 	if c.Method != "GET" {
 		b.WriteString(" --request " + c.Method)
 	}
-	b.WriteString(" " + quote("https://"+host+c.Path))
+	if !d.OtherCA {
+		b.WriteString(" --cacert " + CAFile)
+	}
+	b.WriteString(" " + quote("https://"+d.Host+c.Path))
 	b.WriteString(" \\\n  --header \"Authorization: Bearer $LATCHKEY_TOKEN\"")
 	if c.Body != nil {
 		if j, err := json.MarshalIndent(c.Body, "  ", "  "); err == nil {

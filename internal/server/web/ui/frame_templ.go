@@ -676,7 +676,7 @@ func mainPart(r *Request, p Page, body templ.Component) templ.Component {
 				}
 			}
 			if p.Curl != nil {
-				templ_7745c5c3_Err = AsCurl(r.Host, p.Curl).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = AsCurl(r.Door(), p.Curl).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -79,6 +79,11 @@ type Deps struct {
 	Bulk     *bulk.Service // imports users
 	// NotReady says why the server can not do its work, empty if it can; may be nil.
 	NotReady func(ctx context.Context) string
+	// MachinePort is the port at which machines are served, once they are; may be nil.
+	MachinePort func() string
+	// OtherCA tells whether the people's door shows a certificate that is not of the server's
+	// own CA; nil: it does not.
+	OtherCA func() bool
 	// OpenAPI gives the description of the API as JSON, for the page of the API; may be nil.
 	OpenAPI func() ([]byte, error)
 }
@@ -94,6 +99,9 @@ type Request struct {
 	notice *notice
 	values url.Values
 }
+
+// Door is how this browser reaches the server.
+func (r *Request) Door() Door { return Door{r.Host, r.OtherCA != nil && r.OtherCA()} }
 
 // NewRequest is for package web, which serves the routes.
 func NewRequest(d *Deps, w http.ResponseWriter, r *http.Request, s *session.Session, route *Route) *Request {

@@ -38,7 +38,7 @@ func TestFaultsAreSortedByTheirFields(t *testing.T) {
 
 // What is offered as a command is one, whatever stands in it: a shell is asked.
 func TestACurlCommandIsWhatAShellUnderstands(t *testing.T) {
-	text := CurlText("latchkey.test", &Curl{Method: "PATCH", Path: "/api/v1/users/o'brien $(id)", Body: map[string]string{"display_name": "it's `id` $HOME \\ \"x\""}})
+	text := CurlText(Door{Host: "latchkey.test"}, &Curl{Method: "PATCH", Path: "/api/v1/users/o'brien $(id)", Body: map[string]string{"display_name": "it's `id` $HOME \\ \"x\""}})
 	out, err := exec.Command("sh", "-c", "LATCHKEY_TOKEN='lk_x y'; curl() { for a; do printf '[%s]' \"$a\"; done; }; "+text).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +48,7 @@ func TestACurlCommandIsWhatAShellUnderstands(t *testing.T) {
 	if d := cmp.Diff(want, string(out)); d != "" {
 		t.Error(d)
 	}
-	if strings.Contains(CurlText("h", &Curl{Method: "GET", Path: "/x"}), "--request") {
+	if strings.Contains(CurlText(Door{Host: "h"}, &Curl{Method: "GET", Path: "/x"}), "--request") {
 		t.Error("GET is named")
 	}
 }
