@@ -3,24 +3,38 @@
 package browser
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/color"
+	"image/png"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
+	"rsc.io/qr"
 
 	"latchkey/internal/otp"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/web/authenticator"
+	"latchkey/internal/server/web/words"
+	"latchkey/internal/text"
+	"latchkey/test/fill"
 )
 
 // phone is how the app is looked at in the hand; small is the narrowest that it must fit.
@@ -254,4 +268,355 @@ func (p *Page) keys() (out []keptKey) {
 	return out
 }
 
-var _ = context.Background
+// shot is a picture of what the page shows in an element, and of nothing else.
+func (p *Page) shot(selector string) image.Image {
+	p.t.Helper()
+	p.Until(selector+" is there", fmt.Sprintf("document.querySelector(%s) !== null", quote(selector)))
+	var b struct{ X, Y, W, H float64 }
+	p.Eval(fmt.Sprintf(`(e => { const b = e.getBoundingClientRect(); return {X: b.x + scrollX, Y: b.y + scrollY, W: b.width, H: b.height} })(document.querySelector(%s))`, quote(selector)), &b)
+	var raw []byte
+	p.do("take a picture of "+selector, chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		raw, err = page.CaptureScreenshot().WithCaptureBeyondViewport(true).WithClip(&page.Viewport{X: b.X, Y: b.Y, Width: b.W, Height: b.H, Scale: 1}).Do(ctx)
+		return err
+	}))
+	img, err := png.Decode(bytes.NewReader(raw))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return img
+}
+
+// before a camera: the picture lies on a grey table, somewhat small.
+func table(img image.Image, w, h, side int) *image.Gray {
+	out := image.NewGray(image.Rect(0, 0, w, h))
+	for y := range h {
+		for x := range w {
+			out.SetGray(x, y, color.Gray{uint8(150 + (x+y)%16)})
+		}
+	}
+	x0, y0, b := (w-side)/2+17, (h-side)/2-9, img.Bounds()
+	for y := range side {
+		for x := range side {
+			c := color.GrayModel.Convert(img.At(b.Min.X+x*b.Dx()/side, b.Min.Y+y*b.Dy()/side)).(color.Gray)
+			c.Y = uint8(30 + int(c.Y)*200/255) // neither black nor white
+			out.SetGray(x0+x, y0+y, c)
+		}
+	}
+	return out
+}
+
+// camera is a camera that sees the picture, as settings of a browser.
+func camera(t *testing.T, img *image.Gray) []chromedp.ExecAllocatorOption {
+	t.Helper()
+	var b bytes.Buffer
+	w, h := img.Bounds().Dx(), img.Bounds().Dy()
+	fmt.Fprintf(&b, "YUV4MPEG2 W%d H%d F10:1 Ip A1:1 C420mpeg2\n", w, h)
+	for range 3 {
+		b.WriteString("FRAME\n")
+		b.Write(img.Pix)
+		b.Write(bytes.Repeat([]byte{128}, w*h/2))
+	}
+	file := filepath.Join(t.TempDir(), "camera.y4m")
+	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return []chromedp.ExecAllocatorOption{
+		chromedp.Flag("use-fake-device-for-media-stream", true), chromedp.Flag("use-fake-ui-for-media-stream", true), chromedp.Flag("use-file-for-fake-video-capture", file),
+	}
+}
+
+// upload chooses a picture in the app.
+func (p *Page) upload(img image.Image) {
+	p.t.Helper()
+	var b bytes.Buffer
+	if err := png.Encode(&b, img); err != nil {
+		p.t.Fatal(err)
+	}
+	file := filepath.Join(p.t.TempDir(), "picture.png")
+	if err := os.WriteFile(file, b.Bytes(), 0o644); err != nil {
+		p.t.Fatal(err)
+	}
+	p.do("choose a picture", chromedp.SetUploadFiles("input[type=file]", []string{file}, chromedp.ByQuery))
+}
+
+// begin types name and password.
+func (p *Page) begin(n fill.Named) {
+	p.t.Helper()
+	p.Visit("/signin", 200)
+	p.Fill(words.FieldUserName, n.Admin)
+	p.Fill(words.FieldPassword, n.Password)
+	p.Click(words.SignInGo)
+}
+
+// byPhone begins a sign-in that the phone must approve, and is the number that is shown.
+func (p *Page) byPhone(n fill.Named) (number string) {
+	p.t.Helper()
+	p.begin(n)
+	p.Click(text.OptionPush)
+	p.Until("a number is shown", `document.querySelector("[data-number]") !== null`)
+	p.Eval(`document.querySelector("[data-number]").textContent.trim()`, &number)
+	if len(number) != 2 {
+		p.t.Fatalf("the number is %q", number)
+	}
+	return number
+}
+
+// other is a number that is not the one.
+func other(number string) string {
+	if number == "42" {
+		return "43"
+	}
+	return "42"
+}
+
+// asked waits for the request and opens it.
+func (p *Page) asked() {
+	p.t.Helper()
+	p.See("waits for your answer")
+	p.Click("Look at it")
+	p.See("Is this you?")
+}
+
+// TestAuthenticatorApproves is the way of a person with a computer and a phone: the phone is set up by what its camera sees
+// on the computer's screen; then it approves a sign-in by the number, denies one, has one guess at the number, and reports
+// one that was not hers.
+func TestAuthenticatorApproves(t *testing.T) {
+	s, who := named(t)
+	desk := Start(t).Open(t, s.base)
+	desk.Look(Views[0])
+	desk.begin(who)
+	desk.Expect("401")
+	desk.Fill(words.FieldCode, s.code(otp.FormatSeed(who.Key)))
+	desk.Click(words.Continue)
+	desk.At("/console")
+	desk.Visit("/me/phone", 200)
+	desk.Click(words.PhoneShow)
+	desk.See(words.PhoneWaiting)
+	seen := desk.shot(".qr svg")
+
+	p := Start(t, camera(t, table(seen, 640, 480, 300))...).Open(t, s.base)
+	p.Look(phone)
+	p.Visit(appPath, 200)
+	p.See("Welcome")
+	p.screen("#/add")
+	p.See("Scan the QR code")
+	p.judge("add")
+
+	// A picture without a code, and one of another server's.
+	p.upload(table(image.NewGray(image.Rect(0, 0, 1, 1)), 200, 200, 100))
+	p.See("There is no QR code in this picture")
+	p.judge("add-no-code")
+	elsewhere, err := qr.Encode("https://elsewhere.example/authenticator/#e=abcdefghijklmnop", qr.M)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.upload(elsewhere.Image())
+	p.See("This code belongs to another server, elsewhere.example")
+	p.judge("add-elsewhere")
+
+	p.Click("Open the camera")
+	p.See("Add this device")
+	var path string
+	if p.Eval(`location.href`, &path); strings.Contains(path, "e=") {
+		t.Errorf("the code stays in the address: %s", path)
+	}
+	p.judge("add-device")
+	p.Fill("Name of this device", "My pocket")
+	p.Click("Add this device")
+	p.See(who.Admin + " was added.")
+	p.See("Notifications")
+	p.judge("account")
+	desk.See(words.PhoneCame)
+	if ks := p.keys(); len(ks) != 2 || ks[0].Algorithm != "ECDSA" || ks[1].Algorithm != "HMAC" || ks[0].Extractable || ks[1].Extractable || !ks[0].Refused || !ks[1].Refused {
+		t.Errorf("the keys are %+v", ks)
+	}
+
+	// It approves, by the number. What was sent is kept, to be sent again.
+	sent := p.answers()
+	p.screen("#/requests")
+	p.See("Nothing is waiting")
+	p.judge("requests-none")
+	p.screen("#/codes")
+	p.See("Codes")
+	second := Start(t).Open(t, s.base)
+	second.Look(Views[0])
+	number := second.byPhone(who)
+	p.See("waits for your answer")
+	p.judge("codes-waiting")
+	p.asked()
+	for _, want := range []string{"From address", "127.0.0.1", who.Admin} {
+		p.See(want)
+	}
+	p.judge("request")
+	p.Fill("Number shown at the sign-in", "4")
+	p.Click("Approve")
+	p.See("Type the two digits")
+	p.Fill("Number shown at the sign-in", number)
+	approved := time.Now()
+	p.Click("Approve")
+	p.See("Approved")
+	second.At("/console")
+	t.Logf("from the click to the page behind the sign-in: %v", time.Since(approved).Round(time.Millisecond))
+	p.judge("approved")
+	p.attacks(sent)
+
+	// It denies.
+	third := Start(t).Open(t, s.base)
+	third.Look(Views[0])
+	third.byPhone(who)
+	p.asked()
+	p.Click("Deny")
+	p.See("Denied")
+	third.See(text.PushDenied)
+
+	// One guess.
+	number = third.byPhone(who)
+	p.asked()
+	p.Expect("422")
+	p.Fill("Number shown at the sign-in", other(number))
+	p.Click("Approve")
+	p.See("Wrong number")
+	p.judge("wrong-number")
+	third.See(text.PushWrongNumber)
+
+	// It was not hers: she is asked once more, and then nothing more is sent to her phone.
+	third.byPhone(who)
+	p.asked()
+	p.Click("It wasn't me")
+	p.See("Report this sign-in?")
+	p.judge("report-question")
+	p.Click("Cancel")
+	p.Until("the question is gone", `document.querySelector("dialog") === null`)
+	p.Click("It wasn't me")
+	p.See("Report this sign-in?")
+	p.Click("Report it")
+	p.See("your administrators are told")
+	p.judge("reported")
+	p.Click("Done")
+	p.See("Requests are switched off for this account")
+	p.judge("requests-locked")
+	third.begin(who)
+	if third.Has(text.OptionPush) {
+		t.Error("a phone is offered that is locked")
+	}
+
+	// She gives the phone another name, and removes it; the portal knows.
+	p.screen("#/accounts")
+	p.Click(who.Admin)
+	p.See("Notifications")
+	p.Fill("Name of this device", "Old pocket")
+	p.Click("Rename")
+	p.See("Renamed.")
+	desk.Visit("/me/factors", 200)
+	desk.See("Old pocket")
+	p.Click("Remove this account")
+	p.See("Remove this account?")
+	p.Click("Remove")
+	p.See(who.Admin + " was removed.")
+	desk.Visit("/me/factors", 200)
+	if strings.Contains(desk.Text(), "Old pocket") {
+		t.Error("the portal still has the phone")
+	}
+	if n := len(p.keys()); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+}
+
+// answers collects what the app posts as an answer.
+func (p *Page) answers() func() (uri, body string) {
+	var mu sync.Mutex
+	var uri, body string
+	chromedp.ListenTarget(p.ctx, func(ev any) {
+		e, ok := ev.(*network.EventRequestWillBeSent)
+		if !ok || e.Request.Method != "POST" || !strings.HasSuffix(e.Request.URL, "/answer") {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		u, _ := url.Parse(e.Request.URL)
+		uri, body = u.RequestURI(), ""
+		for _, part := range e.Request.PostDataEntries {
+			b, _ := base64.StdEncoding.DecodeString(part.Bytes)
+			body += string(b)
+		}
+	})
+	return func() (string, string) {
+		mu.Lock()
+		defer mu.Unlock()
+		return uri, body
+	}
+}
+
+// says signs a call with the device's key, as a script in the page could, and is the answer.
+func (p *Page) says(method, uri, body string) (status int, code string) {
+	p.t.Helper()
+	var got struct {
+		Status int
+		Code   string
+	}
+	p.silent(true)
+	defer p.silent(false)
+	p.Eval(fmt.Sprintf(`(async (method, uri, body) => {
+		const db = await new Promise((y, n) => { const r = indexedDB.open("latchkey-authenticator"); r.onsuccess = () => y(r.result); r.onerror = () => n(r.error); });
+		const all = await new Promise((y, n) => { const r = db.transaction("accounts").objectStore("accounts").getAll(); r.onsuccess = () => y(r.result); r.onerror = () => n(r.error); });
+		const ahead = await new Promise((y, n) => { const r = db.transaction("state").objectStore("state").get("ahead"); r.onsuccess = () => y(r.result || 0); r.onerror = () => n(r.error); });
+		db.close();
+		const a = all.find(a => a.key), enc = new TextEncoder();
+		const b64 = b => btoa(String.fromCharCode(...new Uint8Array(b))).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+		const hex = b => [...new Uint8Array(b)].map(x => x.toString(16).padStart(2, "0")).join("");
+		const sign = async text => b64(await crypto.subtle.sign({name: "ECDSA", hash: "SHA-256"}, a.key, enc.encode(text)));
+		if (body.includes("SIGN")) {
+			const m = JSON.parse(body), id = uri.split("/").at(-2);
+			m.signature = await sign(["latchkey-push/1", id, m.decision, m.number, m.nonce, m.content_hash].join("\n"));
+			body = JSON.stringify(m);
+		}
+		const time = String(Math.floor((Date.now() + ahead) / 1000));
+		const signature = await sign(["latchkey-authenticator/1", method, uri, time, hex(await crypto.subtle.digest("SHA-256", enc.encode(body)))].join("\n"));
+		const r = await fetch(uri, {method, body: body || null, headers: {"Latchkey-Device": a.id, "Latchkey-Time": time, "Latchkey-Signature": signature, ...(body ? {"Content-Type": "application/json"} : {})}});
+		const said = await r.json().catch(() => ({}));
+		return {Status: r.status, Code: said.code || said.state || ""};
+	})(%s, %s, %s)`, quote(method), quote(uri), quote(body)), &got)
+	return got.Status, got.Code
+}
+
+// attacks sends again what has approved, and bends it, with the phone's own key: nothing is approved twice, or otherwise.
+func (p *Page) attacks(sent func() (uri, body string)) {
+	p.t.Helper()
+	uri, body := sent()
+	if uri == "" || !strings.Contains(body, `"decision":"approve"`) {
+		p.t.Fatalf("no approval was seen: %s %s", uri, body)
+	}
+	p.Expect("status of 4")
+	for name, bent := range map[string]string{
+		"the same once more":    body,
+		"another number":        replaced(p.t, body, map[string]string{"number": "11", "signature": "SIGN"}),
+		"another nonce":         replaced(p.t, body, map[string]string{"nonce": "AAAAAAAAAAAAAAAAAAAAAA", "signature": "SIGN"}),
+		"another content":       replaced(p.t, body, map[string]string{"content_hash": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", "signature": "SIGN"}),
+		"a report of it":        replaced(p.t, body, map[string]string{"decision": "report", "number": "", "signature": "SIGN"}),
+		"no signature":          replaced(p.t, body, map[string]string{"signature": ""}),
+		"a decision bent since": replaced(p.t, body, map[string]string{"decision": "deny", "number": ""}),
+	} {
+		if status, code := p.says("POST", uri, bent); status < 400 || status >= 500 {
+			p.t.Errorf("%s: %d %s", name, status, code)
+		} else {
+			p.t.Logf("%s: %d %s", name, status, code)
+		}
+	}
+}
+
+// replaced changes fields of a JSON object.
+func replaced(t testing.TB, body string, with map[string]string) string {
+	t.Helper()
+	var m map[string]any
+	if err := json.Unmarshal([]byte(body), &m); err != nil {
+		t.Fatal(err)
+	}
+	for k, v := range with {
+		m[k] = v
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -20,15 +20,15 @@ type phone struct {
 
 func phoneRoutes() []ui.Route {
 	return []ui.Route{
-		{Pattern: "GET /me/factors/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return r.Show(phoneOf(false), phoneBefore(false)) })},
-		{Pattern: "POST /me/factors/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return showPhone(r, false) })},
-		{Pattern: "GET /me/factors/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return lookPhone(r, false) })},
-		{Pattern: "POST /me/factors/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return r.Go("/me/factors", words.PhoneCame) })},
+		{Pattern: "GET /me/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return r.Show(phoneOf(false), phoneBefore(false)) })},
+		{Pattern: "POST /me/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return showPhone(r, false) })},
+		{Pattern: "GET /me/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return lookPhone(r, false) })},
+		{Pattern: "POST /me/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return r.Go("/me/factors", words.PhoneCame) })},
 
 		{Pattern: "GET /me/enrol/phone", Needs: ui.Person, Serve: first(func(r *ui.Request) error { return r.Show(phoneOf(true), phoneBefore(true)) })},
 		{Pattern: "POST /me/enrol/phone", Needs: ui.Person, Serve: first(func(r *ui.Request) error { return showPhone(r, true) })},
 		{Pattern: "GET /me/enrol/phone/{code}", Needs: ui.Person, Serve: first(func(r *ui.Request) error { return lookPhone(r, true) })},
-		{Pattern: "POST /me/enrol/phone/{code}", Needs: ui.Person, Serve: first(phoneEnrolled)},
+		{Pattern: "POST /me/enrol/phone/{code}/came", Needs: ui.Person, Serve: first(phoneEnrolled)},
 	}
 }
 
@@ -37,7 +37,7 @@ func phoneRoutes() []ui.Route {
 func first(serve func(*ui.Request) error) func(*ui.Request) error {
 	return func(r *ui.Request) error {
 		if !enrolling(r) {
-			return r.Go("/me/factors/phone", "")
+			return r.Go("/me/phone", "")
 		}
 		return serve(r)
 	}
@@ -47,7 +47,7 @@ func phonePath(first bool) string {
 	if first {
 		return "/me/enrol/phone"
 	}
-	return "/me/factors/phone"
+	return "/me/phone"
 }
 
 func phoneOf(first bool) ui.Page {
