@@ -432,6 +432,7 @@ func (r *running) compose() (h handlers, err error) {
 	rest := api.New(api.Deps{Bulk: r.bulk, Desk: r.desk, Version: r.Version, Logger: r.Log, NotReady: r.notReady, Sessions: r.sessions})
 	r.phones = phoneapi.New(phoneapi.Deps{Push: r.push, Desk: r.desk, Store: r.store, Clock: r.Clock, Log: r.Log})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
+		MachinePort: func() string { _, port, _ := net.SplitHostPort(r.addrs.ListenAgent); return port },
 		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
 		OtherCA: func() bool { return r.cert != nil },
 	}, API: r.fronted(rest), Phones: r.phones}))

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"cmp"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -378,6 +379,7 @@ type tokenList struct {
 	after string
 	may   bool
 	url   string // of the machines' listener
+	guess bool   // url is a guess: the setting is empty
 	now   time.Time
 	s     *forms.Sent
 }
@@ -391,8 +393,26 @@ func loadTokens(r *ui.Request, after string) (tokenList, error) {
 		return l, err
 	}
 	set, err := r.Desk.Settings(r.Context(), r.Actor())
-	l.url = set.ServerURL
+	if l.url = set.ServerURL; l.url == "" {
+		l.url, l.guess = machinesURL(r), true
+	}
 	return l, err
+}
+
+// machinesURL is where machines probably reach this server: at the name under which this
+// browser does, at the port for machines. Empty where that is not known.
+func machinesURL(r *ui.Request) string {
+	if r.MachinePort == nil {
+		return ""
+	}
+	host, port := r.Host, r.MachinePort()
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	if host == "" || port == "" {
+		return ""
+	}
+	return "https://" + net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
 func tokensFrame() ui.Page {

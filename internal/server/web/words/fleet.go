@@ -54,7 +54,7 @@ const (
 	FleetFilterPrefix = "Name begins with…"
 	FleetOutdated     = "Outdated"
 	FleetEmptyTitle   = "No machines yet"
-	FleetEmptyText    = "Make a join token, then run one command on the machine where the agent is installed."
+	FleetEmptyText    = "Make a join token, then paste it on the machine where the agent is installed."
 	FleetNoneTitle    = "No machine fits"
 	FleetNoneText     = "No machine matches these filters. Clear them, or type only the beginning of the name as it is written."
 	FleetConnected    = "Connected"
@@ -206,7 +206,7 @@ func FleetLostText(name string) string {
 
 // Join tokens.
 const (
-	FleetJoinLead         = "A machine becomes one of this server's with a token: install the agent, then run one command."
+	FleetJoinLead         = "A machine becomes one of this server's with a token: install the agent, then paste the token."
 	FleetTokenNew         = "New join token"
 	FleetTokenKind        = "For"
 	FleetTokenSingle      = "One machine"
@@ -219,8 +219,13 @@ const (
 	FleetNoURL            = "The server does not know under which address machines reach it. Type it below, or set it in the settings."
 	FleetTokenMake        = "Make the token"
 	FleetTokenTitle       = "Join token"
-	FleetTokenSingleText  = "Run this once on the machine, as root, with the agent installed:"
-	FleetTokenMassText    = "Run this on each machine, as root, with the agent installed. Then approve them:"
+	FleetTokenJoin        = "On the machine, with the programs latchkey-agent and latchkey installed:"
+	FleetTokenPaste       = "It asks for the join token. Paste it:"
+	FleetTokenRun         = "Start the agent. It runs in the foreground; at boot it is started by the system, packaging/systemd shows how."
+	FleetTokenApprove     = "Approve the machine:"
+	FleetTokenTry         = "Try a sign-in in a second terminal, with the name of somebody who has an account there, too. It changes nothing of the machine:"
+	FleetTokenThen        = "When that works, let sudo, ssh and login ask Latchkey: packaging/pam holds the lines for /etc/pam.d. Keep a root shell open until a new sign-in has worked."
+	FleetGuessedURL       = "The address of the machines' listener is a guess, from the address in your browser. See that the machine can reach it; in the settings you fix it for all."
 	FleetTokens           = "Tokens"
 	FleetTokensEmptyTitle = "No tokens"
 	FleetTokensEmptyText  = "Tokens that were made stand here until a while after they expire. Their texts are kept by nobody."
