@@ -247,6 +247,26 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ChangeSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangeSettings(ctx, a, rest.SettingsChange{Contact: str("x")}))
 		}},
+		"MailSettings": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { _, _, err := d.MailSettings(ctx, a); return err }},
+		"SMSSettings":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { _, _, err := d.SMSSettings(ctx, a); return err }},
+		"ChangeMailSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			_, _, err := d.ChangeMailSettings(ctx, a, "", rest.MailChange{FromName: str("x")})
+			return err
+		}},
+		"ChangeSMSSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			_, _, err := d.ChangeSMSSettings(ctx, a, "", rest.SMSChange{From: str("x")})
+			return err
+		}},
+		"TestChannel": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			return one(d.TestChannel(ctx, a, rest.ChannelMail, rest.TestMessage{To: "a@example.org"}))
+		}},
+		"Queue":         {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.Queue(ctx, a, rest.ChannelMail)) }},
+		"ListMessages":  {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMessages(ctx, a, "", "", "", 0)) }},
+		"RetryMessage":  {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.RetryMessage(ctx, a, "x")) }},
+		"RemoveMessage": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveMessage(ctx, a, "x") }},
+		"AddAddress": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.AddAddress(ctx, a, "anna", rest.ChannelMail, rest.NewAddress{Address: "a@example.org"}))
+		}},
 		"ChangeSettingsIf": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangeSettingsIf(ctx, a, "", rest.SettingsChange{Contact: str("x")}))
 		}},

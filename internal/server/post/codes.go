@@ -27,7 +27,8 @@ const (
 	maxOfUser    = 10 // in an hour
 	maxOfAddress = 20 // in a day, whoever asks
 	maxOfServer  = 600
-	maxTries     = 5 // of one code, beside what is counted for the person (S10)
+	// MaxTries is how often one code is tried, beside what is counted for the person (S10).
+	MaxTries = 5
 	// resend is how long one waits before the next.
 	resend = 20 * time.Second
 )
@@ -101,7 +102,7 @@ func standing(ctx context.Context, q *db.Queries, channel, userID, ticket string
 	if err != nil {
 		return nil, fmt.Errorf("codes that were sent: %w", err)
 	}
-	if row.UsedAt != 0 || row.Tries >= maxTries || clock.Micros(now) >= row.ExpiresAt {
+	if row.UsedAt != 0 || row.Tries >= MaxTries || clock.Micros(now) >= row.ExpiresAt {
 		return nil, nil
 	}
 	return &row, nil
@@ -271,7 +272,7 @@ func (p *Post) judge(ctx context.Context, tx *store.Tx, channel, userID, ticket 
 	code, ok := cleanCode(typed)
 	right := hmac.Equal(p.hash(channel, userID, ticket, code), row.Hash) && ok
 	switch {
-	case row.Tries >= maxTries:
+	case row.Tries >= MaxTries:
 		return factor.Verdict{Reason: ReasonTriedOut, Text: text.PostTriedOut}, row, nil
 	case clock.Micros(now) >= row.ExpiresAt || clock.Micros(now) < row.CreatedAt-int64(time.Minute/time.Microsecond):
 		return factor.Verdict{Reason: ReasonTooLate, Text: text.PostTooLate}, row, nil

@@ -59,7 +59,6 @@ const (
 	MaxOfTicket  = maxOfTicket
 	MaxOfUser    = maxOfUser
 	MaxOfAddress = maxOfAddress
-	MaxTries     = maxTries
 	Resend       = resend
 	NoticeLife   = noticeLife
 )
