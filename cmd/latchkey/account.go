@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -17,25 +18,37 @@ import (
 )
 
 func (a *app) loginCommand() *cobra.Command {
-	return &cobra.Command{
+	var certificate string
+	c := &cobra.Command{
 		Use: "login [USER]", Short: "Sign in at a server over the network",
 		Long: `Signs in with your password and a code of your authenticator app, and remembers the
 session (latchkey logout ends it). Where there is no terminal the name, the password and
 the code are read as lines of standard input.
 
 A server with a CA of its own is trusted by the fingerprint of that: give it with
---ca-fingerprint, or compare it when you are asked.`,
+--ca-fingerprint, or compare it when you are asked.
+
+With --certificate you sign in with a certificate of your own and its key in one file
+(latchkey certificate request or install): no password and no code. The session is good
+with that certificate alone.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return fmt.Errorf("it takes at most one argument, USER, not %d", len(args))
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return a.login(cmd.Context(), args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if certificate != "" && len(args) > 0 {
+				return usagef("--certificate says who you are; leave the name out")
+			}
+			return a.login(cmd.Context(), args, certificate)
+		},
 	}
+	c.Flags().StringVar(&certificate, "certificate", "", "file of a certificate and its key, in place of password and code")
+	return c
 }
 
-func (a *app) login(ctx context.Context, args []string) error {
+func (a *app) login(ctx context.Context, args []string, certificate string) error {
 	p, err := a.readProfile()
 	if err != nil {
 		return err
@@ -64,9 +77,21 @@ func (a *app) login(ctx context.Context, args []string) error {
 	if err := a.learn(ctx, server, a.caPrint, k); err != nil {
 		return err
 	}
+	if k.Certificate = certificate; certificate != "" {
+		if k.Certificate, err = filepath.Abs(certificate); err != nil {
+			return err
+		}
+	}
 	c, err := a.overNetwork(server, k)
 	if err != nil {
 		return err
+	}
+	if certificate != "" {
+		var s rest.SignedIn
+		if err := c.call(ctx, http.MethodPost, "/sessions/certificate", nil, nil, &s); err != nil {
+			return err
+		}
+		return a.arrived(p, k, server, s)
 	}
 	name := k.Name
 	switch {
@@ -89,6 +114,14 @@ func (a *app) login(ctx context.Context, args []string) error {
 	}
 	if err != nil {
 		return err
+	}
+	return a.arrived(p, k, server, s)
+}
+
+// arrived remembers the session of a login.
+func (a *app) arrived(p *profile, k *known, server string, s rest.SignedIn) error {
+	if s.Session == nil {
+		return errors.New("the server's answer is not understood; is it of another version than this command?")
 	}
 	k.Name, k.Session, k.Ends = s.Session.User, s.Secret.Show(), s.Session.EndsAt
 	p.Servers[server], p.Current = k, server

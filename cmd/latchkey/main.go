@@ -88,7 +88,7 @@ On a machine:            latchkey status | signin`,
 	root.AddCommand(
 		a.userCommand(), a.groupCommand(), a.factorCommand(), a.policyCommand(), a.machineCommand(), a.offlineCommand(),
 		a.windowCommand(), a.eventsCommand(), a.explainCommand(), a.serverCommand(), a.mailCommand(), a.smsCommand(), a.outboxCommand(), a.statusCommand(), a.signinCommand(), a.versionCommand(),
-		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.tokenCommand(), a.sessionCommand(), a.setupCommand(), a.approvalCommand(), a.importCommand(), a.reportCommand(),
+		a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.tokenCommand(), a.sessionCommand(), a.setupCommand(), a.approvalCommand(), a.importCommand(), a.reportCommand(), a.certificateCommand(),
 	)
 	strict(root)
 	return root

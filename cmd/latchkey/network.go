@@ -161,10 +161,18 @@ func (a *app) overNetwork(server string, k *known) (*client, error) {
 			return nil, err
 		}
 	}
+	conf := trust(pin, a.clock.Now)
+	if k.Certificate != "" {
+		own, _, err := readCert(k.Certificate)
+		if err != nil {
+			return nil, fmt.Errorf("you have signed in with a certificate that can not be read: %w; sign in again (latchkey login)", err)
+		}
+		conf.Certificates = []tls.Certificate{own}
+	}
 	return &client{app: a, base: server, name: server, http: &http.Client{
 		Timeout: answerTime, CheckRedirect: noRedirect,
 		Transport: &http.Transport{
-			TLSClientConfig: trust(pin, a.clock.Now), TLSHandshakeTimeout: dialTime, ForceAttemptHTTP2: true,
+			TLSClientConfig: conf, TLSHandshakeTimeout: dialTime, ForceAttemptHTTP2: true,
 			DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
 		},
 	}}, nil
@@ -190,7 +198,7 @@ func (a *app) signedIn(server string) (*client, error) {
 		if err != nil {
 			return nil, usagef("--ca-fingerprint: %s", err)
 		}
-		k = &known{CA: hex.EncodeToString(pin), Session: k.Session, Name: k.Name}
+		k = &known{CA: hex.EncodeToString(pin), Session: k.Session, Name: k.Name, Certificate: k.Certificate}
 	}
 	c, err := a.overNetwork(at, k)
 	if err != nil {

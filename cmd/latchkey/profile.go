@@ -36,6 +36,9 @@ type known struct {
 	Name    string    `json:"name,omitempty"`      // who has signed in there
 	Session string    `json:"session,omitempty"`   // secret of the session
 	Ends    time.Time `json:"ends,omitzero"`
+	// Certificate is the file of the certificate and key that have opened the session: it
+	// is good with them alone.
+	Certificate string `json:"certificate,omitempty"`
 }
 
 const (

@@ -72,6 +72,8 @@ func (a *agent) connection(ctx context.Context, c net.Conn) {
 	switch m := m.(type) {
 	case shim.Status:
 		_ = ac.Send(shim.Tell{Text: a.statusJSON(ctx, who)}, sendTime)
+	case shim.Certificate:
+		_ = ac.Send(shim.Tell{Text: a.certificateJSON(ctx, who, m.Request)}, sendTime)
 	case shim.Start:
 		defer m.Authtok.Wipe()
 		a.start(ctx, ac, who, m)

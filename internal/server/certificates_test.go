@@ -201,7 +201,7 @@ func TestM4SignInByCertificate(t *testing.T) {
 		t.Fatalf("%s %s", status, body)
 	}
 	auth := "Authorization: Bearer " + in.Secret
-	if status, body := s.curl(h, "-H", auth, api+"/sessions/current"); status != "200" {
+	if status, body := s.curl(h, "-H", auth, api+"/session"); status != "200" {
 		t.Errorf("%s %s", status, body)
 	}
 	if status, _ := s.curl(nil, "-H", auth, api+"/me"); status != "401" {

@@ -425,7 +425,7 @@ func (r *running) compose() (h handlers, err error) {
 	})
 	r.sessions = session.New(session.Config{
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factors, Clock: r.Clock, Random: rand.Reader,
-		Passkeys: keys, SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
+		Passkeys: keys, Certificates: r.ca, SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
 	})
 	r.desk.Sessions = r.sessions
 	r.bulk = bulk.New(bulk.Config{Store: r.store, Desk: r.desk, Box: r.keys.Box, Clock: r.Clock, Passwords: passwords, Codes: keeper, Log: r.Log})
@@ -433,7 +433,7 @@ func (r *running) compose() (h handlers, err error) {
 	r.phones = phoneapi.New(phoneapi.Deps{Push: r.push, Desk: r.desk, Store: r.store, Clock: r.Clock, Log: r.Log})
 	h.people = r.front(web.New(web.Deps{Deps: ui.Deps{
 		MachinePort: func() string { _, port, _ := net.SplitHostPort(r.addrs.ListenAgent); return port },
-		Desk: r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
+		Desk:        r.desk, Sessions: r.sessions, Bulk: r.bulk, Clock: r.Clock, Log: r.Log, Version: r.Version, NotReady: r.notReady,
 		OtherCA: func() bool { return r.cert != nil },
 	}, API: r.fronted(rest), Phones: r.phones}))
 	h.metrics = r.stats.handler()

@@ -9,7 +9,7 @@
 // The agent leads. A connection carries:
 //
 //	shim:  hello                         the protocol version, once
-//	shim:  begin | account | chauthtok | setcred | session-open | session-close | status
+//	shim:  begin | account | chauthtok | setcred | session-open | session-close | status | certificate
 //	agent: secret | ask | choose | wait  prompt n   → shim: answer n, or cancel
 //	agent: tell | warn | authtok | must-change      → nothing
 //	agent: allow | deny | ignore | too-old          the verdict, once; then both close
@@ -62,7 +62,7 @@ var (
 	ErrShape = errors.New("malformed message")
 )
 
-// FromShim is what a shim may say: Hello, Start, Answer, Cancel or Status.
+// FromShim is what a shim may say: Hello, Start, Answer, Cancel, Status or Certificate.
 type FromShim interface{ fromShim() [][]byte }
 
 // FromAgent is what the agent may say: Secret, Ask, Choose, Wait, Tell, Warn,
@@ -92,6 +92,11 @@ type Cancel struct{}
 // Status asks for the state of the machine; the agent answers one Tell that
 // holds JSON and closes.
 type Status struct{}
+
+// Certificate asks, in the name of whoever is at the other end, for a certificate of
+// his own (M4): Request is JSON of CertificateRequest. The agent answers one Tell that
+// holds JSON of CertificateReply and closes.
+type Certificate struct{ Request string }
 
 // Secret is a prompt whose answer is not echoed. The text is shown as it is,
 // blanks at its end included.
@@ -171,6 +176,8 @@ func (m Answer) fromShim() [][]byte {
 }
 func (Cancel) fromShim() [][]byte { return verb("cancel") }
 func (Status) fromShim() [][]byte { return verb("status") }
+
+func (c Certificate) fromShim() [][]byte { return verb("certificate", c.Request) }
 
 func (m Secret) fromAgent() [][]byte { return verb("secret", strconv.Itoa(m.N), Clean(m.Text)) }
 func (m Ask) fromAgent() [][]byte    { return verb("ask", strconv.Itoa(m.N), Clean(m.Text)) }
@@ -344,6 +351,11 @@ func fromShim(f [][]byte) (FromShim, error) {
 			return nil, shape(name)
 		}
 		return Status{}, nil
+	case "certificate":
+		if len(f) != 2 {
+			return nil, shape(name)
+		}
+		return Certificate{string(f[1])}, nil
 	}
 	for _, p := range phases {
 		if p.verb == name {

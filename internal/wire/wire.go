@@ -40,6 +40,7 @@ const (
 	PathWiped    = "/agent/v1/offline/wiped"            // POST Wiped → Empty
 	PathJournal  = "/agent/v1/journal"                  // POST Journal → JournalReply
 	PathOccasion = "/agent/v1/occasion"                 // POST Occasion → Empty (W6)
+	PathUserCert = "/agent/v1/user-certificate"         // POST UserCertificate → UserCertificateReply (M4)
 )
 
 // MachineHeader holds the id of the machine that the agent takes itself to be. It proves
@@ -145,6 +146,24 @@ type Renew struct {
 // RenewReply brings it.
 type RenewReply struct {
 	Certificate []byte `json:"certificate"`
+}
+
+// UserCertificate asks for a certificate of a user who has signed in on this machine with
+// a second factor (M4). The key is the user's: it never leaves the machine.
+type UserCertificate struct {
+	User    string   `json:"user"` // as the system calls whoever asks
+	UID     *uint32  `json:"uid,omitempty"`
+	Aliases []string `json:"aliases,omitempty"` // other names that the system has for the same uid
+	CSR     []byte   `json:"csr"`               // PKCS#10 DER; nothing but its key is taken
+	Name    string   `json:"name,omitempty"`    // what the user calls it
+}
+
+// UserCertificateReply brings it.
+type UserCertificateReply struct {
+	Certificate []byte `json:"certificate"` // DER
+	CA          []byte `json:"ca"`          // DER
+	UserName    string `json:"user_name"`
+	RenewAfter  int64  `json:"renew_after"`
 }
 
 // Hello says what the machine is now.

@@ -759,3 +759,8 @@ func (l *Link) Ready(ctx context.Context, r wire.Ready) error {
 func (l *Link) Bundle(ctx context.Context, q wire.BundleRequest) (r wire.BundleReply, err error) {
 	return r, l.do(ctx, l.timing.Long, "POST", wire.PathBundle, q, &r)
 }
+
+// UserCertificate asks for a certificate of a user who has signed in here.
+func (l *Link) UserCertificate(ctx context.Context, q wire.UserCertificate) (r wire.UserCertificateReply, err error) {
+	return r, l.do(ctx, l.timing.Step, "POST", wire.PathUserCert, q, &r)
+}

@@ -178,6 +178,7 @@ func New(c Config) *API {
 	a.handle("POST "+wire.PathWiped, active, postTime, a.wiped)
 	a.handle("POST "+wire.PathJournal, active, longTime, a.journal)
 	a.handle("POST "+wire.PathOccasion, active, postTime, a.occasion)
+	a.handle("POST "+wire.PathUserCert, active, postTime, a.userCertificate)
 	return a
 }
 
@@ -946,6 +947,14 @@ func (a *API) journal(ctx context.Context, r *request) (any, error) {
 		return nil, err
 	}
 	return a.c.Offline.Journal(ctx, r.m, in)
+}
+
+func (a *API) userCertificate(ctx context.Context, r *request) (any, error) {
+	var in wire.UserCertificate
+	if err := r.read(&in); err != nil {
+		return nil, err
+	}
+	return a.c.Enroll.UserCertificate(ctx, r.m, r.addr.String(), in)
 }
 
 func (a *API) occasion(ctx context.Context, r *request) (any, error) {

@@ -21,17 +21,17 @@ import (
 // The reasons for which a certificate is revoked (RFC 5280 §5.3.1, in our words).
 const (
 	KeyCompromise = "key-compromise"
-	Superseded    = "superseded"
+	Replaced      = "replaced"
 	Cessation     = "cessation"
 	Unspecified   = "unspecified"
 )
 
 // Reasons are what may be given as a reason.
-var Reasons = []string{Unspecified, KeyCompromise, Superseded, Cessation}
+var Reasons = []string{Unspecified, KeyCompromise, Replaced, Cessation}
 
 // reasonCodes are the CRLReason of each; what is not here is left out of the list, as
 // RFC 5280 asks for "unspecified".
-var reasonCodes = map[string]int{KeyCompromise: 1, Superseded: 4, Cessation: 5}
+var reasonCodes = map[string]int{KeyCompromise: 1, Replaced: 4, Cessation: 5}
 
 // counterRevocations numbers revocations, counterLists the lists that were signed.
 const counterRevocations, counterLists = "revocations", "revocation-lists"

@@ -13,8 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"latchkey/internal/clock"
+	"latchkey/internal/fault"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 )
 
 // The life of a user's certificate, as settings may say it.
@@ -171,4 +174,30 @@ func (a *Authority) listURL() string {
 		return "" // the certificate is as good without
 	}
 	return at + ListPath
+}
+
+// Where the key of a user's certificate was made.
+const (
+	KeyTPM     = "tpm"     // in a machine's TPM, by its agent
+	KeyFile    = "file"    // in a file of the user's on a machine
+	KeyRequest = "request" // somewhere else: it came with a request of the user's own
+)
+
+// maxLive is how many certificates of one user are good at the same time.
+const maxLive = 20
+
+// KeepUser writes an issued certificate of a user down; without this it opens nothing.
+// The caller writes the event.
+func KeepUser(ctx context.Context, tx *store.Tx, c *x509.Certificate, u User, name, class string, at int64) error {
+	n, err := tx.CountLiveUserCertificates(ctx, db.CountLiveUserCertificatesParams{UserID: u.ID, At: at})
+	if err != nil {
+		return err
+	}
+	if n >= maxLive {
+		return fault.Newf(fault.Conflict, "There are %d certificates of this user already, and can be no more at the same time. Revoke those that are not used.", n)
+	}
+	return tx.InsertUserCertificate(ctx, db.InsertUserCertificateParams{
+		Serial: Serial(c), UserID: u.ID, MachineID: u.MachineID, Name: name, KeyClass: class,
+		NotBefore: clock.Micros(c.NotBefore), NotAfter: clock.Micros(c.NotAfter), CreatedAt: at, Fingerprint: Fingerprint(c),
+	})
 }

@@ -54,6 +54,9 @@ func runCertificates(c *script) {
 	c.want("1", "DeleteSessionsOfCertificate", "ce1")
 	c.want("1", "DeleteCertificateSessions")
 	c.want("1", "DeleteOldUserCertificates", int64(150))
+	c.want("0", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
+	c.do("InsertWindow", db.InsertWindowParams{ID: "cew", UserID: "ceu", MachineID: "cem", OpenedAt: 7, ExpiresAt: 9, Scopes: "[]", Factors: "[]"})
+	c.want("7", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
 	c.want("1", "DeleteUser", "ceu")
 	c.want("1", "DeleteMachine", "cem")
 }

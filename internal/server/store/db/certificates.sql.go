@@ -261,6 +261,23 @@ func (q *Queries) LastRevocation(ctx context.Context) (int64, error) {
 	return column_1, err
 }
 
+const lastWindowOpened = `-- name: LastWindowOpened :one
+SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = $1 AND machine_id = $2
+`
+
+type LastWindowOpenedParams struct {
+	UserID    string
+	MachineID string
+}
+
+// When the user last completed an MFA on the machine; 0: it is not known of one.
+func (q *Queries) LastWindowOpened(ctx context.Context, arg LastWindowOpenedParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, lastWindowOpened, arg.UserID, arg.MachineID)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
 const listLiveUserCertificates = `-- name: ListLiveUserCertificates :many
 SELECT serial, user_id, machine_id, name, key_class, not_before, not_after, created_at, revoked_at, reason, fingerprint, last_used_at, last_address FROM user_certificates
 WHERE user_id = $1 AND machine_id = $2 AND revoked_at = 0 AND not_after > $3 ORDER BY created_at DESC, serial

@@ -81,3 +81,7 @@ DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions WH
 -- name: DeleteCertificateSessions :execrows
 -- All that certificates have opened.
 DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions);
+
+-- name: LastWindowOpened :one
+-- When the user last completed an MFA on the machine; 0: it is not known of one.
+SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id);

@@ -1,0 +1,411 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"latchkey/internal/rest"
+	"latchkey/internal/shim"
+	"latchkey/internal/statefile"
+	"latchkey/internal/text"
+)
+
+// Certificates of users and machines (M4, E4). One's own lies with its key in one file
+// of mode 0600, so that a renewal replaces both at once.
+
+// maxCertFile bounds the file in octets.
+const maxCertFile = 64 << 10
+
+// certFile is where one's own certificate lies.
+func certFile(given string) (string, error) {
+	if given != "" {
+		return given, nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fmt.Errorf("there is no place for your certificate: %w; name a file with --file", err)
+	}
+	return filepath.Join(dir, "latchkey", "certificate.pem"), nil
+}
+
+// readCert reads the file; fs.ErrNotExist says that there is none.
+func readCert(path string) (c tls.Certificate, leaf *x509.Certificate, err error) {
+	b, err := statefile.Read(path, maxCertFile)
+	if err != nil {
+		return c, nil, err
+	}
+	defer clear(b)
+	if c, err = tls.X509KeyPair(b, b); err != nil {
+		return c, nil, fmt.Errorf("%s holds no certificate with its key: %w", path, err)
+	}
+	leaf, err = x509.ParseCertificate(c.Certificate[0])
+	return c, leaf, err
+}
+
+// newKey makes a key and a request for it.
+func newKey() (key *ecdsa.PrivateKey, csr []byte, err error) {
+	if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, nil, err
+	}
+	csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	return key, csr, err
+}
+
+// writeCert puts key and certificate into the file, whole or not at all.
+func writeCert(path string, key *ecdsa.PrivateKey, cert []byte) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	defer clear(der)
+	b := append(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})...)
+	defer clear(b)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return fmt.Errorf("the certificate can not be kept: %w", err)
+	}
+	if err := statefile.Replace(path, b); err != nil {
+		return fmt.Errorf("the certificate can not be kept: %w", err)
+	}
+	return nil
+}
+
+func (a *app) certificateCommand() *cobra.Command {
+	return noun("certificate", "Certificates that sign users in, and those of machines",
+		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings())
+}
+
+// certificatesAt is where the certificates of whom the flags name are.
+func certificatesAt(user, machine string) ([]string, error) {
+	switch {
+	case user != "" && machine != "":
+		return nil, usagef("--user and --machine do not go together")
+	case user != "":
+		return []string{"users", user, "certificates"}, nil
+	case machine != "":
+		return []string{"machines", machine, "certificates"}, nil
+	}
+	return []string{"me", "certificates"}, nil
+}
+
+func ofWhom(c *cobra.Command, user, machine *string) {
+	c.Flags().StringVar(user, "user", "", "those of this user, in place of your own")
+	c.Flags().StringVar(machine, "machine", "", "those of this machine")
+}
+
+func (a *app) certificateList() *cobra.Command {
+	var user, machine string
+	c := &cobra.Command{
+		Use: "list", Short: "List your certificates, or those of a user or machine",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			where, err := certificatesAt(user, machine)
+			if err != nil {
+				return err
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var page rest.Page[rest.Certificate]
+			if err := cl.call(cmd.Context(), http.MethodGet, at(where...), nil, nil, &page); err != nil {
+				return err
+			}
+			return a.emit(page.Items, func(p *printer) {
+				t := text.NewTable("SERIAL", "STATE", "NAME", "MACHINE", "KEY", "UNTIL", "USED")
+				for _, c := range page.Items {
+					used := ""
+					if !c.LastUsedAt.IsZero() {
+						used = p.ago(c.LastUsedAt)
+					}
+					t.Row(c.Serial, c.State, c.Name, c.Machine, c.Key, when(c.NotAfter), used)
+				}
+				p.table(t, "There are none.")
+			})
+		},
+	}
+	ofWhom(c, &user, &machine)
+	return c
+}
+
+func (a *app) certificateShow() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "show", Short: "Show the certificate that lies on this computer",
+		RunE: func(*cobra.Command, []string) error {
+			path, err := certFile(file)
+			if err != nil {
+				return err
+			}
+			_, leaf, err := readCert(path)
+			if errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("there is no certificate in %s; latchkey certificate install or request gets one", path)
+			} else if err != nil {
+				return err
+			}
+			out := struct {
+				File     string    `json:"file"`
+				Serial   string    `json:"serial"`
+				Name     string    `json:"name"`
+				NotAfter time.Time `json:"not_after"`
+				Renew    time.Time `json:"renew_after"`
+				Expired  bool      `json:"expired"`
+			}{path, hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf), a.clock.Now().After(leaf.NotAfter)}
+			return a.emit(out, func(p *printer) {
+				state := "good, if the server has not revoked it"
+				if out.Expired {
+					state = "expired"
+				}
+				p.card("File", path, "Serial", out.Serial, "Name", out.Name, "State", state, "Until", when(out.NotAfter), "Renewal", when(out.Renew))
+			})
+		},
+	}
+	c.Flags().StringVar(&file, "file", "", "file of certificate and key (default latchkey/certificate.pem in your configuration folder)")
+	return c
+}
+
+// renewAfter is two thirds of its life.
+func renewAfter(c *x509.Certificate) time.Time {
+	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
+}
+
+func (a *app) certificateRequest() *cobra.Command {
+	var file, name, csrFile string
+	c := &cobra.Command{
+		Use: "request", Short: "Ask the server for a certificate of your own",
+		Long: `Makes a key on this computer and asks the server for a certificate for it, or with
+--csr for a key that you have. You must have signed in (latchkey login) with a second
+factor within the last minutes. Certificate and key lie in one file that nobody else
+may read; with --csr the certificate alone is printed.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in := rest.NewCertificate{Name: name}
+			var out rest.Certificate
+			if csrFile != "" {
+				b, err := os.ReadFile(csrFile)
+				if err != nil {
+					return err
+				}
+				in.Request = string(b)
+				if err := cl.call(cmd.Context(), http.MethodPost, "/me/certificates", nil, in, &out); err != nil {
+					return err
+				}
+				return a.emit(out, func(p *printer) { p.raw(out.PEM) })
+			}
+			path, err := certFile(file)
+			if err != nil {
+				return err
+			}
+			key, csr, err := newKey()
+			if err != nil {
+				return err
+			}
+			in.Request = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr}))
+			if err := cl.call(cmd.Context(), http.MethodPost, "/me/certificates", nil, in, &out); err != nil {
+				return err
+			}
+			b, _ := pem.Decode([]byte(out.PEM))
+			if b == nil {
+				return errors.New("the server's answer holds no certificate; is it of another version than this command?")
+			}
+			if err := writeCert(path, key, b.Bytes); err != nil {
+				return err
+			}
+			return a.emit(out, func(p *printer) {
+				p.line("The certificate %s is good until %s. It lies with its key in %s.", out.Serial, when(out.NotAfter), path)
+				p.line("To sign in with it: latchkey login --certificate %s", path)
+			})
+		},
+	}
+	c.Flags().StringVar(&file, "file", "", "where certificate and key go (default latchkey/certificate.pem in your configuration folder)")
+	c.Flags().StringVar(&csrFile, "csr", "", "file with a PKCS#10 request in PEM, for a key that you have")
+	c.Flags().StringVar(&name, "name", "", "what to call it")
+	return c
+}
+
+func (a *app) certificateInstall() *cobra.Command {
+	var file, socket string
+	var noBrowser bool
+	c := &cobra.Command{
+		Use: "install", Short: "Get a certificate from this machine's agent, and put it where browsers find it",
+		Long: `Makes a key of yours on this machine and asks the agent for a certificate, which the
+server issues if you have signed in here with a second factor. It is bound to this
+machine, and renewed by latchkey certificate renew.
+
+On Linux it is put into the databases of Chromium and Firefox, where certutil and
+pk12util (libnss3-tools) and openssl are installed.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.install(cmd.Context(), file, socket, noBrowser)
+		},
+	}
+	certFlags(c, &file, &socket, &noBrowser)
+	return c
+}
+
+func certFlags(c *cobra.Command, file, socket *string, noBrowser *bool) {
+	c.Flags().StringVar(file, "file", "", "where certificate and key lie (default latchkey/certificate.pem in your configuration folder)")
+	c.Flags().StringVar(socket, "socket", defaultAgent, "the agent's socket")
+	c.Flags().BoolVar(noBrowser, "no-browser", false, "leave the browsers' databases alone")
+}
+
+// installed is what install and renew tell.
+type installed struct {
+	File     string    `json:"file"`
+	Serial   string    `json:"serial"`
+	User     string    `json:"user"`
+	NotAfter time.Time `json:"not_after"`
+	Browsers []string  `json:"browsers"`
+	Problems []string  `json:"problems"`
+	Renewed  bool      `json:"renewed"`
+}
+
+func (a *app) install(ctx context.Context, file, socket string, noBrowser bool) error {
+	path, err := certFile(file)
+	if err != nil {
+		return err
+	}
+	conn, err := agent(ctx, socket)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	key, csr, err := newKey()
+	if err != nil {
+		return err
+	}
+	host, _ := os.Hostname()
+	r, err := conn.Certificate(shim.CertificateRequest{CSR: csr, Name: cmp.Or(host, "this machine")})
+	if err != nil {
+		return fmt.Errorf("the agent gives no certificate: %w", err)
+	}
+	if r.Problem != "" {
+		return errors.New(text.Clean(r.Problem))
+	}
+	leaf, err := x509.ParseCertificate(r.Certificate)
+	if err != nil || !key.PublicKey.Equal(leaf.PublicKey) {
+		return errors.New("the agent's answer is not a certificate for this key; is it of another version than this command?")
+	}
+	if err := writeCert(path, key, r.Certificate); err != nil {
+		return err
+	}
+	out := installed{File: path, Serial: hex.EncodeToString(leaf.SerialNumber.Bytes()), User: text.Clean(r.User), NotAfter: leaf.NotAfter, Browsers: []string{}, Problems: []string{}, Renewed: true}
+	if !noBrowser {
+		out.Browsers, out.Problems = a.intoBrowsers(ctx, path, leaf)
+	}
+	return a.emit(out, func(p *printer) {
+		p.line("The certificate of %s is good until %s. It lies with its key in %s.", out.User, when(out.NotAfter), path)
+		for _, b := range out.Browsers {
+			p.line("Put into %s", b)
+		}
+		for _, why := range out.Problems {
+			a.say("%s", why)
+		}
+	})
+}
+
+func (a *app) certificateRenew() *cobra.Command {
+	var file, socket string
+	var noBrowser, quiet bool
+	c := &cobra.Command{
+		Use: "renew", Short: "Renew the certificate of this machine's agent, when two thirds of its life are over",
+		Long: "Does nothing before that, and nothing where there is no certificate: a timer may call it every day.\nIt takes a sign-in on this machine with a second factor since the certificate was issued.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := certFile(file)
+			if err != nil {
+				return err
+			}
+			_, leaf, err := readCert(path)
+			none := errors.Is(err, fs.ErrNotExist)
+			if err != nil && !none {
+				return err
+			}
+			if none || a.clock.Now().Before(renewAfter(leaf)) {
+				if quiet {
+					return nil
+				}
+				return a.emit(installed{File: path, Browsers: []string{}, Problems: []string{}}, func(p *printer) {
+					if none {
+						p.line("There is no certificate in %s.", path)
+						return
+					}
+					p.line("It is good until %s, and is renewed from %s on.", when(leaf.NotAfter), when(renewAfter(leaf)))
+				})
+			}
+			return a.install(cmd.Context(), file, socket, noBrowser)
+		},
+	}
+	certFlags(c, &file, &socket, &noBrowser)
+	c.Flags().BoolVar(&quiet, "quiet", false, "say nothing where there is nothing to do")
+	return c
+}
+
+func (a *app) certificateRevoke() *cobra.Command {
+	var user, machine, reason string
+	c := &cobra.Command{
+		Use: "revoke SERIAL", Short: "Revoke one certificate: yours, a user's or a machine's", Args: words("SERIAL"),
+		Long: "What it has opened ends at once, its connections within a second. A machine whose certificate\nis revoked stays in the list, and joins again with a new token.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			where, err := certificatesAt(user, machine)
+			if err != nil {
+				return err
+			}
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			var out rest.Certificate
+			if err := cl.call(cmd.Context(), http.MethodPost, at(append(where, args[0], "revoke")...), nil, rest.RevokeCertificate{Reason: reason}, &out); err != nil {
+				return err
+			}
+			return a.emit(out, func(p *printer) { p.line("The certificate %s is revoked.", out.Serial) })
+		},
+	}
+	ofWhom(c, &user, &machine)
+	c.Flags().StringVar(&reason, "reason", "", "unspecified (default), key-compromise, replaced or cessation")
+	choose(c, "reason", "unspecified", "key-compromise", "replaced", "cessation")
+	return c
+}
+
+func (a *app) certificateSettings() *cobra.Command {
+	var use, life string
+	c := &cobra.Command{
+		Use: "settings", Short: "Show or change what users' certificates may do",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cl, err := a.client()
+			if err != nil {
+				return err
+			}
+			in := rest.CertificateSettingsChange{Use: given(cmd.Flags(), "use", use), Life: given(cmd.Flags(), "life", life)}
+			method, body := http.MethodGet, any(nil)
+			if in.Use != nil || in.Life != nil {
+				method, body = http.MethodPatch, in
+			}
+			var out rest.CertificateSettings
+			if err := cl.call(cmd.Context(), method, "/settings/certificates", nil, body, &out); err != nil {
+				return err
+			}
+			return a.emit(out, func(p *printer) { p.card("Opens", out.Use, "Life", out.Life) })
+		},
+	}
+	c.Flags().StringVar(&use, "use", "", "off, portal or console: what a user's certificate opens")
+	c.Flags().StringVar(&life, "life", "", "how long a new one lasts, for example 720h")
+	choose(c, "use", "off", "portal", "console")
+	return c
+}
