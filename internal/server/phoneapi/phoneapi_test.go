@@ -290,15 +290,17 @@ func TestAPersonApprovesWithTheNumberThatStandsAtTheSignin(t *testing.T) {
 	})
 }
 
+// other is a number that is not n.
+func other(n string) string {
+	if n == "10" {
+		return "11"
+	}
+	return "10"
+}
+
 func TestWhatEndsARequest(t *testing.T) {
 	engines(t, func(t *testing.T, r *rig) {
 		p := r.phone("anna", "phone")
-		other := func(n string) string {
-			if n == "10" {
-				return "11"
-			}
-			return "10"
-		}
 		for i, c := range []struct {
 			name   string
 			do     func(req push.Request, number string) error
@@ -375,7 +377,7 @@ func TestReplayedAlteredForeignAndLateAnswersAreRefusedWithTheirEvent(t *testing
 			{"of another content, signed", p, req.ID, resign(bent(func(a *push.Answer) { a.ContentHash = otherContent })), 409, "content", "push-altered"},
 			{"of another nonce, signed", p, req.ID, resign(bent(func(a *push.Answer) { a.Nonce = "AAAA" })), 409, "content", "push-altered"},
 			{"of another decision", p, req.ID, bent(func(a *push.Answer) { a.Decision, a.Number = push.Deny, "" }), 422, "signature", "push-altered"},
-			{"of another number", p, req.ID, bent(func(a *push.Answer) { a.Number = "10" }), 422, "signature", "push-altered"},
+			{"of another number", p, req.ID, bent(func(a *push.Answer) { a.Number = other(sent.Number) }), 422, "signature", "push-altered"},
 			{"with a signature of the wrong length", p, req.ID, bent(func(a *push.Answer) { a.Signature = "AAAA" }), 422, "signature", "push-altered"},
 			{"signed for another request", p, req.ID, bent(func(a *push.Answer) {
 				a.Signature = p.Sign(phonetest.Message("0199aaaa-0000-7000-8000-000000000000", good))
@@ -497,9 +499,9 @@ func TestNobodyIsWornOutWithRequests(t *testing.T) {
 		ask := r.ask("f1")
 		ask.Door = factor.AtPortal
 		r.mustSend(ask)
-		other := ask
-		other.Ticket = "f2"
-		if why := r.refusedSend(other); !strings.Contains(why, "60 seconds") {
+		second := ask
+		second.Ticket = "f2"
+		if why := r.refusedSend(second); !strings.Contains(why, "60 seconds") {
 			t.Errorf("refused with %q", why)
 		}
 		r.mustSend(ask)
