@@ -59,7 +59,7 @@ func (s *Service) Begin(ctx context.Context, tx *store.Tx, o Order) (ticket stri
 		conveyance = protocol.PreferDirectAttestation
 	}
 	made, session, err := p.BeginRegistration(who,
-		webauthn.WithCredentialParameters(algorithms()), webauthn.WithExclusions(have), webauthn.WithConveyancePreference(conveyance),
+		webauthn.WithCredentialParameters(algorithms()), webauthn.WithExtensions(webauthn.WithExtensionCredProps()), webauthn.WithExclusions(have), webauthn.WithConveyancePreference(conveyance),
 		webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{ResidentKey: protocol.ResidentKeyRequirementPreferred, UserVerification: protocol.VerificationPreferred}),
 	)
 	if err != nil {

@@ -109,7 +109,6 @@ async function create(options: Json): Promise<Json> {
   const user = options["user"] as Json;
   const publicKey = {
     ...options, challenge: octets(options["challenge"]), user: { ...user, id: octets(user["id"]) }, excludeCredentials: named(options["excludeCredentials"]),
-    extensions: { credProps: true },
   };
   const made = (await navigator.credentials.create({ publicKey: publicKey as unknown as PublicKeyCredentialCreationOptions })) as PublicKeyCredential;
   const r = made.response as AuthenticatorAttestationResponse;
