@@ -446,8 +446,13 @@ func (a *app) offlineCommand() *cobra.Command {
 			p.line("%s disenrolled. Connected machines wipe the data now, others at their next contact.", plural(d.Count, "enrolment"))
 		}),
 		a.pairAction("lift", "Have the counters of offline data lifted, after too many wrong tries", "/offline/lift", "", func(p *printer, d rest.Done, in rest.Pairs) {
-			if d.Count == 0 {
+			if d.LeftOut > 0 {
+				p.line("Left out: %s of people with the same role as you or a higher one. Ask somebody who stands over them.", plural(d.LeftOut, "enrolment"))
+			}
+			if d.Count == 0 && d.LeftOut == 0 {
 				p.line("There is no offline data %s.", whose(in))
+			}
+			if d.Count == 0 {
 				return
 			}
 			p.line("The counters of %s are lifted as soon as the machines are in contact.", plural(d.Count, "enrolment"))

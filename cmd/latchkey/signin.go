@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -77,9 +78,13 @@ Exit codes: 0 allowed, 1 denied, 3 left to the machine's own sign-in.`,
 			defer conn.Close()
 			stop := context.AfterFunc(cmd.Context(), func() { _ = conn.Close() })
 			defer stop()
-			r, err := conn.Converse(s, person{a})
+			asked := 0
+			r, err := conn.Converse(s, person{a, &asked})
 			r.Authtok.Wipe()
-			return a.verdict(cmd.Context(), r, err)
+			if s.First == shim.FirstNone {
+				asked-- // the password
+			}
+			return a.verdict(cmd.Context(), s, asked > 0, r, err)
 		},
 	}
 	f := c.Flags()
@@ -139,7 +144,7 @@ func judge(s *shim.Start, cmd *cobra.Command) error {
 }
 
 // verdict tells how the sign-in ended.
-func (a *app) verdict(ctx context.Context, r shim.Result, err error) error {
+func (a *app) verdict(ctx context.Context, s shim.Start, asked bool, r shim.Result, err error) error {
 	type outcome struct {
 		Outcome string `json:"outcome"`
 		User    string `json:"user,omitempty"`
@@ -164,7 +169,14 @@ func (a *app) verdict(ctx context.Context, r shim.Result, err error) error {
 	}
 	switch v := r.Verdict.(type) {
 	case shim.Allow:
-		return a.emit(outcome{Outcome: "allow", User: v.User}, func(p *printer) { p.line("Allowed: %s.", v.User) })
+		return a.emit(outcome{Outcome: "allow", User: v.User}, func(p *printer) {
+			p.line("Allowed: %s.", v.User)
+			if !asked {
+				// The agent tells those who sign in nothing of its reasons.
+				p.line("No second factor was asked for: a window may be open, or the policy wants none here. The rule that")
+				p.line("decides: latchkey explain --user %s --machine THIS-ONE --scope %s --service %s (where you administer the server).", v.User, cmp.Or(string(s.Scope), string(shim.ScopeLogon)), s.Service)
+			}
+		})
 	case shim.Ignore:
 		if err := a.emit(outcome{Outcome: "ignore"}, func(p *printer) { p.line("Left to the machine's own sign-in.") }); err != nil {
 			return err
@@ -179,13 +191,17 @@ func (a *app) verdict(ctx context.Context, r shim.Result, err error) error {
 }
 
 // person is whoever sits at the terminal, or writes to standard input.
-type person struct{ a *app }
+type person struct {
+	a     *app
+	asked *int // how many prompts were answered
+}
 
 func (p person) Secret(prompt string) (secret.Bytes, error) { return p.answer(prompt, true) }
 func (p person) Ask(prompt string) (secret.Bytes, error)    { return p.answer(prompt, false) }
 
 func (p person) answer(prompt string, hidden bool) (secret.Bytes, error) {
 	prompt = text.CleanBlock(prompt)
+	*p.asked++
 	var (
 		s   secret.Bytes
 		err error

@@ -56,6 +56,19 @@ func (a *app) userAdd() *cobra.Command {
 				if !u.HasPassword {
 					p.line("There is no password yet: latchkey user password %s", u.Name)
 				}
+				switch u.Role {
+				case rest.RoleNone:
+				case rest.RoleOwner:
+					// Nobody gives an owner a factor alone (E3).
+					p.line("Next, a second factor, without which the console stays shut. To give one to an owner needs the")
+					p.line("approval of a second owner; where there is none yet: latchkey user remove %s, add them", u.Name)
+					p.line("without --role, latchkey factor add totp %s, and then latchkey user set %s --role owner", u.Name, u.Name)
+					return
+				default:
+					p.line("Next, a second factor, without which the console stays shut. They enrol it at the portal with a")
+					p.line("code from you: latchkey user enrol-code %s", u.Name)
+					return
+				}
 				p.line("Next, a second factor: latchkey factor add totp %s", u.Name)
 			})
 		},

@@ -38,7 +38,7 @@ func TestFaultsAreSortedByTheirFields(t *testing.T) {
 
 // What is offered as a command is one, whatever stands in it: a shell is asked.
 func TestACurlCommandIsWhatAShellUnderstands(t *testing.T) {
-	text := CurlText(Door{Host: "latchkey.test"}, &Curl{Method: "PATCH", Path: "/api/v1/users/o'brien $(id)", Body: map[string]string{"display_name": "it's `id` $HOME \\ \"x\""}})
+	text := CurlText(Door{Host: "latchkey.test", OtherCA: true}, &Curl{Method: "PATCH", Path: "/api/v1/users/o'brien $(id)", Body: map[string]string{"display_name": "it's `id` $HOME \\ \"x\""}})
 	out, err := exec.Command("sh", "-c", "LATCHKEY_TOKEN='lk_x y'; curl() { for a; do printf '[%s]' \"$a\"; done; }; "+text).Output()
 	if err != nil {
 		t.Fatal(err)
@@ -50,6 +50,9 @@ func TestACurlCommandIsWhatAShellUnderstands(t *testing.T) {
 	}
 	if strings.Contains(CurlText(Door{Host: "h"}, &Curl{Method: "GET", Path: "/x"}), "--request") {
 		t.Error("GET is named")
+	}
+	if !strings.Contains(CurlText(Door{Host: "h"}, &Curl{Method: "GET", Path: "/x"}), "--cacert "+CAFile+" ") {
+		t.Error("a certificate of the server's own CA is not trusted by itself")
 	}
 }
 
