@@ -688,7 +688,7 @@ func (l *Link) Step(ctx context.Context, id string, seq int, step wire.Step) (wi
 // most wire.WaitTime.
 func (l *Link) Wait(ctx context.Context, id string) error {
 	path := strings.NewReplacer("{id}", url.PathEscape(id)).Replace(wire.PathWait)
-	return l.send(ctx, wire.WaitTime+l.timing.Step, "GET", path, nil, &wire.Empty{})
+	return l.do(ctx, wire.WaitTime+l.timing.Step, "GET", path, nil, &wire.Empty{})
 }
 
 // codeOf is the code of the server's problem, if err is one.
