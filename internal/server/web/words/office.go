@@ -137,6 +137,7 @@ const (
 	StatusTime     = "Server time"
 	StatusCA       = "Fingerprint of the CA (SHA-256)"
 	StatusCAHint   = "Machines pin it: compare it with what a join shows."
+	StatusCAFile   = "The certificate, for curl --cacert and for browsers (latchkey-ca.pem)"
 	StatusMachines = "Machines by state"
 	StatusYou      = "You"
 	StatusReady0   = "State"
