@@ -267,10 +267,15 @@ func (p *Page) Until(what, expression string) {
 	}
 }
 
-// See waits until the page shows a text.
+// See waits until the page shows a text. Its first letter may be a capital on the page: badges begin with one, whatever
+// their word.
 func (p *Page) See(text string) {
 	p.t.Helper()
-	p.Until("the page shows "+quote(text), "document.body !== null && document.body.innerText.replace(/\\s+/g, ' ').includes("+quote(text)+")")
+	p.Until("the page shows "+quote(text), `((want) => {
+		if (document.body === null) return false;
+		const shown = document.body.innerText.replace(/\s+/g, " ");
+		return shown.includes(want) || shown.includes(want.charAt(0).toUpperCase() + want.slice(1));
+	})(`+quote(text)+`)`)
 }
 
 // At waits until the page has the path; a query does not matter.
