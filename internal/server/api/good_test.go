@@ -2,12 +2,18 @@ package api_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"net/http"
 	"net/url"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +25,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/api"
+	"latchkey/internal/server/ca"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/session"
@@ -291,6 +298,45 @@ var good = map[string]func(s *scene, c call) []call{
 		c.path = inImport(s, rest.ImportReading, "/query")
 		c.body = fmt.Sprintf(`{"address":%q,"query":"SELECT 'dora' AS name"}`, "postgresql://"+pg.User.Username()+"@"+pg.Path+"?socket="+pg.Query().Get("host"))
 	}),
+	"change-mail": said(`{"on":true,"host":"mail.example.org","from":"latchkey@example.org"}`),
+	"change-sms":  said(`{"on":true,"url":"https://sms.example.org/send"}`),
+	"test-mail": called(func(s *scene, c *call) {
+		s.posts()
+		c.body = `{"to":"anna@example.org"}`
+	}),
+	"test-sms": called(func(s *scene, c *call) {
+		s.posts()
+		c.body = `{"to":"+491701234567"}`
+	}),
+	"add-mail": said(`{"address":"anna@example.org"}`),
+	"add-sms":  said(`{"address":"+49 170 1234567"}`),
+	"begin-own-address": called(func(s *scene, c *call) {
+		s.posts()
+		c.body = `{"address":"anna@example.org"}`
+	}),
+	"confirm-own-address": called(func(s *scene, c *call) {
+		s.posts()
+		res := s.ask("POST", rest.Base+"/me/addresses/mail", `{"address":"anna@example.org"}`, auth(s.anna)...)
+		c.body = fmt.Sprintf(`{"ticket":%q,"code":%q}`, read[rest.PendingAddress](s.t, res).Ticket, s.mailed())
+	}),
+	"open-certificate-session": called(func(s *scene, c *call) {
+		s.certificates()
+		c.secret, s.peer = "", s.Certificate(s.t, s.annaID, "")
+	}),
+	"request-own-certificate": called(func(s *scene, c *call) {
+		s.certificates()
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		s.must(err)
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+		s.must(err)
+		b, err := json.Marshal(rest.NewCertificate{Request: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der})), Name: "a browser"})
+		s.must(err)
+		c.body = string(b)
+	}),
+	"list-machine-certificates": called(func(s *scene, _ *call) { s.machineCertificate() }),
+	"revoke-machine-certificate": called(func(s *scene, c *call) {
+		c.path = rest.Base + "/machines/bridge/certificates/" + s.machineCertificate() + "/revoke"
+	}),
 	"begin-own-totp": func(s *scene, c call) []call {
 		newcomer := c
 		newcomer.name, newcomer.secret = "the first one, with an enrolment code", s.enrolling()
@@ -303,6 +349,28 @@ var good = map[string]func(s *scene, c call) []call{
 		c.body = s.pending(c.secret)
 		return []call{c, newcomer}
 	},
+}
+
+// certificates switches them on.
+func (s *scene) certificates() {
+	s.t.Helper()
+	use := ca.Portal
+	_, err := s.ChangeCertificateSettings(s.t.Context(), desk.Root(), rest.CertificateSettingsChange{Use: &use})
+	s.must(err)
+}
+
+// machineCertificate gives bridge a certificate.
+func (s *scene) machineCertificate() string {
+	s.t.Helper()
+	m, err := s.ShowMachine(s.t.Context(), desk.Root(), "bridge")
+	s.must(err)
+	id := strings.TrimPrefix(m.ID, rest.MachinePrefix)
+	s.must(s.Store.Update(s.t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		return tx.InsertMachineCertificate(ctx, db.InsertMachineCertificateParams{
+			Serial: "4711", MachineID: id, NotBefore: 1, NotAfter: clock.Micros(s.Clock.Now().Add(time.Hour)), Fingerprint: "00",
+		})
+	}))
+	return "4711"
 }
 
 // said is good input that needs another body alone.
@@ -319,6 +387,39 @@ func called(fn func(*scene, *call)) func(*scene, call) []call {
 
 func inImport(s *scene, state, tail string) string {
 	return rest.Base + "/imports/" + s.imported(state) + tail
+}
+
+// posts switches mails and text messages on, and lets the policy take their codes. What is
+// tried goes to a name that nobody has.
+func (s *scene) posts() {
+	s.t.Helper()
+	ctx, root := s.t.Context(), desk.Root()
+	on, host, from, url := true, "mail.invalid", "latchkey@example.org", "https://sms.invalid/send"
+	_, _, err := s.ChangeMailSettings(ctx, root, "", rest.MailChange{On: &on, Host: &host, From: &from})
+	s.must(err)
+	_, _, err = s.ChangeSMSSettings(ctx, root, "", rest.SMSChange{On: &on, URL: &url})
+	s.must(err)
+	_, err = s.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"online_factors":["totp","mail","sms"]}`)})
+	s.must(err)
+}
+
+// mailed is the code of the message that was put into the queue last.
+func (s *scene) mailed() string {
+	s.t.Helper()
+	var code string
+	s.must(s.Store.Read(s.t.Context(), func(q *store.Queries) error {
+		rows, err := q.ListOutbox(s.t.Context(), db.ListOutboxParams{Channel: rest.ChannelMail, N: 1})
+		if err != nil {
+			return err
+		}
+		plain, err := s.Keys.Box.Open(rows[0].Body, "outbox", "body", rows[0].ID)
+		if err != nil {
+			return err
+		}
+		code = regexp.MustCompile(`code that confirms this address is (\d{8})`).FindStringSubmatch(string(plain.Reveal()))[1]
+		return nil
+	}))
+	return code
 }
 
 // view is a view of the owner's own.

@@ -99,7 +99,7 @@ func (x *door) posts() {
 	})
 
 	type KindPath struct {
-		Kind string `path:"kind" maxLength:"16" doc:"mail or sms"`
+		Kind string `path:"kind" maxLength:"64" doc:"mail or sms"`
 	}
 	add(x, op("begin-own-address", "POST", "/me/addresses/{kind}", "Have a code sent to an address of your own", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct {
 		KindPath

@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/api"
+	"latchkey/internal/server/ca"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/store"
@@ -117,7 +118,17 @@ func objects(t *testing.T, r *desktest.Rig) map[string]string {
 			tx.InsertImportSource(ctx, db.InsertImportSourceParams{ID: source, Name: "hr", Driver: "postgresql", Place: "p", Address: []byte("x"), Query: "q", CreatedBy: "x", CreatedAt: 1}),
 		)
 	}))
+	enrolment := store.NewID()
+	must(r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return tx.InsertPushEnrolment(ctx, db.InsertPushEnrolmentParams{ID: enrolment, UserID: askerID, Hash: []byte("h"), CreatedAt: 1, ExpiresAt: later})
+	}))
+	message := store.NewID()
+	must(r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return tx.InsertOutbox(ctx, db.InsertOutboxParams{ID: message, Channel: "mail", Purpose: "notice", Mask: "a…@example.org", Body: []byte("x"), DueAt: later, ExpiresAt: later, CreatedAt: now})
+	}))
 	return map[string]string{
+		"serial": ca.Serial(r.Certificate(t, id, "")),
+		"code":   rest.PhoneCodePrefix + enrolment, "message": rest.MessagePrefix + message, "kind": "mail",
 		"import": rest.ImportPrefix + imported, "source": rest.SourcePrefix + source,
 		"view": view.ID, "user": "anna", "group": "staff", "policy": "strict", "machine": "bridge", "factor": f.ID, "token": token.ID,
 		"window": rest.WindowPrefix + window, "event": events.Items[0].ID,
