@@ -30,7 +30,9 @@ import (
 	"latchkey/internal/server/factor"
 	_ "latchkey/internal/server/factor/backup"
 	_ "latchkey/internal/server/factor/bypass"
+	"latchkey/internal/server/factor/fido2"
 	_ "latchkey/internal/server/factor/totp"
+	"latchkey/internal/server/passkey"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
@@ -43,6 +45,9 @@ import (
 
 var start = time.Date(2026, 11, 22, 9, 0, 7, 0, time.UTC)
 
+// people is the address of the people's door, as browsers are told.
+const people = "https://latchkey.test"
+
 const password = "correct horse battery"
 
 // rig is the people's door over TLS, and a machine's sign-in, over one real store.
@@ -54,6 +59,7 @@ type rig struct {
 	signin   *signin.Service
 	machine  db.Machine
 	server   *httptest.Server
+	passkeys *passkey.Service
 	setup    string // file of the setup code
 }
 
@@ -73,10 +79,11 @@ func newRig(t *testing.T, s *store.Store, c *clock.Manual, grain time.Duration) 
 		directory.Local: local.Config{Cost: local.Cost{Memory: 64, Time: 1, Threads: 1}},
 	}})
 	r.must(err)
-	factors := factor.All(r.Keeper)
+	r.passkeys = passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return people }})
+	factors := factor.All(r.Keeper, fido2.New(r.passkeys))
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r.sessions = session.New(session.Config{
-		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: grain, SetupFile: r.setup,
+		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: grain, SetupFile: r.setup, Passkeys: r.passkeys,
 	})
 	r.Desk.Sessions = r.sessions
 	r.signin = signin.New(signin.Deps{Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Grain: -1, Logger: log})
