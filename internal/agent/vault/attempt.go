@@ -7,6 +7,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"latchkey/internal/assertion"
@@ -63,6 +64,7 @@ type Result struct {
 	Reason  string
 	Problem policy.Reason // of the TPM or the state, if that was the matter
 	Factor  policy.Factor
+	Kinds   []policy.Factor // that were accepted, in the order in which they were given
 	Class   string
 	Left    Left
 	KDF     time.Duration // that the password's derivation took
@@ -211,7 +213,7 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 	switch {
 	case len(kinds) >= a.Decision.Count:
 		maps.Copy(us.Drift, learnt)
-		return Result{OK: true, Reason: OK, Factor: kinds[0]}, spent, nil
+		return Result{OK: true, Reason: OK, Factor: kinds[0], Kinds: kinds}, spent, nil
 	case keyed != "":
 		return Result{Reason: keyed}, nil, nil
 	case used == policy.Backup:
@@ -367,10 +369,10 @@ func (v *Vault) conclude(ctx context.Context, a Attempt, us *userState, r Result
 	us.Signins++
 	v.seen(v.now())
 	e := a.Event
-	e.Type, e.Outcome, e.Reason, e.Factor = event.SigninAllowed, "allow", r.Reason, string(r.Factor)
+	e.Type, e.Outcome, e.Reason, e.Factor = event.SigninAllowed, "allow", r.Reason, joined(r.Kinds)
 	for i := range spent[1:] {
 		f := e
-		f.Type, f.Data = event.FactorAccepted, nil
+		f.Type, f.Data, f.Factor = event.FactorAccepted, nil, string(r.Kinds[i+1])
 		if err := v.append(f, &spent[i+1]); err != nil {
 			return v.refuseLocked(a, err)
 		}
@@ -384,6 +386,15 @@ func (v *Vault) conclude(ctx context.Context, a Attempt, us *userState, r Result
 	}
 	r.Left = v.left(a.User, us)
 	return r, nil
+}
+
+// joined names the kinds of a chain as the server does.
+func joined(kinds []policy.Factor) string {
+	s := make([]string, len(kinds))
+	for i, k := range kinds {
+		s[i] = string(k)
+	}
+	return strings.Join(s, "+")
 }
 
 // end journals a refusal and writes it into the ledger.
