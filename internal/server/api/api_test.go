@@ -43,7 +43,8 @@ func newDeps(t *testing.T, c clock.Clock) (*desktest.Rig, api.Deps) {
 		t.Fatal(err)
 	}
 	sessions := session.New(session.Config{
-		Store: r.Store, Keys: r.Keys, Directories: directories, Factors: factor.All(r.Keeper), Clock: c, Random: rand.Reader, Grain: -1,
+		Certificates: r.CA,
+		Store:        r.Store, Keys: r.Keys, Directories: directories, Factors: factor.All(r.Keeper), Clock: c, Random: rand.Reader, Grain: -1,
 	})
 	imports := bulk.New(bulk.Config{Store: r.Store, Desk: r.Desk, Box: r.Keys.Box, Clock: c, Passwords: r.Passwords, Codes: r.Keeper})
 	t.Cleanup(imports.Close)

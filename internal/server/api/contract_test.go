@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -34,6 +35,7 @@ type place struct {
 	http.Handler
 	inner    http.Handler
 	sessions *session.Sessions
+	peer     *x509.Certificate // that the program shows; nil: none
 }
 
 // open puts the API behind the people's door. The rates are no matter here.
@@ -44,7 +46,7 @@ func openPlace(t *testing.T) *place {
 	inner := api.New(deps)
 	return &place{r, api.Front(api.FrontDeps{
 		API: inner, Sessions: deps.Sessions, Clock: r.Clock, Rates: api.Rates{Address: wide, Refused: wide, Holder: wide},
-	}), inner, deps.Sessions}
+	}), inner, deps.Sessions, nil}
 }
 
 // somebody makes an account of the role with a session of the kind, whose second factor
@@ -86,6 +88,9 @@ func (p *place) ask(method, path, body string, header ...string) *http.Response 
 		req.Header.Set(header[i], header[i+1])
 	}
 	req.TLS = &tls.ConnectionState{}
+	if p.peer != nil {
+		req.TLS = &tls.ConnectionState{HandshakeComplete: true, PeerCertificates: []*x509.Certificate{p.peer}}
+	}
 	limit := 20 * time.Second
 	if strings.HasSuffix(req.URL.Path, "/stream") {
 		limit = 50 * time.Millisecond

@@ -129,6 +129,22 @@ func actions(r *desktest.Rig) map[string]struct {
 		"Explain": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.Explain(ctx, a, rest.Explain{User: "anna", Machine: "laptop", Scope: "logon"}))
 		}},
+		"MachineCertificates": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.MachineCertificates(ctx, a, "laptop"))
+		}},
+		"UserCertificates": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.UserCertificates(ctx, a, "anna"))
+		}},
+		"CertificateSettings": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.CertificateSettings(ctx, a)) }},
+		"RevokeUserCertificate": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RevokeUserCertificate(ctx, a, "anna", "00", rest.RevokeCertificate{}))
+		}},
+		"RevokeMachineCertificate": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
+			return one(d.RevokeMachineCertificate(ctx, a, "laptop", "00", rest.RevokeCertificate{}))
+		}},
+		"ChangeCertificateSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ChangeCertificateSettings(ctx, a, rest.CertificateSettingsChange{}))
+		}},
 		"TryPolicy": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.TryPolicy(ctx, a, rest.TryPolicy{Policy: "default"}))
 		}},
@@ -196,6 +212,8 @@ func actions(r *desktest.Rig) map[string]struct {
 			return d.SetPassword(ctx, a, "anna", rest.NewPassword{Password: rest.Hide(desktest.Password())})
 		}},
 		"RemoveUser": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemoveUser(ctx, a, "nobody", 0) }},
+		"AddPhone":   {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return one(d.AddPhone(ctx, a, "anna")) }},
+		"UnlockPush": {rest.RoleHelpDesk, func(ctx context.Context, a desk.Actor) error { return one(d.UnlockPush(ctx, a, "anna")) }},
 		"AddTOTP": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
 			return one(d.AddTOTP(ctx, a, "anna", rest.NewTOTP{}))
 		}},

@@ -86,6 +86,18 @@ var selfActions = map[string]*struct {
 		_, err := d.ListOwnFactors(ctx, a)
 		return err
 	}},
+	"ListOwnCertificates": {looks, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.ListOwnCertificates(ctx, a)
+		return err
+	}},
+	"RequestOwnCertificate": {proves, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.RequestOwnCertificate(ctx, a, rest.NewCertificate{})
+		return err
+	}},
+	"RevokeOwnCertificate": {acts, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.RevokeOwnCertificate(ctx, a, "00", rest.RevokeCertificate{})
+		return err
+	}},
 	"ShowOwnFactor": {looks, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
 		_, err := d.ShowOwnFactor(ctx, a, "x")
 		return err

@@ -7,7 +7,7 @@ func init() { scripts = append(scripts, runCertificates) }
 func runCertificates(c *script) {
 	c.do("InsertUser", db.InsertUserParams{ID: "ceu", Name: "ceu", NameFold: "ceu", Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1})
 	c.do("InsertMachine", db.InsertMachineParams{
-		ID: "cem", Number: 7001, Name: "cem", Status: "active", Mode: "normal", UnknownUsers: "deny", TPMClass: "none", TPMInfo: "{}", CreatedAt: 1, UpdatedAt: 1,
+		ID: "cem", Number: 7001, Name: "cem", Status: "revoked", Mode: "normal", UnknownUsers: "deny", TPMClass: "none", TPMInfo: "{}", CreatedAt: 1, UpdatedAt: 1,
 	})
 	for i, serial := range []string{"ce1", "ce2", "ce3"} {
 		machine := ""

@@ -5,10 +5,14 @@ package desktest
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/x509"
 	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
@@ -71,7 +75,7 @@ func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
 	d := desk.New(desk.Config{
 		Post:  sender,
 		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: phones,
-		CA: authority.Fingerprint, ServerURL: URL, Version: "test",
+		CA: authority.Fingerprint, Issuer: authority, ServerURL: URL, Version: "test",
 	})
 	must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if _, err := tx.GetDefaultPolicy(ctx); err == nil {
@@ -181,3 +185,29 @@ func (r *Rig) Lock(t testing.TB, userID, machineID string, until int64) {
 
 // Password is a password that the directory accepts for anybody.
 func Password() secret.Bytes { return secret.FromString("correct horse battery") }
+
+// Certificate issues a certificate to the user of the id, made on the machine of the id
+// (empty: by request).
+func (r *Rig) Certificate(t testing.TB, userID, machineID string) *x509.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	who := ca.User{ID: userID, Name: "somebody", MachineID: machineID}
+	c, err := r.CA.SignUser(csr, who, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.Store.Update(context.Background(), func(ctx context.Context, tx *store.Tx) error {
+		return ca.KeepUser(ctx, tx, c, who, "a browser", ca.KeyRequest, clock.Micros(r.Clock.Now()))
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
