@@ -34,6 +34,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"sync"
 	"time"
 
@@ -96,6 +97,7 @@ type Service struct {
 	vapidOnce sync.Mutex
 	vapid     *vapid
 	client    *http.Client
+	looks     chan struct{} // of those who begin to wait
 }
 
 // New makes a service. Run delivers, until it ends.
@@ -106,7 +108,7 @@ func New(d Deps) *Service {
 	if d.Life == 0 {
 		d.Life = Life
 	}
-	return &Service{Deps: d, client: d.Delivery.client()}
+	return &Service{Deps: d, client: d.Delivery.client(), looks: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 }
 
 func (s *Service) now() int64 { return clock.Micros(s.Clock.Now()) }

@@ -219,7 +219,7 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	data := map[string]any{"request": r.ID}
 	now := clock.Micros(t.Now)
 	switch {
-	case r.UserID != t.User.ID || r.MachineID != t.Machine:
+	case r.UserID != t.User.ID || r.Door == string(factor.AtMachine) && r.MachineID != t.Machine: // at a browser's door the ticket says it all
 		return factor.Verdict{Reason: factor.ReasonNothingThere, Over: true}, nil
 	case r.State == StateOpen && now < r.ExpiresAt:
 		return factor.Verdict{Wait: true, Data: data}, nil
@@ -272,12 +272,29 @@ func (s *Service) Wait(ctx context.Context, ticket string) {
 	// First this, then the look, so that nothing comes in between.
 	woken, unhear := s.Store.Watch(ticketKey(ticket))
 	defer unhear()
+	// Thousands begin to wait over and over. Their first looks go a few at a time, so that
+	// an answer does not stand in a queue behind them; whoever is woken looks at once.
+	inside := false
+	select {
+	case s.looks <- struct{}{}:
+		inside = true
+	case _, ok := <-woken:
+		if !ok {
+			return
+		}
+	case <-ctx.Done():
+		return
+	}
 	for {
 		var r db.GetPushStateRow
 		err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
 			r, err = q.GetPushState(ctx, ticket)
 			return err
 		})
+		if inside {
+			inside = false
+			<-s.looks
+		}
 		if err != nil && !store.IsUnavailable(err) {
 			return // there is none, or ctx has ended
 		}
