@@ -250,3 +250,85 @@ func TestTheRevocationListAtTheMachinesDoor(t *testing.T) {
 		t.Errorf("%+v, %v", l, err)
 	}
 }
+
+// TestM4AUsersCertificateOverTheMachinesDoor: it takes the setting, a user of the machine
+// and a window that the user has opened there.
+func TestM4AUsersCertificateOverTheMachinesDoor(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m := r.joined()
+		userID := store.NewID()
+		r.change(func(tx *store.Tx) error {
+			return tx.InsertUser(t.Context(), db.InsertUserParams{ID: userID, Name: "alice", NameFold: "alice", Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1})
+		})
+		ask := wire.UserCertificate{User: "alice", CSR: m.csr(), Name: "laptop"}
+		off := m.fails("POST", wire.PathUserCert, ask, "conflict")
+		set := func(use string) {
+			r.change(func(tx *store.Tx) error {
+				return ca.WriteUserSettings(t.Context(), tx, ca.UserSettings{Use: use, Life: ca.UserLife}, 1)
+			})
+		}
+		set(ca.Portal)
+		no := m.fails("POST", wire.PathUserCert, ask, "conflict")
+		if no.Detail == off.Detail {
+			t.Errorf("it does not say that they are off: %q", off.Detail)
+		}
+		// Whoever is nobody is answered the same.
+		if other := m.fails("POST", wire.PathUserCert, wire.UserCertificate{User: "nobody", CSR: m.csr()}, "conflict"); other.Detail != no.Detail {
+			t.Errorf("%q and %q", other.Detail, no.Detail)
+		}
+		window := func(from time.Duration) {
+			now := r.clock.Now()
+			r.change(func(tx *store.Tx) error {
+				return tx.InsertWindow(t.Context(), db.InsertWindowParams{
+					ID: store.NewID(), UserID: userID, MachineID: m.id, Boot: "b", OpenedAt: clock.Micros(now.Add(from)), ExpiresAt: clock.Micros(now.Add(from + 8*time.Hour)), Scopes: "[]", Factors: "[]",
+				})
+			})
+		}
+		window(-9 * time.Hour) // over
+		m.fails("POST", wire.PathUserCert, ask, "conflict")
+		window(-time.Minute)
+		var got wire.UserCertificateReply
+		m.must("POST", wire.PathUserCert, ask, &got)
+		c, err := x509.ParseCertificate(got.Certificate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		u, err := r.ca.RecogniseUser(c)
+		if err != nil || u.ID != userID || u.MachineID != m.id || got.UserName != "alice" {
+			t.Errorf("%+v, %v", u, err)
+		}
+		m.fails("POST", wire.PathUserCert, wire.UserCertificate{User: "alice", CSR: []byte("x")}, "invalid")
+		// Another machine has no part in it.
+		other := r.joined()
+		other.fails("POST", wire.PathUserCert, wire.UserCertificate{User: "alice", CSR: other.csr()}, "conflict")
+		// The window is over: a renewal takes a new MFA since the certificate.
+		r.clock.off += 20 * 24 * time.Hour
+		m.connect()
+		m.fails("POST", wire.PathUserCert, ask, "conflict")
+		window(-9 * time.Hour)
+		m.must("POST", wire.PathUserCert, ask, &got)
+		if e := r.events(event.CertificateIssued); len(e) != 2 || e[0].Reason+e[1].Reason != "renewed" || e[0].MachineID != m.id {
+			t.Errorf("%+v", e)
+		}
+		// With the machine they end.
+		r.change(func(tx *store.Tx) error {
+			_, err := r.enroll.Dismiss(t.Context(), tx, m.id, enroll.Lost)
+			return err
+		})
+		err = r.store.Read(t.Context(), func(q *store.Queries) error {
+			rows, err := q.ListUserCertificates(t.Context(), db.ListUserCertificatesParams{UserID: userID, N: 10})
+			for _, row := range rows {
+				if row.UserCertificate.RevokedAt == 0 {
+					t.Errorf("%s is good on a lost machine", row.UserCertificate.Serial)
+				}
+			}
+			if len(rows) != 2 {
+				t.Errorf("%d certificates", len(rows))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+}
