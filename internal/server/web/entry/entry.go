@@ -292,9 +292,9 @@ func signout(r *ui.Request) error {
 		}
 	}
 	session.ClearCookies(r.W)
-	// What a page has left in the browser (the notice, what was typed) goes too; the
-	// cookie that knows the browser stays.
-	r.W.Header().Set("Clear-Site-Data", `"cache", "storage"`)
+	// What a page has left in the browser's cache goes too. The storage stays: the keys of
+	// Latchkey Authenticator lie there, which another account of this browser may use (M3).
+	r.W.Header().Set("Clear-Site-Data", `"cache"`)
 	return r.Go("/signin", words.SignedOut)
 }
 
