@@ -17,7 +17,9 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
+	"encoding/base64"
 	"encoding/binary"
+	"encoding/json"
 	"io"
 	"net"
 	"sync"
@@ -87,6 +89,36 @@ func (k *Key) Turn(count uint32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.count = count
+}
+
+// Create answers a browser's options for a new credential (PublicKeyCredentialCreationOptionsJSON)
+// as a browser at the origin would with this key: RegistrationResponseJSON, without attestation.
+func (k *Key) Create(options []byte, origin string) ([]byte, error) {
+	var o struct {
+		RP        struct{ ID string } `json:"rp"`
+		Challenge string              `json:"challenge"`
+	}
+	if err := json.Unmarshal(options, &o); err != nil {
+		return nil, err
+	}
+	id, cose := k.Register(o.RP.ID)
+	client, err := json.Marshal(map[string]any{"type": "webauthn.create", "challenge": o.Challenge, "origin": origin, "crossOrigin": false})
+	if err != nil {
+		return nil, err
+	}
+	rp := sha256.Sum256([]byte(o.RP.ID))
+	data := append(rp[:], 1|1<<6, 0, 0, 0, 0)
+	data = append(data, make([]byte, 16)...)
+	data = binary.BigEndian.AppendUint16(data, uint16(len(id)))
+	data = append(append(data, id...), cose...)
+	text := base64.RawURLEncoding.EncodeToString
+	return json.Marshal(map[string]any{
+		"id": text(id), "rawId": text(id), "type": "public-key", "authenticatorAttachment": "cross-platform", "clientExtensionResults": map[string]any{},
+		"response": map[string]any{
+			"clientDataJSON": text(client), "transports": []string{"usb"},
+			"attestationObject": text(marshal(map[string]any{"fmt": "none", "attStmt": map[string]any{}, "authData": data})),
+		},
+	})
 }
 
 const size = 64
