@@ -3,8 +3,8 @@ package desk_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +155,18 @@ var selfActions = map[string]*struct {
 	}},
 	"MakeOwnBackup": {proves, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
 		_, err := d.MakeOwnBackup(ctx, a)
+		return err
+	}},
+	"RemoveOwnPasskeys": {proves, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.RemoveOwnPasskeys(ctx, a)
+		return err
+	}},
+	"BeginOwnPasskey": {enrols, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.BeginOwnPasskey(ctx, a)
+		return err
+	}},
+	"ConfirmOwnPasskey": {"a ticket", func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
+		_, err := d.ConfirmOwnPasskey(ctx, a, rest.ConfirmPasskey{Ticket: rest.HideText("x"), Credential: rest.HideText("{}")})
 		return err
 	}},
 	"BeginOwnTOTP": {enrols, func(ctx context.Context, d *desk.Desk, a desk.Actor) error {
