@@ -23,6 +23,7 @@ import (
 	"latchkey/internal/server/enroll"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/keys"
+	"latchkey/internal/server/passkey"
 	"latchkey/internal/server/post"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
@@ -74,7 +75,8 @@ func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
 	})
 	d := desk.New(desk.Config{
 		Post:  sender,
-		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: phones,
+		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: phones, PeopleURL: func() string { return People },
+		Passkeys: passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return People }}),
 		CA: authority.Fingerprint, Issuer: authority, ServerURL: URL, Version: "test",
 	})
 	must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
