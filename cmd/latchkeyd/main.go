@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -30,6 +32,7 @@ import (
 	factorpush "latchkey/internal/server/factor/push"
 	factorsms "latchkey/internal/server/factor/sms"
 	_ "latchkey/internal/server/factor/totp"
+	"latchkey/internal/server/push"
 	serversettings "latchkey/internal/server/settings"
 	_ "latchkey/internal/server/source/mysql" // and of databases that users are imported from
 	_ "latchkey/internal/server/source/oracle"
@@ -64,6 +67,8 @@ type settings struct {
 	PeopleURL   string        `flag:"people-url" usage:"https://HOST[:PORT] as browsers and phones reach it, where the settings name none; without it the first of the names and the port of --listen"`
 	TLSCert     string        `flag:"tls-cert" usage:"PEM file of a certificate for people, with its chain; without it one of Latchkey's own CA"`
 	TLSKey      string        `flag:"tls-key" usage:"PEM file of its key; both are read anew when they change, or at SIGHUP"`
+	PushProxy   string        `flag:"push-proxy" check:"url" usage:"http://HOST:PORT through which notices to phones go"`
+	PushPrivate []string      `flag:"push-private" check:"cidr" usage:"networks in which a push service of one's own may be reached; else only public addresses are"`
 	Metrics     string        `flag:"metrics" check:"hostport" usage:"loopback address for Prometheus"`
 	MinPassword int           `flag:"password-length" min:"8" max:"64" usage:"shortest new password of local users, in characters"`
 	MaxAge      time.Duration `flag:"password-age" min:"0s" max:"87600h" usage:"after which passwords of local users expire; 0s is never"`
@@ -139,8 +144,13 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 				}
 			}
 		}()
-		err := server.Run(c.Context(), server.Config{
-			Data: s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
+		delivery, err := s.delivery()
+		if err != nil {
+			return err
+		}
+		err = server.Run(c.Context(), server.Config{
+			Delivery: delivery,
+			Data:     s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
 			Metrics: s.Metrics, Names: s.Names, PeopleURL: s.PeopleURL, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
 			Plugs: func(p server.Parts) []factor.Factor {
@@ -153,6 +163,27 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 		return err
 	}
 	return c
+}
+
+// delivery bounds where notices to phones go.
+func (s *settings) delivery() (d push.Delivery, err error) {
+	for _, n := range s.PushPrivate {
+		if a, err := netip.ParseAddr(n); err == nil {
+			d.Private = append(d.Private, netip.PrefixFrom(a, a.BitLen()))
+			continue
+		}
+		p, err := netip.ParsePrefix(n)
+		if err != nil {
+			return d, fmt.Errorf("--push-private: %w", err)
+		}
+		d.Private = append(d.Private, p)
+	}
+	if s.PushProxy != "" {
+		if d.Proxy, err = url.Parse(s.PushProxy); err != nil {
+			return d, fmt.Errorf("--push-proxy: %w", err)
+		}
+	}
+	return d, nil
 }
 
 // load reads the settings. Where --data names another server than the host's own,

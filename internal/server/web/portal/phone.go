@@ -114,6 +114,8 @@ func factorKind(f rest.Factor) string {
 		return words.PhoneKind
 	case f.Passkey != nil:
 		return passkeyKind(f.Passkey)
+	case f.Period != 0 && f.On != "":
+		return words.PhoneOn + ", " + words.MyAppCodes(f.Digits, f.Period)
 	case f.Period != 0:
 		return f.Algorithm + ", " + words.MyAppCodes(f.Digits, f.Period)
 	}

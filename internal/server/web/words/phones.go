@@ -34,7 +34,7 @@ const (
 	PhoneYes         = "Yes"
 	PhoneNo          = "No"
 	PhoneLocked      = "Locked"
-	PhoneOn          = "On the phone"
+	PhoneOn          = "In Latchkey Authenticator"
 
 	PhoneLockTitle  = "Requests to phones are locked"
 	PhoneLockText   = "Somebody has answered a request with “it wasn’t me”. Nothing is sent to the phones until you have talked to the person: change the password first, because somebody else knows it."
