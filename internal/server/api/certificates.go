@@ -20,7 +20,7 @@ func init() {
 		rights[id] = right
 	}
 	secrets["open-certificate-session"] = true
-	for _, id := range []string{"request-own-certificate", "revoke-user-certificate", "revoke-machine-certificate", "change-certificate-settings"} {
+	for _, id := range []string{"revoke-user-certificate", "revoke-machine-certificate", "change-certificate-settings"} {
 		fresh[id] = true
 	}
 }

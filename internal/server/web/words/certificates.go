@@ -25,7 +25,6 @@ const (
 	CertRevokedNow     = "The certificate was revoked."
 	CertNone           = "No certificates yet"
 	CertNoneText       = "Make a key and a request on your computer (latchkey certificate request does both), and paste the request here."
-	CertNoneOff        = "Certificates of users are switched off here. An owner can switch them on in the settings."
 	CertNoneUser       = "This user has none. Users ask for them in their own account or with latchkey certificate request; machines’ agents make them after a sign-in."
 	CertNoneMachine    = "This machine has no certificate that the server knows of."
 	CertNew            = "Ask for a certificate"
