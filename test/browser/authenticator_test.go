@@ -382,6 +382,11 @@ func (p *Page) asked() {
 // one that was not hers.
 func TestAuthenticatorApproves(t *testing.T) {
 	s, who := named(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last events:\n%s", s.events())
+		}
+	})
 	desk := Start(t).Open(t, s.base)
 	desk.Look(Views[0])
 	desk.begin(who)
@@ -392,7 +397,7 @@ func TestAuthenticatorApproves(t *testing.T) {
 	desk.Visit("/me/phone", 200)
 	desk.Click(words.PhoneShow)
 	desk.See(words.PhoneWaiting)
-	seen := desk.shot(".qr svg")
+	seen := desk.shot("svg.qr")
 
 	p := Start(t, camera(t, table(seen, 640, 480, 300))...).Open(t, s.base)
 	p.Look(phone)

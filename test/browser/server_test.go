@@ -5,6 +5,7 @@ package browser
 import (
 	"context"
 	"encoding/json"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -36,8 +37,8 @@ func program(t testing.TB, name string) string {
 	return p
 }
 
-// start starts a server on the data folder, which may hold a database.
-func start(t testing.TB, dir string) *server {
+// start starts a server on the data folder, which may hold a database; more are further flags.
+func start(t testing.TB, dir string, more ...string) *server {
 	t.Helper()
 	s := &server{t: t, dir: dir, clock: filepath.Join(dir, "clock")}
 	s.pass(0)
@@ -47,7 +48,9 @@ func start(t testing.TB, dir string) *server {
 		t.Fatal(err)
 	}
 	defer out.Close()
-	cmd := exec.Command(program(t, "latchkeyd"), "serve", "--data", dir, "--listen", "127.0.0.1:0", "--listen-agent", "127.0.0.1:0", "--admin-socket", filepath.Join(dir, "admin.sock"))
+	cmd := exec.Command(program(t, "latchkeyd"), append([]string{
+		"serve", "--data", dir, "--listen", "127.0.0.1:0", "--listen-agent", "127.0.0.1:0", "--admin-socket", filepath.Join(dir, "admin.sock"),
+	}, more...)...)
 	cmd.Env = append(os.Environ(), "LATCHKEY_TEST_CLOCK="+s.clock)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
@@ -124,6 +127,25 @@ func filled(t testing.TB) (*server, fill.Named, string) {
 	return start(t, dir), made.Named, cookie
 }
 
+// named is a server as filled makes, that is called localhost: some things a browser does for names alone.
+func named(t testing.TB) (*server, fill.Named) {
+	t.Helper()
+	dir := short(t)
+	made, err := fill.Database(context.Background(), dir, "", fill.Size{Users: 400, Groups: 20, Machines: 300, Events: 20_000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	_ = l.Close()
+	s := start(t, dir, "--listen", "127.0.0.1:"+port, "--people-url", "https://localhost:"+port)
+	s.base = "https://localhost:" + port
+	return s, made.Named
+}
+
 // pass lets time go by.
 func (s *server) pass(d time.Duration) {
 	s.t.Helper()
@@ -134,6 +156,15 @@ func (s *server) pass(d time.Duration) {
 	if err := os.Rename(s.clock+".new", s.clock); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// events are the last ones, for whoever looks into a failure.
+func (s *server) events() string {
+	out, err := exec.Command(program(s.t, "latchkey"), "--server", "unix:"+s.admin, "events").CombinedOutput()
+	if err != nil {
+		return err.Error() + ": " + string(out)
+	}
+	return string(out)
 }
 
 // code is the next code of an authenticator app, by an oracle that is not ours; half a minute goes by, so that it is one

@@ -81,7 +81,7 @@ function frame(): void {
   const state = link();
   find("#connection").replaceChildren(...(state === null || state === "starting" ? [] : [h(`span.badge.${state === "down" ? "badge-warn" : "badge-ok"}`, null, icon(state === "down" ? "warn" : "check"), state === "down" ? words.offline : words.online)]));
   const first = open[0];
-  const asked = at === "request" || at === "requests" || !first;
+  const asked = at === "requests" || !first || (at === "request" && open.some((w) => location.hash === `#/request/${w.request.id}`));
   find("#waiting").replaceChildren(...(asked ? [] : [notice("info", h("p", null, words.requestArrived(first.about.machine)), h("a.button.primary", { href: `#/request/${first.request.id}` }, words.requestOpen))]));
 }
 

@@ -25,7 +25,7 @@ export const words = {
   welcome: "Welcome",
   welcomeText: "This app approves your sign-ins and shows your codes. It keeps accounts of this server alone:",
   welcomeAdd: "Add an account",
-  welcomeHow: "You need a QR code. Sign in to the portal on a computer, open Factors, choose Add a phone, and scan what it shows.",
+  welcomeHow: "You need a QR code. Sign in to the portal on a computer, open Factors, choose Set up a phone, and scan what it shows.",
 
   // codes
   codes: "Codes",
@@ -46,7 +46,7 @@ export const words = {
   requestsNone: "Nothing is waiting",
   requestsNoneText: "When you sign in with “Approve on my phone”, the request comes here. Keep this page open, or allow notifications under Accounts.",
   requestsNoDevice: "No account of this device can approve",
-  requestsNoDeviceText: "Add an account with the QR code of the portal: Factors, Add a phone.",
+  requestsNoDeviceText: "Add an account with the QR code of the portal: Factors, Set up a phone.",
   requestsOffline: "Requests can not be looked for",
   requestArrived: (where: string) => `A sign-in at ${where} waits for your answer.`,
   requestOpen: "Look at it",
@@ -115,7 +115,7 @@ export const words = {
   addLink: "Or paste the link",
   addLinkText: "The portal shows it below the QR code.",
   addLinkGo: "Go on",
-  addNothing: "This is no code of Latchkey. Scan the one that the portal shows under Factors, Add a phone.",
+  addNothing: "This is no code of Latchkey. Scan the one that the portal shows under Factors, Set up a phone.",
   addElsewhere: (host: string) => `This code belongs to another server, ${host}. Its accounts are kept by its own app:`,
   addElsewhereOpen: (host: string) => `Open the app of ${host}`,
   addDecoderMissing: "The part that reads QR codes could not be loaded. Paste the link.",
@@ -137,7 +137,7 @@ export const words = {
   enrolStore: "This browser does not keep keys (private mode?), so nothing was added. Use a normal window.",
   codesEnrol: "Add codes",
   codesEnrolLead: (user: string, issuer: string) => `The QR code holds codes of ${user}${issuer === "" ? "" : ` at ${issuer}`}. They are shown here, also without network.`,
-  codesEnrolNote: "This QR code is for codes alone. For requests, scan the one under Add a phone. The portal asks for the first code next: copy it from the next page.",
+  codesEnrolNote: "This QR code is for codes alone. For requests, scan the one under Set up a phone. The portal asks for the first code next: copy it from the next page.",
   codesUnnamed: "an account",
   codesGo: "Keep the codes",
 
