@@ -554,5 +554,9 @@ func linkOptions() []ui.Option {
 }
 
 func factorOptions() []ui.Option {
-	return []ui.Option{{Label: words.EventsAnyFactor}, {Value: "totp", Label: words.PolicyFactors["totp"]}, {Value: "backup", Label: words.PolicyFactors["backup"]}, {Value: "bypass", Label: "Bypass code"}}
+	out := []ui.Option{{Label: words.EventsAnyFactor}}
+	for _, k := range append(slices.Clone(policy.Kinds), policy.Bypass) {
+		out = append(out, ui.Option{Value: string(k), Label: words.DeskFactorKinds[string(k)]})
+	}
+	return out
 }

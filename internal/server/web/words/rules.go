@@ -54,7 +54,20 @@ var ScopeHints = map[string]string{
 }
 
 // PolicyFactors are the kinds of second factors that a policy may name.
-var PolicyFactors = map[string]string{"totp": "Authenticator app (TOTP)", "backup": "Backup codes"}
+var PolicyFactors = map[string]string{
+	"fido2": "Security key or passkey", "push": "Latchkey Authenticator (push)", "totp": "Authenticator app (TOTP)",
+	"backup": "Backup codes", "mail": "Code by mail", "sms": "Code by text message",
+}
+
+// PolicyFactorHints say what a kind protects against, and where it can be given.
+var PolicyFactorHints = map[string]string{
+	"fido2":  "Can not be phished. At a machine only where the person sits at it, on Linux.",
+	"push":   "The person types a number that the sign-in shows. Needs the server.",
+	"totp":   "Can be phished by a page that passes the code on at once.",
+	"backup": "For the day when the phone is gone; each is good once.",
+	"mail":   "Weak: whoever reads the mailbox has it. Needs the server.",
+	"sms":    "Weak: telephone networks can be tricked. Needs the server.",
+}
 
 // Policies.
 const (
@@ -284,6 +297,8 @@ var Settings = map[string]Setting{
 	"scopes":                 {"Ask for a second factor at", "Where nothing is ticked, no second factor is ever asked for. Default: all."},
 	"factors_online":         {"Factors beside the password", "0 to 3. Default: 1."},
 	"online_factors":         {"Accepted factors", "An administrator’s bypass code is always accepted while it is valid."},
+	"key_verification":       {"Security keys want a PIN or a finger at machines", "Otherwise a touch is enough, beside the password. Default: no."},
+	"push_verification":      {"The phone checks who holds it before it approves", "By finger, face or PIN. Phones without such a check can not approve. Default: no."},
 	"factors_offline":        {"Factors beside the password, without the server", "0 to 3. Default: 1."},
 	"offline_factors":        {"Accepted factors, without the server", "What is ticked only here makes this side the weaker one."},
 	"offline":                {"When the server can not be reached", ""},
