@@ -5,6 +5,7 @@ import "encoding/json"
 // Version is the version of the agent API. It only rises.
 //
 //	1  2026-11-21  first: join, renew, hello, changes, conversations, offline data, journal
+//	1  2026-11-22  answers that come another way are waited for (PromptWait, PathWait), security keys (PromptKey); likewise
 //	1  2026-11-22  journals prove what they spend (SpentProof); changed in place, before any release
 //
 // What a version may change: it adds paths, fields and kinds, and it gives up old

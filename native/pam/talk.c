@@ -76,12 +76,12 @@ static bool recv_all(int fd, unsigned char *buf, size_t len, int64_t deadline)
 	return true;
 }
 
-/* Ctrl-C while nothing is asked. Programs ignore it (login) or keep it for later
- * (sudo), so that nobody could give up who waits for a phone. It is held back for
- * this thread while a frame is waited for, and given to the program afterwards:
- * what it does with it is its own affair. */
+/* Ctrl-C while nothing is asked. Programs ignore it (login) or hold it back (sudo),
+ * so that nobody could give up who waits for a phone. It is held back for this thread
+ * while a frame is waited for, and given to the program afterwards: what it does with
+ * it is its own affair. */
 struct interrupt {
-	int fd; /* -1: the program holds it back itself, or it can not be seen */
+	int fd; /* -1: it can not be seen */
 	sigset_t before;
 };
 
@@ -93,7 +93,7 @@ static void interrupt_watch(struct interrupt *i)
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	/* On Linux this is the mask of the calling thread. */
-	if (sigprocmask(SIG_BLOCK, &set, &i->before) != 0 || sigismember(&i->before, SIGINT))
+	if (sigprocmask(SIG_BLOCK, &set, &i->before) != 0)
 		return;
 	i->fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (i->fd < 0)
@@ -112,7 +112,7 @@ static void interrupt_unwatch(struct interrupt *i, bool came)
 	close(i->fd);
 	(void)sigprocmask(SIG_SETMASK, &i->before, NULL);
 	if (came)
-		(void)raise(SIGINT);
+		(void)kill(getpid(), SIGINT);
 }
 
 /* Waits until the agent says something: 1, or 0 at the deadline, or -1 when the

@@ -91,9 +91,9 @@ const (
 	grain    = 500 * time.Millisecond
 	// enrolTime is what scanning a QR code gets on top.
 	enrolTime = 2 * time.Minute
-	// answerTime is what is left for the steps behind an answer that comes at the last
-	// moment.
-	answerTime = 10 * time.Second
+	// answerTime is what is left behind the last moment of an answer, for another way
+	// where nobody has answered.
+	answerTime = 45 * time.Second
 	// patience is how long a repeated step waits for the reply of the first before it
 	// takes the judging over: whoever had it is gone.
 	patience = 4 * time.Second
