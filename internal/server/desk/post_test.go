@@ -266,7 +266,7 @@ func TestAnEnrolmentCodeByMail(t *testing.T) {
 		mail := rest.NewEnrolCode{Mail: true}
 		ok(r.AddUser(ctx, root, rest.NewUser{Name: "ben"}))(t)
 		u := ok(r.AddUser(ctx, root, rest.NewUser{Name: "anna", Mail: "anna@example.org"}))(t)
-		if _, err := r.IssueEnrolCode(ctx, root, "anna", mail); !fault.Is(err, fault.Unavailable) {
+		if _, err := r.IssueEnrolCode(ctx, root, "anna", mail); !fault.Is(err, fault.Conflict) {
 			t.Errorf("where nothing is sent: %v", err)
 		}
 		sends(t, r)

@@ -204,7 +204,7 @@ func (p *Post) MailEnrolCode(ctx context.Context, tx *store.Tx, u db.User, code 
 	case err != nil:
 		return "", err
 	case !on:
-		return "", errOff(rest.ChannelMail)
+		return "", fault.Newf(fault.Conflict, "This server sends no mail: an owner must set up a mail server first. Show the code instead.")
 	case u.Mail == "":
 		return "", fault.Newf(fault.Conflict, "%s has no mail address. Set one, or show the code.", u.Name)
 	}

@@ -61,7 +61,17 @@ var doors = map[string][]string{
 	"/console/reports/{report}/handled": {"handle-report"},
 	"/console/settings":                 {"change-settings"},
 	"/console/tokens":                   {"make-api-token"},
-	"/console/tokens/{token}/revoke":    {"revoke-api-token"},
+
+	"/console/settings/mail":                      {"change-mail"},
+	"/console/settings/mail/test":                 {"test-mail"},
+	"/console/settings/sms":                       {"change-sms"},
+	"/console/settings/sms/test":                  {"test-sms"},
+	"/console/settings/messages/{message}/retry":  {"retry-message"},
+	"/console/settings/messages/{message}/remove": {"remove-message"},
+	"/console/users/{user}/mail":                  {"add-mail"},
+	"/console/users/{user}/sms":                   {"add-sms"},
+
+	"/console/tokens/{token}/revoke": {"revoke-api-token"},
 
 	"/console/settings/certificates":                           {"change-certificate-settings"},
 	"/console/users/{user}/certificates/{serial}/revoke":       {"revoke-user-certificate"},

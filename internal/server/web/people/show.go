@@ -31,7 +31,7 @@ func factorName(kind string) string {
 }
 
 func userLabels(form string) map[string]string {
-	return forms.Labels(form, "name", words.DeskUserName, "display_name", words.DeskDisplayName, "mail", words.DeskMail, "groups", words.NavGroups,
+	return forms.Labels(form, "name", words.DeskUserName, "display_name", words.DeskDisplayName, "mail", words.DeskMail, "address", words.PostTo, "groups", words.NavGroups,
 		"password", words.DeskPassword, "again", words.DeskPasswordAgain, "role", words.DeskRole, "mfa", words.DeskMFASetting, "activation", words.DeskActivation,
 		"activate_at", words.DeskActivateAt, "uid", words.DeskUID, "must_change", words.DeskMustChange, "valid_for", words.DeskValidFor, "reason", words.DeskReason,
 		"scope", words.DeskScope, "digits", words.DeskDigits, "period", words.DeskPeriod, "algorithm", words.DeskAlgorithm, "confirm", words.DeskUserName, "group", words.DeskGroup, "disabled", words.DeskState)

@@ -182,6 +182,8 @@ func init() {
 		{"bypass-code", "bypass", "issue-bypass-code", true, bypassCode},
 		{"totp", "totp", "add-totp", true, addTOTP},
 		{"phone", "phone", "add-phone", true, addPhone},
+		{"mail", "mail", "add-mail", true, addAddress(rest.ChannelMail)},
+		{"sms", "sms", "add-sms", true, addAddress(rest.ChannelSMS)},
 		{"push/unlock", "push", "unlock-push", true, unlockPush},
 		{"backup", "backup", "add-backup", true, addBackup},
 		{"factors/{factor}/remove", "factor", "remove-factor", true, removeFactor},
@@ -371,7 +373,7 @@ func enrolCode(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if err != nil {
 		return done{}, err
 	}
-	c, err := r.Desk.IssueEnrolCode(r.Context(), a, ref, rest.NewEnrolCode{ValidFor: forms.Get(r, "enrol", "valid_for")})
+	c, err := r.Desk.IssueEnrolCode(r.Context(), a, ref, rest.NewEnrolCode{ValidFor: forms.Get(r, "enrol", "valid_for"), Mail: forms.Get(r, "enrol", "mail") != ""})
 	if err != nil {
 		return done{}, err
 	}

@@ -246,7 +246,11 @@ func factors(r *ui.Request) error {
 	p := ui.Page{
 		Title: words.MyFactorsTitle, Lead: words.MyFactorsLead, Section: "factors", Actions: link(words.MyFactorsAdd, "/me/factors/add", "primary", "plus"),
 	}
-	return r.Show(p, factorsPage(me))
+	can, err := r.Desk.CanHaveAddress(r.Context(), r.Actor())
+	if err != nil {
+		return err
+	}
+	return r.Show(p, withAddresses(can, factorsPage(me)))
 }
 
 func factorOf(f rest.Factor) ui.Page {

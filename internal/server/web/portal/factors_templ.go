@@ -2103,6 +2103,12 @@ func factorBadge(f rest.Factor) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
+		if f.Weak {
+			templ_7745c5c3_Err = ui.Badge(ui.Warn, words.PostWeakBadge).Render(ctx, templ_7745c5c3_Buffer)
+			if templ_7745c5c3_Err != nil {
+				return templ_7745c5c3_Err
+			}
+		}
 		return nil
 	})
 }

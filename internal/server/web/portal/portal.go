@@ -29,7 +29,7 @@ func Routes() []ui.Route {
 	own := func(pattern string, fresh bool, serve func(*ui.Request) error) ui.Route {
 		return ui.Route{Pattern: pattern, Needs: ui.Person, Fresh: fresh, Serve: whole(serve)}
 	}
-	return append(append(phoneRoutes(), passkeyRoutes()...), []ui.Route{
+	return append(append(append(phoneRoutes(), passkeyRoutes()...), addressRoutes()...), []ui.Route{
 		own("GET /me", false, home),
 		own("GET /me/profile", false, profile),
 		own("POST /me/profile", false, changeProfile),

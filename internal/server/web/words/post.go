@@ -117,3 +117,32 @@ var PostStates = map[string]string{"waiting": "waiting", "sent": "sent", "failed
 
 // PostPurposes say what a message is for.
 var PostPurposes = map[string]string{"code": "a code", "confirm": "confirming an address", "enrol": "an enrolment code", "notice": "a note"}
+
+// In the portal and on users' pages.
+const (
+	PostMyTitle   = "Codes by message"
+	PostMyMail    = "Codes by mail"
+	PostMySMS     = "Codes by text message"
+	PostMyLead    = "A code is sent to you when you sign in. A new address takes the place of an older one."
+	PostMyWeak    = "Weaker than an app or a key: whoever reads your messages can sign in as you. Use it beside something stronger."
+	PostMySend    = "Send a code there"
+	PostMyCode    = "Code of the message"
+	PostMyConfirm = "Confirm"
+	PostMyAnew    = "Another address"
+	PostMyDone    = "Codes can be sent there from now on."
+	PostWeakBadge = "weak"
+
+	PostDeskMail     = "Add a mail address for codes"
+	PostDeskSMS      = "Add a number for codes"
+	PostDeskText     = "You answer for it: no code confirms it. It takes the place of an older one. Codes count only where a policy names this kind, and are weak."
+	PostDeskMailHint = "Empty: the mail address of the account, if somebody else than its owner has set it."
+	PostDeskAdd      = "Add"
+	PostDeskByMail   = "Send it to the user’s mail address instead of showing it"
+	PostDeskMailed   = "The code is on its way. It is not shown here."
+)
+
+// PostMySent says where a code went.
+func PostMySent(mask string) string { return "A code is on its way to " + mask + ". Type it here." }
+
+// PostDeskAdded says where codes go now.
+func PostDeskAdded(mask string) string { return "Codes can go to " + mask + " from now on." }
