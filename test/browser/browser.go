@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -57,12 +58,22 @@ func Start(t testing.TB, more ...chromedp.ExecAllocatorOption) *Browser {
 	}
 	alloc, stop := chromedp.NewExecAllocator(context.Background(), append(opts, more...)...)
 	ctx, cancel := chromedp.NewContext(alloc, chromedp.WithErrorf(func(string, ...any) {}))
+	over := make(chan struct{})
 	t.Cleanup(func() {
 		cancel()
 		stop()
+		close(over)
 		_ = os.RemoveAll(dir)
 	})
-	if err := chromedp.Run(ctx); err != nil {
+	// The browser is killed with the thread that has started it (Pdeathsig), and threads of a test end when it goes into
+	// the network of a machine and back: it gets one of its own.
+	started := make(chan error, 1)
+	go func() {
+		goruntime.LockOSThread()
+		started <- chromedp.Run(ctx)
+		<-over
+	}()
+	if err := <-started; err != nil {
 		t.Fatalf("Chromium does not start: %v", err)
 	}
 	return &Browser{ctx}

@@ -37,8 +37,8 @@ type atWorld struct {
 
 func (c atWorld) Now() time.Time { return time.Now().Add(c.w.offset) }
 
-// phone enrols a phone for the person, by a code that an administrator has made.
-func (w *world) phone(p *person) *phone {
+// phoneLink is what a phone of the person opens to be enrolled: a code that an administrator has made.
+func (w *world) phoneLink(p *person) string {
 	w.t.Helper()
 	socket := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", w.srv.Path(serverData+"/admin.sock"))
@@ -53,13 +53,19 @@ func (w *world) phone(p *person) *phone {
 	if err != nil || res.StatusCode != http.StatusCreated || json.Unmarshal(raw, &code) != nil {
 		w.t.Fatalf("no code for a phone: %s %v %s", res.Status, err, raw)
 	}
+	return code.Link.Show()
+}
+
+// phone enrols a phone for the person.
+func (w *world) phone(p *person) *phone {
+	w.t.Helper()
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, MaxIdleConnsPerHost: 8}}
 	ph, err := phonetest.New(client, atWorld{clock.Real, w.realm})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	ph.Base = w.door()
-	if err := ph.Enrol(w.t.Context(), code.Link.Show(), "phone of "+p.name); err != nil {
+	if err := ph.Enrol(w.t.Context(), w.phoneLink(p), "phone of "+p.name); err != nil {
 		w.t.Fatal(err)
 	}
 	return &phone{ph, w.t}

@@ -88,8 +88,7 @@ async function notifying(a: Account, attempt: Attempt): Promise<HTMLElement> {
   return part(words.notifications, mark(on, on ? words.notificationsOn : words.notificationsOff), h("p.muted", null, words.notificationsWhy), h("div.buttons", null, button));
 }
 
-async function checking(a: Account, signer: { id: string; key: CryptoKey }, attempt: Attempt): Promise<HTMLElement | null> {
-  if (!a.canVerify) return null;
+async function checking(a: Account, signer: { id: string; key: CryptoKey }, attempt: Attempt): Promise<HTMLElement> {
   if (!(await available())) return part(words.biometric, mark(false, words.biometricNot), h("p.muted", null, words.biometricNone));
   const button = h("button.button", {
     type: "button",

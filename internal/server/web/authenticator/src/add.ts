@@ -124,7 +124,6 @@ interface Enrolled {
   name: string;
   totp: string;
   vapid: string;
-  verification: boolean;
 }
 
 /** The device is about to be enrolled with the code that was read. */
@@ -177,7 +176,7 @@ async function enrol(code: string, name: string): Promise<Account> {
   const got = await call<Enrolled>(null, "POST", "enrol", {
     code, public_key: spki, proof: await sign(key, ["latchkey-enrol/1", code, spki].join("\n")), name, platform, standalone: standalone(), agent,
   });
-  const account: Account = { ...draft, id: got.device, server: got.server, user: got.user, name: got.name || name, vapid: got.vapid, canVerify: got.verification };
+  const account: Account = { ...draft, id: got.device, server: got.server, user: got.user, name: got.name || name, vapid: got.vapid };
   const codes = got.totp === "" ? null : otpauth(got.totp);
   if (codes) account.seed = await keepSeed(codes);
   await putAccount(account);

@@ -1,5 +1,5 @@
 // What waits for an answer, and the answer.
-import { announce, ask, busy, field, h, icon, notice } from "./dom";
+import { announce, ask, busy, field, find, h, icon, notice } from "./dom";
 import { Refused, call, now } from "./door";
 import { answerText, contentHash, sign } from "./keys";
 import { Screen, go } from "./screen";
@@ -27,13 +27,14 @@ export async function requests(): Promise<Screen> {
     if (all.length > 0) {
       return [...troubles, h("ul.stack", null, ...all.map((w) => h("li", null, h("a.card.link-card", { href: `#/request/${w.request.id}` }, h("span.grow", null, h("strong", null, w.about.machine), h("span.muted", null, words.scope(w.about.scope, w.about.door))), icon("next")))))];
     }
+    if (devices.every((a) => linkOf(a.id) === "locked" || linkOf(a.id) === "wrong")) return troubles;
     return [...troubles, h("div.empty", null, icon("bell"), h("h2", null, words.requestsNone), h("p", null, words.requestsNoneText))];
   };
   show();
   return { title: words.requests, body: [list], changed: show };
 }
 
-export function request(id: string): Screen {
+export async function request(id: string): Promise<Screen> {
   const w = waiting().find((x) => x.request.id === id);
   const body = h("div.stack");
   if (!w) {
@@ -45,14 +46,14 @@ export function request(id: string): Screen {
     };
     return screen;
   }
-  return open(w, body);
+  return open(w, body, (await allAccounts()).filter((a) => a.key).length > 1);
 }
 
 function end(kind: "ok" | "info" | "warn" | "bad", title: string, text: string): HTMLElement {
   return h("div.stack", null, notice(kind, h("h2", { tabindex: -1 }, title), h("p", null, text)), h("div.buttons", null, h("a.button.primary.wide", { href: "#/requests" }, words.done)));
 }
 
-function open(w: Waiting, body: HTMLElement): Screen {
+function open(w: Waiting, body: HTMLElement, several: boolean): Screen {
   const { request, about, account } = w;
   let over = false;
 
@@ -62,6 +63,9 @@ function open(w: Waiting, body: HTMLElement): Screen {
     forget(request.id);
     const last = end(kind, title, text);
     body.replaceChildren(last);
+    const heading = find("#main h1");
+    heading.textContent = words.requestDone;
+    document.title = words.title(title);
     last.querySelector("h2")?.focus();
     announce(`${title}. ${text}`, kind !== "ok");
   };
@@ -128,13 +132,13 @@ function open(w: Waiting, body: HTMLElement): Screen {
 
   const fact = (term: string, value: string, strong = false): Node[] => [h("dt", null, term), h("dd", null, strong ? h("strong", null, value === "" ? words.unknown : value) : value === "" ? words.unknown : value)];
   body.append(
-    h("p", null, words.requestLead),
-    h("div.card", null, h(
+    h("p.muted", null, words.requestLead),
+    h("div.card.tight", null, h(
       "dl.facts", null,
       ...fact(words.machine, about.machine, true), ...fact(words.place, about.place), ...fact(words.what, words.scope(about.scope, about.door)),
-      ...(about.service === "" ? [] : fact(words.service, about.service)), ...fact(words.address, about.address),
+      ...(about.service === "" || about.door !== "machine" ? [] : fact(words.service, about.service)), ...fact(words.address, about.address),
       ...fact(words.time, new Date(about.at * 1000).toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" })),
-      ...fact(words.account, words.codeOf(about.user || account.user, account.server)),
+      ...(several ? fact(words.account, words.codeOf(about.user || account.user, account.server)) : []),
     )),
     h("div.left", null, bar, left),
     form, trouble, h("div.pair", null, deny, report),

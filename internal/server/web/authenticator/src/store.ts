@@ -18,7 +18,6 @@ export interface Account {
   key?: CryptoKey; // ECDSA P-256: signs what this device says to the server
   seed?: Seed;
   vapid?: string; // the server's key for Web Push
-  canVerify?: boolean; // the server takes the phone's own biometric as a proof
   verification?: string; // credential id of it
   told?: string; // the push address that the server knows
 }

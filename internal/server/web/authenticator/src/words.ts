@@ -52,7 +52,8 @@ export const words = {
   requestOpen: "Look at it",
   requestLeft: (n: number) => `${n} s left`,
   request: "Is this you?",
-  requestLead: "Approve only a sign-in that you have begun yourself, just now.",
+  requestDone: "Sign-in request",
+  requestLead: "Approve only what you have begun yourself, just now.",
   what: "What",
   machine: "Machine",
   place: "Place",
@@ -70,7 +71,7 @@ export const words = {
     );
   },
   number: "Number shown at the sign-in",
-  numberHint: "Two digits. If no number is shown to you, somebody else is signing in: choose “It wasn't me”.",
+  numberHint: "Two digits. Is none shown to you? Then choose “It wasn't me”.",
   numberBad: "Type the two digits that stand at the sign-in.",
   approve: "Approve",
   deny: "Deny",
