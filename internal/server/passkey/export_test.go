@@ -37,3 +37,31 @@ func (s *Service) Bench(ctx context.Context, st *store.Store, u db.User, ticket 
 	})
 	return check, err
 }
+
+// BenchFinish gives what judges an answer to the registration of the ticket, which stays.
+func (s *Service) BenchFinish(ctx context.Context, st *store.Store, u db.User, ticket string) (check func([]byte) error, err error) {
+	err = st.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		k, _, err := spend(ctx, tx, ticketOf(toRegister, ticket), u.ID, time.Time{}, toRegister)
+		if err != nil {
+			return err
+		}
+		p, err := s.party(ctx, tx.Queries)
+		if err != nil {
+			return err
+		}
+		who, _, err := s.owner(ctx, tx, u, p.id, time.Time{})
+		if err != nil {
+			return err
+		}
+		check = func(answer []byte) error {
+			parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
+			if err != nil {
+				return err
+			}
+			_, err = p.CreateCredential(who, k.Session, parsed)
+			return err
+		}
+		return nil
+	})
+	return check, err
+}

@@ -332,7 +332,7 @@ func (p stepupPage) show(r *ui.Request, status int) error {
 	if err != nil {
 		return err
 	}
-	q := question{kinds: proof.Kinds, next: p.next, door: "/stepup", answer: "/stepup", faults: p.faults}
+	q := question{kinds: proof.Kinds, next: p.next, door: "/stepup", answer: "/stepup", submit: words.StepUpGo, faults: p.faults}
 	return r.ShowStatus(status, ui.Page{Title: words.StepUpTitle, Lead: words.StepUpLead}, stepupForm(p, q.pick(proof.Asked, p.kind)))
 }
 

@@ -1,6 +1,7 @@
 package entry
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 
@@ -19,6 +20,7 @@ type question struct {
 	next   string
 	door   string // the page: /signin or /stepup
 	answer string // where answers go
+	submit string // the label of the button; empty: the usual
 	wrong  string // head of the summary of faults; empty: the usual
 	faults map[string]string
 }
@@ -68,6 +70,9 @@ func (q question) path(kind string) string {
 	}
 	return p + "&with=" + kind
 }
+
+// goOn is the label of the main button.
+func (q question) goOn() string { return cmp.Or(q.submit, words.Continue) }
 
 // options is what the browser is to ask the passkey for.
 func (q question) options() string { return string(q.sent.Public) }

@@ -4,7 +4,6 @@ package words
 const (
 	ProofChoose     = "How do you want to prove that it is you?"
 	ProofChooseLead = "Choose one. The strongest stands first."
-	ProofOthers     = "Other ways"
 	ProofNow        = "I have answered on the phone"
 	ProofWaiting    = "Waiting for your phone …"
 	ProofNumber     = "Type this number on your phone"
