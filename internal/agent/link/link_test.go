@@ -789,3 +789,33 @@ func TestAnOlderServerIsSpokenToInItsVersion(t *testing.T) {
 		}
 	}
 }
+
+func TestAWaitHangsOnTheServer(t *testing.T) {
+	ca := newAuthority(t)
+	s := newServer(t, ca)
+	r := newRig(t, ca, s.addr)
+	s.mu.Lock()
+	s.onStep = func(w http.ResponseWriter, r *http.Request, body []byte) {
+		if r.Method != "GET" || r.URL.Path != "/agent/v1/conversations/c/wait" || len(body) != 0 {
+			t.Errorf("%s %s with %q", r.Method, r.URL, body)
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+			reply(w, 200, wire.Empty{})
+		case <-r.Context().Done():
+		}
+	}
+	s.mu.Unlock()
+	start := time.Now()
+	if err := r.link.Wait(t.Context(), "c"); err != nil || time.Since(start) < 300*time.Millisecond {
+		t.Errorf("%v after %s", err, time.Since(start))
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if err := r.link.Wait(ctx, "c"); err == nil {
+		t.Error("a wait that was given up is an answer")
+	}
+	if st := r.link.State(); st.Reason != "" {
+		t.Errorf("the link is down for a wait that was given up: %+v", st)
+	}
+}

@@ -56,6 +56,7 @@ type rig struct {
 	step    func(ctx context.Context, m db.Machine, id string, seq int64, body []byte) (wire.StepReply, error)
 
 	occasion func(m db.Machine, o wire.Occasion) error
+	wait     func(ctx context.Context, m db.Machine, id string) error
 }
 
 // movable is the real clock with an offset of the test's own.
@@ -66,10 +67,15 @@ type movable struct {
 
 func (m *movable) Now() time.Time { return m.Clock.Now().Add(m.off) }
 
+func (r *rig) Wait(ctx context.Context, m db.Machine, id string) error {
+	if r.wait == nil {
+		return nil
+	}
+	return r.wait(ctx, m, id)
+}
+
 // Step lets each test answer conversations as it likes: what happens inside of
 // them is another package's.
-func (r *rig) Wait(context.Context, db.Machine, string) error { return nil }
-
 func (r *rig) Step(ctx context.Context, m db.Machine, _ netip.Addr, id string, seq int64, body []byte) (wire.StepReply, error) {
 	return r.step(ctx, m, id, seq, body)
 }
