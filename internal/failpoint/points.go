@@ -56,10 +56,6 @@ var Points = []Point{
 	{"desk.dismissed", server, "a machine is revoked, and the administrator does not know"},
 	{"agentapi.answering", server, "a machine's request is done, and no octet of the answer is sent"},
 
-	// Mails and text messages.
-	{"post.leased", server, "a message is leased, not sent"},
-	{"post.taken", server, "the other side has taken a message, and the queue does not know"},
-
 	// What the server does by itself.
 	{"checkpoint.signed", server, "the head of the chain is signed, not written"},
 	{"checkpoint.written", server, "a checkpoint is in the chain, not in the log"},

@@ -269,11 +269,20 @@ type office struct {
 
 func newOffice(t testing.TB, s *store.Store, c clock.Clock, dir string) *office {
 	t.Helper()
-	k, _, err := keys.Open(t.Context(), keys.Config{Dir: dir, Store: s, Clock: c})
+	p, err := poster(t.Context(), s, c, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &office{Post: post.New(post.Config{Store: s, Keys: k, Clock: c, Random: rand.Reader}), t: t, store: s, clock: c}
+	return &office{Post: p, t: t, store: s, clock: c}
+}
+
+// poster is the part that is tested, with the keys of the folder.
+func poster(ctx context.Context, s *store.Store, c clock.Clock, dir string) (*post.Post, error) {
+	k, _, err := keys.Open(ctx, keys.Config{Dir: dir, Store: s, Clock: c})
+	if err != nil {
+		return nil, err
+	}
+	return post.New(post.Config{Store: s, Keys: k, Clock: c, Random: rand.Reader}), nil
 }
 
 func open(t testing.TB, c clock.Clock) *office {

@@ -10,7 +10,6 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
-	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/store"
@@ -102,16 +101,12 @@ func (p *Post) step(ctx context.Context, l *line, onlyUrgent bool) (did bool, er
 	if err != nil || t == nil {
 		return false, err
 	}
-	failpoint.Hit("post.leased")
 	out := Outcome{Reason: ReasonExpired, Detail: "It would have come too late: the mail server or gateway could not be reached in time, or sending is switched off.", Permanent: true}
 	if t.row.Reason != "" {
 		out.Detail = "It would have come too late. The last try: " + t.row.Detail
 	}
 	if !t.expired {
 		out = p.send1(ctx, t)
-		if out.Reason == "" {
-			failpoint.Hit("post.taken")
-		}
 	}
 	switch out.Reason {
 	case ReasonUnreachable, ReasonTLS, ReasonSignin, ReasonSettings:
