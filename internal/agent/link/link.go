@@ -411,19 +411,24 @@ func (l *Link) connection(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// unwelcome notes that the server has no use for this machine, and why.
+func (l *Link) unwelcome(p *wire.Problem) {
+	l.mu.Lock()
+	before := l.trouble
+	l.trouble = p
+	l.mu.Unlock()
+	l.standing.Set(p.Detail)
+	if before == nil || before.Code != p.Code {
+		l.log.Warn("the server does not welcome this machine", "code", p.Code, "detail", p.Detail)
+	}
+}
+
 func (l *Link) hello(ctx context.Context) error {
 	var reply wire.HelloReply
 	err := l.do(ctx, l.timing.Step, "POST", wire.PathHello, wire.Hello{Facts: l.cfg.Facts(ctx)}, &reply)
 	var p *wire.Problem
 	if errors.As(err, &p) {
-		l.mu.Lock()
-		before := l.trouble
-		l.trouble = p
-		l.mu.Unlock()
-		l.standing.Set(p.Detail)
-		if before == nil || before.Code != p.Code {
-			l.log.Warn("the server does not welcome this machine", "code", p.Code, "detail", p.Detail)
-		}
+		l.unwelcome(p)
 		return err
 	}
 	if err != nil {
@@ -489,6 +494,10 @@ func (l *Link) poll(ctx context.Context) error {
 	}
 	var c wire.Changes
 	if err := l.do(ctx, l.timing.Poll, "GET", wire.PathChanges+"?since="+strconv.FormatInt(since, 10), nil, &c); err != nil {
+		var p *wire.Problem
+		if errors.As(err, &p) && p.Code == string(fault.MachineUnknown) {
+			l.unwelcome(p) // its certificate was revoked a moment ago
+		}
 		return err
 	}
 	l.contacted(c.Time)

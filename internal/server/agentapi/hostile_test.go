@@ -327,7 +327,7 @@ func (l *lockedBuffer) String() string {
 func FuzzDecode(f *testing.F) {
 	bodies := []any{
 		&wire.Join{}, &wire.Renew{}, &wire.Hello{}, &wire.Step{}, &wire.Prepare{}, &wire.PermitRequest{}, &wire.Ready{},
-		&wire.BundleRequest{}, &wire.Wiped{}, &wire.Journal{}, &wire.Occasion{},
+		&wire.BundleRequest{}, &wire.Wiped{}, &wire.Journal{}, &wire.Occasion{}, &wire.UserCertificate{},
 	}
 	for i, b := range bodies {
 		raw, err := json.Marshal(b)
