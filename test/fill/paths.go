@@ -13,8 +13,8 @@ var notPages = map[string]string{
 	"/console/events/export": "a file",
 	"/console/events/stream": "events as they come",
 
-	"/me/factors/phone/{code}": "what has become of a code that was shown a moment ago",
-	"/me/enrol/phone/{code}":   "the same, of a first enrolment",
+	"/me/phone/{code}":       "what has become of a code that was shown a moment ago",
+	"/me/enrol/phone/{code}": "the same, of a first enrolment",
 }
 
 // Page is a page of the server with an address that shows something.

@@ -128,7 +128,7 @@ func (d *Desk) meOf(ctx context.Context, q *db.Queries, u db.User) (rest.Me, err
 		switch {
 		case f.Kind == kindBackup:
 			backup, out.BackupLeft = true, *f.Left
-		case f.State == factorUsable:
+		case f.State == factorUsable && f.On == "": // a phone and what lies on it are one
 			out.Authenticators++
 		case f.State == factorUnconfirmed:
 			unconfirmed = true

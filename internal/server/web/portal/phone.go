@@ -23,7 +23,7 @@ func phoneRoutes() []ui.Route {
 		{Pattern: "GET /me/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return r.Show(phoneOf(false), phoneBefore(false)) })},
 		{Pattern: "POST /me/phone", Needs: ui.Person, Fresh: true, Serve: whole(func(r *ui.Request) error { return showPhone(r, false) })},
 		{Pattern: "GET /me/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return lookPhone(r, false) })},
-		{Pattern: "POST /me/phone/{code}", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return r.Go("/me/factors", words.PhoneCame) })},
+		{Pattern: "POST /me/phone/{code}/came", Needs: ui.Person, Serve: whole(func(r *ui.Request) error { return r.Go("/me/factors", words.PhoneCame) })},
 
 		{Pattern: "GET /me/enrol/phone", Needs: ui.Person, Serve: first(func(r *ui.Request) error { return r.Show(phoneOf(true), phoneBefore(true)) })},
 		{Pattern: "POST /me/enrol/phone", Needs: ui.Person, Serve: first(func(r *ui.Request) error { return showPhone(r, true) })},

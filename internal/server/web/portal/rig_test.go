@@ -41,6 +41,7 @@ import (
 	_ "latchkey/internal/server/factor/bypass"
 	_ "latchkey/internal/server/factor/totp"
 	"latchkey/internal/server/offline"
+	"latchkey/internal/server/phoneapi"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
@@ -92,8 +93,9 @@ func newRig(t *testing.T, s *store.Store, c *movable) *rig {
 	r.Desk.Sessions = sessions
 	bare := api.New(api.Deps{Desk: r.Desk, Sessions: sessions, Version: "test", Logger: log})
 	r.people = httptest.NewTLSServer(web.New(web.Deps{
-		Deps: ui.Deps{Desk: r.Desk, Sessions: sessions, Clock: c, Log: log, Version: "test"},
-		API:  api.Front(api.FrontDeps{API: bare, Sessions: sessions, Clock: c, Logger: log}),
+		Deps:   ui.Deps{Desk: r.Desk, Sessions: sessions, Clock: c, Log: log, Version: "test"},
+		Phones: phoneapi.New(phoneapi.Deps{Push: r.Push, Desk: r.Desk, Store: s, Clock: c, Log: log}),
+		API:    api.Front(api.FrontDeps{API: bare, Sessions: sessions, Clock: c, Logger: log}),
 	}))
 	t.Cleanup(r.people.Close)
 
