@@ -324,6 +324,10 @@ func rewound(ctx context.Context, tx *store.Tx, now time.Time) error {
 	if err := factor.SpendAll(ctx, tx, now); err != nil {
 		return err
 	}
+	// Codes that were sent, too: any may have been used.
+	if _, err := tx.DeleteOldPostCodes(ctx, clock.Micros(now)+1); err != nil {
+		return err
+	}
 	if _, err := tx.EndWindows(ctx, db.EndWindowsParams{At: clock.Micros(now), Reason: "database-rewound"}); err != nil {
 		return err
 	}
