@@ -36,7 +36,7 @@ var start = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
 
 // rig is a desk, the phones' door on a real TLS listener, and a sign-in's side of push.
 type rig struct {
-	*testing.T
+	testing.TB
 	*desktest.Rig
 	clock *clock.Manual
 	door  *phoneapi.Door
@@ -59,11 +59,11 @@ func engines(t *testing.T, fn func(t *testing.T, r *rig)) {
 	})
 }
 
-func newRig(t *testing.T, database string) *rig {
+func newRig(t testing.TB, database string) *rig {
 	t.Helper()
 	c := clock.NewManual(start)
 	s := storetest.Open(t, store.Config{Database: database, Clock: c})
-	r := &rig{T: t, Rig: desktest.New(t, s, c), clock: c}
+	r := &rig{TB: t, Rig: desktest.New(t, s, c), clock: c}
 	r.plug = factorpush.New(r.Push)
 	r.door = phoneapi.New(phoneapi.Deps{Push: r.Push, Desk: r.Desk, Store: s, Clock: c, Log: slog.New(slog.DiscardHandler), PerPhone: rate.Rate{PerSecond: 1000, Burst: 1000}})
 	srv := httptest.NewTLSServer(r.door)
