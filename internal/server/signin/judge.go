@@ -526,10 +526,7 @@ func (x *turn) firstAlone(ctx context.Context, f policy.Facts) error {
 		}
 		return x.allow(ctx, u)
 	}
-	not := append(x.cannot(), policy.Bypass)
-	if !t.Opening.local() {
-		not = append(not, policy.FIDO2)
-	}
+	not := append(x.notHere(), policy.Bypass)
 	own := slices.DeleteFunc(x.s.Factors.Known(f.User.Factors), func(k policy.Factor) bool { return slices.Contains(not, k) })
 	if len(own) == 0 {
 		return x.change(ctx)
@@ -652,7 +649,9 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 		if x.mistake() {
 			return x.end(ctx, denied{}, reasonMistakes, text.DeniedCodes)
 		}
-		x.say(wire.MessageWarn, text.NothingTyped)
+		if st.Kind != policy.FIDO2 { // a key that did not answer: the agent has said why
+			x.say(wire.MessageWarn, text.NothingTyped)
+		}
 		return x.askFactor(ctx)
 	}
 	plug, ok := x.s.Factors.Get(st.Kind)
@@ -769,9 +768,9 @@ func (x *turn) askEnrolment(ctx context.Context, f policy.Facts) error {
 	if b.On() {
 		return x.wait(ctx, b)
 	}
-	kinds := x.s.Factors.Known(t.Policy.OnlineFactors)
+	kinds, not := x.s.Factors.Known(t.Policy.OnlineFactors), x.notHere()
 	t.Kinds, t.Count = slices.DeleteFunc(kinds, func(k policy.Factor) bool {
-		return !slices.Contains(f.User.Factors, k) && !slices.Contains(t.Decision.Factors, k)
+		return slices.Contains(not, k) || !slices.Contains(f.User.Factors, k) && !slices.Contains(t.Decision.Factors, k)
 	}), t.Decision.Count
 	for _, k := range x.s.Factors.Known(t.Decision.Factors) {
 		plug, _ := x.s.Factors.Get(k)

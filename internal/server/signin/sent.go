@@ -47,6 +47,15 @@ func (x *turn) cannot() []policy.Factor {
 	return not
 }
 
+// notHere is what policy.Decide leaves out of a chain, for where it is asked without it.
+func (x *turn) notHere() []policy.Factor {
+	not := x.cannot()
+	if !x.talk.Opening.local() {
+		not = append(not, policy.FIDO2)
+	}
+	return not
+}
+
 // send has it sent, in the transaction that stores the prompt.
 func (x *turn) send(ctx context.Context, plug factor.Sender) error {
 	kind, o := plug.Kind(), x.talk.Opening
