@@ -1830,7 +1830,7 @@ func enrolForm(b *bench, id, label string) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			if b.u.Mail != "" {
+			if b.u.Mail != "" && id == "enrol" {
 				templ_7745c5c3_Err = ui.Check(ui.CheckProps{Name: "enrol-mail", Label: words.PostDeskByMail, Hint: b.u.Mail, Checked: b.s.Ticked("enrol", "mail", false)}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
