@@ -2,6 +2,7 @@ package text
 
 // Passkeys and security keys.
 const (
+	OptionEnrol        = "Enrolment code from the help desk"
 	OptionPasskey      = "Passkey or security key"
 	PromptPasskey      = "Use your passkey or security key: "
 	PasskeyRefused     = "That passkey was not accepted here. Try again, or choose another way."

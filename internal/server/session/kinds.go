@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"latchkey/internal/clock"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
@@ -99,10 +100,28 @@ func (m *Sessions) usable(ctx context.Context, q *db.Queries, u db.User, program
 	return out, nil
 }
 
+// enrols tells whether the user may give an enrolment code beside what he has: there is one
+// for him, and nothing else of his opens more than the portal.
+func (m *Sessions) enrols(ctx context.Context, q *db.Queries, u db.User, now time.Time) (bool, error) {
+	have, err := q.ListUsableAuthenticators(ctx, u.ID)
+	if err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(have, func(a db.Authenticator) bool { return Strong(a.Kind) }) {
+		return false, nil
+	}
+	codes, err := q.ListValidEnrolCodes(ctx, db.ListValidEnrolCodesParams{UserID: u.ID, At: clock.Micros(now)})
+	return len(codes) > 0, err
+}
+
 // kindsOf tells of factors what a page must know.
 func (m *Sessions) kindsOf(names []string) []Kind {
 	out := make([]Kind, 0, len(names))
 	for _, n := range names {
+		if n == Enrol {
+			out = append(out, Kind{Name: Enrol, Option: text.OptionEnrol})
+			continue
+		}
 		f, ok := m.Factors.Get(policy.Factor(n))
 		if !ok {
 			continue // it was there when the sign-in began, on another replica

@@ -233,6 +233,16 @@ func (m *Sessions) begin(ctx context.Context, a Attempt) (Opened, error) {
 		next := AskCode
 		if len(st.Kinds) == 0 {
 			next = AskEnrolCode
+		} else if a.Kind == Browser {
+			// Who has a role and has lost the phone may have backup codes left, which open
+			// neither the console nor the enrolment of a new one.
+			enrols, err := m.enrols(ctx, tx.Queries, *u, now)
+			if err != nil {
+				return err
+			}
+			if enrols {
+				st.Kinds = append(st.Kinds, Enrol)
+			}
 		}
 		n, err := tx.CountSigninsOfUser(ctx, db.CountSigninsOfUserParams{UserID: u.ID, At: clock.Micros(now)})
 		if err != nil {

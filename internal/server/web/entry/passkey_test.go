@@ -228,3 +228,30 @@ func (r *rig) last(typ event.Type) (out db.Event) {
 	}
 	return out
 }
+
+// TestALostPhoneOfWhoHasARole: backup codes open the portal alone; the help desk's code,
+// given beside them, leads to a new factor, and with it back to the console.
+func TestALostPhoneOfWhoHasARole(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		r.person("olga", rest.RoleOwner)
+		adam := r.person("adam", rest.RoleAdministrator)
+		adam.backup()
+		b := r.browser()
+		b.post("/signin", "name", "adam", "password", password).goes("/signin")
+		b.get("/signin").lacks(text.OptionEnrol)
+		_, err := r.LoseFactor(r.Context(), desk.Root(), "adam", rest.FactorPrefix+adam.auth)
+		r.must(err)
+		b = r.browser()
+		b.post("/signin", "name", "adam", "password", password).goes("/signin")
+		b.get("/signin").lacks(text.OptionEnrol) // there is no code
+		code, err := r.IssueEnrolCode(r.Context(), desk.Root(), "adam", rest.NewEnrolCode{})
+		r.must(err)
+		b = r.browser()
+		b.post("/signin", "name", "adam", "password", password).goes("/signin")
+		b.get("/signin").has(text.OptionEnrol)
+		b.post("/signin/code", "kind", "enrol", "code", "ABCD-EFGH").is(http.StatusUnprocessableEntity)
+		b.post("/signin/code", "kind", "enrol", "code", code.Code.Show()).goes("/")
+		b.get("/console/approvals").is(http.StatusForbidden)
+		b.get("/me/enrol/passkey").is(http.StatusOK)
+	})
+}
