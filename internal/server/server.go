@@ -328,6 +328,13 @@ func rewound(ctx context.Context, tx *store.Tx, now time.Time) error {
 	if _, err := tx.DeleteOldPostCodes(ctx, clock.Micros(now)+1); err != nil {
 		return err
 	}
+	// And what phones have approved, and codes with which they enrol.
+	if _, err := tx.WithdrawAllPushRequests(ctx); err != nil {
+		return err
+	}
+	if _, err := tx.EndAllPushEnrolments(ctx, clock.Micros(now)); err != nil {
+		return err
+	}
 	if _, err := tx.EndWindows(ctx, db.EndWindowsParams{At: clock.Micros(now), Reason: "database-rewound"}); err != nil {
 		return err
 	}

@@ -73,6 +73,11 @@ func runPush(c *script) {
 	c.do("GetPushRequest", "pr3")
 	c.want("2", "DeleteOldPushRequests", int64(12))
 
+	c.do("InsertPushEnrolment", db.InsertPushEnrolmentParams{ID: "pe3", UserID: "pu1", Hash: []byte("h3"), CreatedAt: 60, ExpiresAt: 200})
+	c.want("1", "EndAllPushEnrolments", int64(100))
+	c.do("InsertPushRequest", db.InsertPushRequestParams{ID: "pr9", UserID: "pu1", Ticket: "t9", Door: "machine", Content: "{}", Nonce: "n", NumberHash: []byte("n"), CreatedAt: 70, ExpiresAt: 90})
+	c.want("1", "WithdrawAllPushRequests")
+
 	c.want("1", "LockPush", db.LockPushParams{UserID: "pu1", Reason: "reported", RequestID: "pr3", ReportID: "rp", At: 70})
 	c.want("0", "LockPush", db.LockPushParams{UserID: "pu1", Reason: "again", At: 71})
 	c.do("GetPushLock", "pu1")

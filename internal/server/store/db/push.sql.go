@@ -122,6 +122,19 @@ func (q *Queries) DropPushSubscription(ctx context.Context, arg DropPushSubscrip
 	return result.RowsAffected()
 }
 
+const endAllPushEnrolments = `-- name: EndAllPushEnrolments :execrows
+UPDATE push_enrolments SET expires_at = $1 WHERE used_at = 0 AND expires_at > $1
+`
+
+// And a code may have been used.
+func (q *Queries) EndAllPushEnrolments(ctx context.Context, at int64) (int64, error) {
+	result, err := q.db.ExecContext(ctx, endAllPushEnrolments, at)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
 const endPushEnrolments = `-- name: EndPushEnrolments :execrows
 UPDATE push_enrolments SET expires_at = $1 WHERE user_id = $2 AND used_at = 0 AND expires_at > $1
 `
@@ -861,6 +874,19 @@ type UseAuthenticatorParams struct {
 
 func (q *Queries) UseAuthenticator(ctx context.Context, arg UseAuthenticatorParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, useAuthenticator, arg.At, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const withdrawAllPushRequests = `-- name: WithdrawAllPushRequests :execrows
+UPDATE push_requests SET state = 'withdrawn' WHERE state IN ('open', 'approved')
+`
+
+// The database has lost its last changes: an approval may have been spent in them.
+func (q *Queries) WithdrawAllPushRequests(ctx context.Context) (int64, error) {
+	result, err := q.db.ExecContext(ctx, withdrawAllPushRequests)
 	if err != nil {
 		return 0, err
 	}

@@ -119,3 +119,11 @@ INSERT INTO push_locks (user_id, reason, request_id, report_id, at) VALUES ($1, 
 
 -- name: UnlockPush :execrows
 DELETE FROM push_locks WHERE user_id = $1;
+
+-- name: WithdrawAllPushRequests :execrows
+-- The database has lost its last changes: an approval may have been spent in them.
+UPDATE push_requests SET state = 'withdrawn' WHERE state IN ('open', 'approved');
+
+-- name: EndAllPushEnrolments :execrows
+-- And a code may have been used.
+UPDATE push_enrolments SET expires_at = sqlc.arg(at) WHERE used_at = 0 AND expires_at > sqlc.arg(at);
