@@ -100,7 +100,7 @@ func (a *app) machineToken() *cobra.Command {
 }
 
 func (a *app) machineList() *cobra.Command {
-	var f struct{ prefix, status, mode, os, tpm, silent, owner, user string }
+	var f struct{ prefix, status, mode, os, tpm, silent, owner, user, sort string }
 	var outdated bool
 	c := &cobra.Command{
 		Use: "list", Short: "List machines", Aliases: []string{"ls"},
@@ -121,6 +121,9 @@ func (a *app) machineList() *cobra.Command {
 				q.Set("outdated", "true")
 			}
 			chosen := len(q) > 0
+			if f.sort != "" {
+				q.Set("sort", f.sort)
+			}
 			machines, err := list[rest.Machine](cmd.Context(), cl, "/machines", q, 0)
 			if err != nil {
 				return err
@@ -147,6 +150,7 @@ func (a *app) machineList() *cobra.Command {
 	c.Flags().StringVar(&f.owner, "owner", "", "only this user's own")
 	c.Flags().StringVar(&f.user, "user", "", "only those that know this user")
 	c.Flags().BoolVar(&outdated, "outdated", false, "only those whose agent is older than the settings ask for")
+	sorted(c, &f.sort, "joined", "name", "seen")
 	choose(c, "mode", string(policy.Normal), string(policy.Enforced), string(policy.Exempt))
 	choose(c, "tpm", "tpm", "software", "none")
 	choose(c, "status", rest.MachinePending, rest.MachineActive, rest.MachineRevoked, rest.MachineLost)
@@ -410,6 +414,7 @@ func whose(in rest.Pairs) string {
 }
 
 func (a *app) offlineCommand() *cobra.Command {
+	var order string
 	var what rest.Pairs
 	ls := &cobra.Command{
 		Use: "list", Short: "The offline report: whose data lies on which machine, and how long it lasts", Aliases: []string{"ls"},
@@ -418,7 +423,11 @@ func (a *app) offlineCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			rows, err := list[rest.OfflineEntry](cmd.Context(), cl, "/offline", pairQuery(what), 0)
+			q := pairQuery(what)
+			if order != "" {
+				q.Set("sort", order)
+			}
+			rows, err := list[rest.OfflineEntry](cmd.Context(), cl, "/offline", q, 0)
 			if err != nil {
 				return err
 			}
@@ -437,6 +446,7 @@ func (a *app) offlineCommand() *cobra.Command {
 		},
 	}
 	pairFlags(ls, &what, false)
+	sorted(ls, &order, "user", "until")
 	return noun("offline", "Offline sign-in: what lies on machines", ls, a.offlineStuck(),
 		a.pairAction("disenroll", "Wipe offline data", "/offline/disenroll", "The offline data %s is wiped.", func(p *printer, d rest.Done, in rest.Pairs) {
 			if d.Count == 0 {

@@ -107,6 +107,16 @@ func state(u rest.User, now time.Time) string {
 	return "active"
 }
 
+// sorted gives a list the flag that says in which order it comes; the first word is its own.
+func sorted(c *cobra.Command, sort *string, words ...string) {
+	var all []string
+	for _, w := range words {
+		all = append(all, w, "-"+w)
+	}
+	c.Flags().StringVar(sort, "sort", "", "order: "+strings.Join(words, ", ")+"; with - before it the other way round (default "+words[0]+")")
+	choose(c, "sort", all...)
+}
+
 func dash(s string) string {
 	if s == "" {
 		return "-"
@@ -123,7 +133,7 @@ func usersTable(p *printer, users []rest.User, none string) {
 }
 
 func (a *app) userList() *cobra.Command {
-	var f struct{ prefix, role, state, mfa, group string }
+	var f struct{ prefix, role, state, mfa, group, sort string }
 	c := &cobra.Command{
 		Use: "list", Short: "List users", Aliases: []string{"ls"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -138,6 +148,9 @@ func (a *app) userList() *cobra.Command {
 				}
 			}
 			chosen := len(q)
+			if f.sort != "" {
+				q.Set("sort", f.sort)
+			}
 			users, err := list[rest.User](cmd.Context(), cl, "/users", q, 0)
 			if err != nil {
 				return err
@@ -157,6 +170,7 @@ func (a *app) userList() *cobra.Command {
 	c.Flags().StringVar(&f.state, "state", "", "only those that are "+strings.Join(rest.UserStates, ", "))
 	c.Flags().StringVar(&f.mfa, "2fa", "", "only with this setting of their own: on, off or inherit")
 	c.Flags().StringVar(&f.group, "group", "", "only members of this group")
+	sorted(c, &f.sort, "name", "created")
 	choose(c, "role", rest.Roles...)
 	choose(c, "state", rest.UserStates...)
 	choose(c, "2fa", rest.MFASettings...)
@@ -506,14 +520,19 @@ func (a *app) groupAdd() *cobra.Command {
 }
 
 func (a *app) groupList() *cobra.Command {
-	return &cobra.Command{
+	var order string
+	c := &cobra.Command{
 		Use: "list", Short: "List groups", Aliases: []string{"ls"},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
 				return err
 			}
-			groups, err := list[rest.Group](cmd.Context(), cl, "/groups", nil, 0)
+			q := url.Values{}
+			if order != "" {
+				q.Set("sort", order)
+			}
+			groups, err := list[rest.Group](cmd.Context(), cl, "/groups", q, 0)
 			if err != nil {
 				return err
 			}
@@ -526,6 +545,8 @@ func (a *app) groupList() *cobra.Command {
 			})
 		},
 	}
+	sorted(c, &order, "name", "created")
+	return c
 }
 
 func (a *app) groupShow() *cobra.Command {

@@ -66,7 +66,6 @@ func TestEveryWordIsUsed(t *testing.T) {
 
 // testsAlone are the queries that only tests ask, and why they stay.
 var testsAlone = map[string]string{
-	"InsertCheckpoint":       "nothing removes old events yet; tests of the chain need the checkpoint that would speak for them",
 	"ListSettingKeys":        "tests look whether anything was kept",
 	"MarkAuthenticatorsLost": "tests of facts lose every authenticator of a kind",
 	"WantLift":               "tests of the agent's door wish for a lift of one generation",

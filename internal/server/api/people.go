@@ -31,9 +31,10 @@ func (x *door) people() {
 		State  string `query:"state" maxLength:"32" doc:"Only those that are active, disabled, locked, unenrolled or waiting"`
 		MFA    string `query:"mfa" maxLength:"32" doc:"Only with this setting of their own: inherit, on or off"`
 		Group  string `query:"group" maxLength:"512" doc:"Only members of this group: name or id"`
+		Sort   string `query:"sort" maxLength:"32" doc:"Order: name or created, with - before it the other way round; absent: name"`
 	},
 	) (*plain[rest.Page[rest.User]], error) {
-		return reply(d.ListUsers(ctx, a, desk.UserFilter{Prefix: in.Prefix, Role: in.Role, State: in.State, MFA: in.MFA, Group: in.Group}, in.After, in.Limit))
+		return reply(d.ListUsers(ctx, a, desk.UserFilter{Prefix: in.Prefix, Role: in.Role, State: in.State, MFA: in.MFA, Group: in.Group, Sort: in.Sort}, in.After, in.Limit))
 	})
 	add(x, op("add-user", "POST", "/users", "Add a user", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewUser }) (*tagged[rest.User], error) {
 		u, err := d.AddUser(ctx, a, in.Body)
@@ -120,8 +121,12 @@ func (x *door) people() {
 		return reply(d.LoseFactor(ctx, a, in.User, in.Factor))
 	})
 
-	add(x, op("list-groups", "GET", "/groups", "List groups", 0), func(ctx context.Context, a desk.Actor, in *Paged) (*plain[rest.Page[rest.Group]], error) {
-		return reply(d.ListGroups(ctx, a, in.After, in.Limit))
+	add(x, op("list-groups", "GET", "/groups", "List groups", 0), func(ctx context.Context, a desk.Actor, in *struct {
+		Paged
+		Sort string `query:"sort" maxLength:"32" doc:"Order: name or created, with - before it the other way round; absent: name"`
+	},
+	) (*plain[rest.Page[rest.Group]], error) {
+		return reply(d.ListGroups(ctx, a, in.Sort, in.After, in.Limit))
 	})
 	add(x, op("add-group", "POST", "/groups", "Add a group", http.StatusCreated), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.NewGroup }) (*tagged[rest.Group], error) {
 		g, err := d.AddGroup(ctx, a, in.Body)

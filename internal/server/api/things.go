@@ -94,10 +94,11 @@ func (x *door) things() {
 		Silent   string `query:"silent" maxLength:"32" doc:"Only those not heard of for so long: a duration such as 72h"`
 		Owner    string `query:"owner" maxLength:"512" doc:"Only this user's own: name or id"`
 		User     string `query:"user" maxLength:"512" doc:"Only those that this user owns, is assigned to, or has signed in on: name or id"`
+		Sort     string `query:"sort" maxLength:"32" doc:"Order: joined, name or seen (when the machine was heard of last), with - before it the other way round; absent: joined"`
 	},
 	) (*plain[rest.Page[rest.Machine]], error) {
 		return reply(d.ListMachines(ctx, a, desk.MachineFilter{
-			Prefix: in.Prefix, Status: in.Status, Mode: in.Mode, OS: in.OS, TPM: in.TPM, Outdated: in.Outdated, Silent: in.Silent, Owner: in.Owner, User: in.User,
+			Prefix: in.Prefix, Status: in.Status, Mode: in.Mode, OS: in.OS, TPM: in.TPM, Outdated: in.Outdated, Silent: in.Silent, Owner: in.Owner, User: in.User, Sort: in.Sort,
 		}, in.After, in.Limit))
 	})
 	add(x, op("show-machine", "GET", "/machines/{machine}", "Show a machine", 0), func(ctx context.Context, a desk.Actor, in *MachinePath) (*tagged[rest.Machine], error) {
@@ -163,9 +164,10 @@ func (x *door) things() {
 		Paged
 		PairQuery
 		Class string `query:"class" maxLength:"32" doc:"Only data kept with tpm or in software"`
+		Sort  string `query:"sort" maxLength:"32" doc:"Order: user (in order of their creation) or until (when its days are over), with - before it the other way round; absent: user"`
 	},
 	) (*plain[rest.Page[rest.OfflineEntry]], error) {
-		return reply(d.ListOffline(ctx, a, desk.OfflineFilter{User: in.User, Machine: in.Machine, Class: in.Class}, in.After, in.Limit))
+		return reply(d.ListOffline(ctx, a, desk.OfflineFilter{User: in.User, Machine: in.Machine, Class: in.Class, Sort: in.Sort}, in.After, in.Limit))
 	})
 	add(x, op("list-stuck", "GET", "/offline/stuck", "Who could not sign in today if the server were out of reach", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		Paged

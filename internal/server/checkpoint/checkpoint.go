@@ -160,7 +160,7 @@ func judge(ctx context.Context, q *store.Queries, e db.Event, grant ed25519.Publ
 		return "", err
 	}
 	if len(list) == 0 || list[0].Seq != h.Seq {
-		return "", nil // removed by retention: store.VerifyEvents says whether rightly
+		return fmt.Sprintf("event %d, whose hash was signed, is missing", h.Seq), nil
 	}
 	if hex.EncodeToString(list[0].Hash) != h.Hash {
 		return fmt.Sprintf("event %d has another hash than was signed", h.Seq), nil

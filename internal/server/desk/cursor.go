@@ -4,10 +4,36 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"slices"
+	"strconv"
+	"strings"
 	"unicode/utf8"
 
 	"latchkey/internal/fault"
+	"latchkey/internal/server/store/db"
 )
+
+// order reads in which order a list shall come: one of the words, with "-" before it the
+// other way round. own is the list's own order. kind names the list in cursors:
+// one of another order does not continue it.
+func (v *faults) order(kind, sort string, own string, words ...string) (db.Order, string) {
+	if sort == "" || sort == own {
+		return db.Order{}, kind
+	}
+	word, desc := strings.CutPrefix(sort, "-")
+	if word == own {
+		return db.Order{Desc: true}, kind + "/" + sort
+	}
+	if slices.Contains(words, word) {
+		return db.Order{By: word, Desc: desc}, kind + "/" + sort
+	}
+	var all []string
+	for _, w := range append([]string{own}, words...) {
+		all = append(all, w, "-"+w)
+	}
+	v.word("sort", sort, all)
+	return db.Order{}, kind
+}
 
 // maxCursor bounds a cursor in octets.
 const maxCursor = 1024
@@ -51,4 +77,16 @@ func parseCursor(kind, s string, n int) ([]string, error) {
 		}
 	}
 	return parts[1:], nil
+}
+
+// cursorNumber reads a number of a cursor; an empty one is 0.
+func cursorNumber(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return 0, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
+	}
+	return n, nil
 }

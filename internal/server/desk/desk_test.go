@@ -96,7 +96,7 @@ func actions(r *desktest.Rig) map[string]struct {
 		}},
 		"ListLocks":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListLocks(ctx, a, "", 0)) }},
 		"ShowUser":      {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowUser(ctx, a, "anna")) }},
-		"ListGroups":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListGroups(ctx, a, "", 0)) }},
+		"ListGroups":    {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListGroups(ctx, a, "", "", 0)) }},
 		"ShowGroup":     {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ShowGroup(ctx, a, "staff")) }},
 		"ListMembers":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListMembers(ctx, a, "staff", "", "", 0)) }},
 		"ListFactors":   {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error { return one(d.ListFactors(ctx, a, "anna")) }},
@@ -751,7 +751,7 @@ func TestPagesFollowEachOther(t *testing.T) {
 			t.Error(d)
 		}
 		p := ok(r.ListUsers(ctx, root, desk.UserFilter{}, "", 1))(t)
-		_, err := r.ListGroups(ctx, root, p.Next, 0)
+		_, err := r.ListGroups(ctx, root, "", p.Next, 0)
 		wantCode(t, err, fault.Invalid)
 		for _, bad := range []string{"x", "e30", "W10", p.Next + "A", strings.Repeat("A", 5000), "WyJ1c2VycyIsIlx1MDAwMCJd"} {
 			if _, err := r.ListUsers(ctx, root, desk.UserFilter{}, bad, 1); !fault.Is(err, fault.Invalid) {
@@ -763,6 +763,105 @@ func TestPagesFollowEachOther(t *testing.T) {
 			t.Errorf("%d users", n)
 		}
 	})
+}
+
+// TestListsComeInOtherOrders: each order of each list, gone through page by page, shows
+// every row once and in that order, and its cursor continues no other order.
+func TestListsComeInOtherOrders(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		for i, name := range []string{"mill", "Anna", "zoe", "anna", "ben"} {
+			u := addUser(t, r, name, "")
+			ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "g-" + name}))(t)
+			m := r.Machine(t, "m-"+name, rest.MachineActive)
+			seen := c.Now().Add([]time.Duration{3, 1, 1, 2, 5}[i] * time.Hour)
+			ok(true, r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+				_, err := tx.SeeMachine(ctx, db.SeeMachineParams{ID: m.ID, At: clock.Micros(seen), Address: "192.0.2.1"})
+				return err
+			}))(t)
+			r.Vault(t, id(u.ID), m.ID, "software", clock.Micros(c.Now().Add([]time.Duration{40, 30, 30, 60, 50}[i]*time.Hour)), 5)
+		}
+		type page struct {
+			names []string
+			next  string
+		}
+		named := func(names []string, next string, err error) (page, error) { return page{names, next}, err }
+		users := func(sort, after string) (page, error) {
+			p, err := r.ListUsers(ctx, root, desk.UserFilter{Sort: sort}, after, 2)
+			return named(each(p.Items, func(u rest.User) string { return u.Name }), p.Next, err)
+		}
+		groups := func(sort, after string) (page, error) {
+			p, err := r.ListGroups(ctx, root, sort, after, 2)
+			return named(each(p.Items, func(g rest.Group) string { return g.Name }), p.Next, err)
+		}
+		machines := func(sort, after string) (page, error) {
+			p, err := r.ListMachines(ctx, root, desk.MachineFilter{Sort: sort}, after, 2)
+			return named(each(p.Items, func(m rest.Machine) string { return m.Name }), p.Next, err)
+		}
+		offline := func(sort, after string) (page, error) {
+			p, err := r.ListOffline(ctx, root, desk.OfflineFilter{Sort: sort}, after, 2)
+			return named(each(p.Items, func(e rest.OfflineEntry) string { return e.User }), p.Next, err)
+		}
+		for _, x := range []struct {
+			what string
+			list func(sort, after string) (page, error)
+			sort string
+			want string
+		}{
+			{"users", users, "", "Anna anna ben mill zoe"},
+			{"users", users, "created", "mill Anna zoe anna ben"},
+			{"groups", groups, "", "g-Anna g-anna g-ben g-mill g-zoe"},
+			{"groups", groups, "created", "g-mill g-Anna g-zoe g-anna g-ben"},
+			{"machines", machines, "", "m-mill m-Anna m-zoe m-anna m-ben"},
+			{"machines", machines, "name", "m-Anna m-anna m-ben m-mill m-zoe"},
+			{"machines", machines, "seen", "m-Anna m-zoe m-anna m-mill m-ben"},
+			{"offline", offline, "", "mill Anna zoe anna ben"},
+			{"offline", offline, "until", "Anna zoe mill ben anna"},
+		} {
+			own := map[string]string{"users": "name", "groups": "name", "machines": "joined", "offline": "user"}[x.what]
+			want := strings.Fields(x.want)
+			back := slices.Clone(want)
+			slices.Reverse(back)
+			other := "-" + x.sort
+			if x.sort == "" {
+				other += own
+			}
+			cursors := map[string]string{}
+			for sort, want := range map[string][]string{x.sort: want, other: back} {
+				var got []string
+				for after := ""; ; {
+					p, err := x.list(sort, after)
+					if err != nil {
+						t.Fatalf("%s by %q: %v", x.what, sort, err)
+					}
+					got = append(got, p.names...)
+					if after = p.next; after == "" {
+						break
+					}
+					cursors[sort] = after
+				}
+				if d := cmp.Diff(want, got); d != "" {
+					t.Errorf("%s by %q:\n%s", x.what, sort, d)
+				}
+			}
+			if _, err := x.list(x.sort, cursors[other]); !fault.Is(err, fault.Invalid) {
+				t.Errorf("%s by %q took a cursor of the other way round: %v", x.what, x.sort, err)
+			}
+			for _, bad := range []string{"mail", "--name", "-", "NAME", own + "s"} {
+				if _, err := x.list(bad, ""); !fault.Is(err, fault.Invalid) {
+					t.Errorf("%s by %q: %v", x.what, bad, err)
+				}
+			}
+		}
+	})
+}
+
+func each[T any](list []T, name func(T) string) []string {
+	var out []string
+	for _, x := range list {
+		out = append(out, name(x))
+	}
+	return out
 }
 
 // TestFollowersMissNothing: events that are written while somebody begins to follow

@@ -29,25 +29,32 @@ func showGroup(ctx context.Context, q *db.Queries, g db.Group) (rest.Group, erro
 	return out, err
 }
 
-// ListGroups gives a page of groups in order of their names.
-func (d *Desk) ListGroups(ctx context.Context, a Actor, after string, limit int) (rest.Page[rest.Group], error) {
+// ListGroups gives a page of groups, by themselves in order of their names; sort may be
+// name or created, with "-" the other way round.
+func (d *Desk) ListGroups(ctx context.Context, a Actor, sort, after string, limit int) (rest.Page[rest.Group], error) {
 	out := rest.Page[rest.Group]{Items: []rest.Group{}}
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("groups", after, 1)
+	var v faults
+	order, kind := v.order("groups", sort, "name", "created")
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	from, err := resume(kind, after, 2)
 	if err != nil {
 		return out, err
 	}
 	ask, show := page(limit)
 	err = d.Store.Read(ctx, func(q *store.Queries) error {
-		rows, err := q.ListGroupsForDesk(ctx, db.ListGroupsForDeskParams{After: from[0], N: ask})
+		rows, err := q.FindGroups(ctx, db.GroupFilter{Order: order, AfterName: from[0], AfterID: from[1], N: ask})
 		if err != nil {
 			return err
 		}
 		if len(rows) > show {
 			rows = rows[:show]
-			out.Next = cursor("groups", rows[show-1].Group.Name)
+			last := rows[show-1].Group
+			out.Next = cursor(kind, last.Name, last.ID)
 		}
 		for _, r := range rows {
 			out.Items = append(out.Items, groupOf(r.Group, r.Members))

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,9 +79,10 @@ type MachineFilter struct {
 	Silent   string // duration: not heard of for so long
 	Owner    string // this user's own
 	User     string // this user's own, assigned to them, or they have signed in there
+	Sort     string // joined, name or seen, with "-" the other way round
 }
 
-// ListMachines gives a page of machines in order of joining.
+// ListMachines gives a page of machines, by themselves in order of joining.
 func (d *Desk) ListMachines(ctx context.Context, a Actor, f MachineFilter, after string, limit int) (rest.Page[rest.Machine], error) {
 	out := rest.Page[rest.Machine]{Items: []rest.Machine{}}
 	if err := a.may(read); err != nil {
@@ -96,11 +98,16 @@ func (d *Desk) ListMachines(ctx context.Context, a Actor, f MachineFilter, after
 	if f.TPM != "" {
 		v.word("tpm", f.TPM, tpmClasses)
 	}
+	order, kind := v.order("machines", f.Sort, "joined", "name", "seen")
 	silent := v.span("silent", f.Silent, 0, time.Minute, 10*365*24*time.Hour)
 	if err := v.err(); err != nil {
 		return out, err
 	}
-	from, err := resume("machines", after, 1)
+	from, err := resume(kind, after, 3)
+	if err != nil {
+		return out, err
+	}
+	seen, err := cursorNumber(from[2])
 	if err != nil {
 		return out, err
 	}
@@ -108,7 +115,7 @@ func (d *Desk) ListMachines(ctx context.Context, a Actor, f MachineFilter, after
 		return out, nil
 	}
 	ask, show := page(limit)
-	w := db.MachineFilter{Name: f.Prefix, Status: f.Status, Mode: f.Mode, OS: f.OS, TPM: f.TPM, After: from[0], N: ask}
+	w := db.MachineFilter{Name: f.Prefix, Status: f.Status, Mode: f.Mode, OS: f.OS, TPM: f.TPM, Order: order, AfterID: from[0], AfterName: from[1], AfterSeen: seen, N: ask}
 	if silent > 0 {
 		w.SeenBefore = clock.Micros(d.Clock.Now().Add(-silent))
 	}
@@ -134,7 +141,8 @@ func (d *Desk) ListMachines(ctx context.Context, a Actor, f MachineFilter, after
 		}
 		if len(rows) > show {
 			rows = rows[:show]
-			out.Next = cursor("machines", rows[show-1].Machine.ID)
+			last := rows[show-1].Machine
+			out.Next = cursor(kind, last.ID, last.Name, strconv.FormatInt(last.LastSeenAt, 10))
 		}
 		out.Items, err = d.machinesOf(ctx, q, rows, set)
 		return err

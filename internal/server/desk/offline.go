@@ -11,7 +11,6 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
-	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/facts"
@@ -37,6 +36,7 @@ type OfflineFilter struct {
 	User    string // name or id
 	Machine string // name, number or id
 	Class   string // tpm or software
+	Sort    string // user (in order of their creation) or until, with "-" the other way round
 }
 
 // ListOffline is the offline enrolment report (O14, O16): whose data lies on which
@@ -46,22 +46,25 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, f OfflineFilter, after 
 	if err := a.may(read); err != nil {
 		return out, err
 	}
-	from, err := resume("offline", after, 3)
+	var v faults
+	if f.Class != "" {
+		v.word("class", f.Class, []string{"tpm", "software"})
+	}
+	order, kind := v.order("offline", f.Sort, "user", "until")
+	if err := v.err(); err != nil {
+		return out, err
+	}
+	from, err := resume(kind, after, 4)
 	if err != nil {
 		return out, err
 	}
-	generation := int64(0)
-	if from[2] != "" {
-		if generation, err = strconv.ParseInt(from[2], 10, 64); err != nil {
-			return out, fault.New(fault.Invalid, err).With("after", "it is not a cursor of this list")
-		}
+	generation, err := cursorNumber(from[2])
+	if err != nil {
+		return out, err
 	}
-	if f.Class != "" {
-		var v faults
-		v.word("class", f.Class, []string{"tpm", "software"})
-		if err := v.err(); err != nil {
-			return out, err
-		}
+	until, err := cursorNumber(from[3])
+	if err != nil {
+		return out, err
 	}
 	ask, show := page(limit)
 	now := d.Clock.Now()
@@ -71,7 +74,7 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, f OfflineFilter, after 
 			return err
 		}
 		rows, err := q.FindVaults(ctx, db.VaultFilter{
-			AfterUser: from[0], AfterMachine: from[1], AfterGeneration: generation, UserID: userID, MachineID: machineID, Class: f.Class, N: ask,
+			AfterUser: from[0], AfterMachine: from[1], AfterGeneration: generation, Order: order, AfterUntil: until, UserID: userID, MachineID: machineID, Class: f.Class, N: ask,
 		})
 		if err != nil {
 			return err
@@ -79,7 +82,7 @@ func (d *Desk) ListOffline(ctx context.Context, a Actor, f OfflineFilter, after 
 		if len(rows) > show {
 			rows = rows[:show]
 			last := rows[show-1].Vault
-			out.Next = cursor("offline", last.UserID, last.MachineID, strconv.FormatInt(last.Generation, 10))
+			out.Next = cursor(kind, last.UserID, last.MachineID, strconv.FormatInt(last.Generation, 10), strconv.FormatInt(last.ExpiresAt, 10))
 		}
 		policies, err := policiesOf(ctx, q, rows, now)
 		if err != nil {

@@ -26,12 +26,13 @@ type UserFilter struct {
 	MFA    string // their own setting
 	State  string // one of rest.UserStates
 	Group  string // name or id
+	Sort   string // name or created, with "-" the other way round
 }
 
 // manyMembers is from how many members on a group is gone through user by user.
 const manyMembers = 2000
 
-// ListUsers gives a page of users in order of their names, whatever the case.
+// ListUsers gives a page of users, by themselves in order of their names, whatever the case.
 func (d *Desk) ListUsers(ctx context.Context, a Actor, f UserFilter, after string, limit int) (rest.Page[rest.User], error) {
 	out := rest.Page[rest.User]{Items: []rest.User{}}
 	if err := a.may(read); err != nil {
@@ -47,6 +48,7 @@ func (d *Desk) ListUsers(ctx context.Context, a Actor, f UserFilter, after strin
 	if f.State != "" {
 		v.word("state", f.State, rest.UserStates)
 	}
+	order, kind := v.order("users", f.Sort, "name", "created")
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -63,7 +65,7 @@ func (d *Desk) ListUsers(ctx context.Context, a Actor, f UserFilter, after strin
 			groupID = g.ID
 		}
 		var err error
-		out, err = d.listUsers(ctx, q, "users", db.UserFilter{Fold: facts.Fold(f.Prefix), Role: f.Role, MFA: f.MFA, State: f.State, GroupID: groupID}, after, limit)
+		out, err = d.listUsers(ctx, q, kind, db.UserFilter{Fold: facts.Fold(f.Prefix), Role: f.Role, MFA: f.MFA, State: f.State, GroupID: groupID, Order: order}, after, limit)
 		return err
 	})
 	return out, err
@@ -78,7 +80,12 @@ func (d *Desk) listUsers(ctx context.Context, q *db.Queries, kind string, f db.U
 		return out, err
 	}
 	ask, show := page(limit)
-	f.At, f.N, f.AfterName, f.AfterFold = d.now(), ask, from[0], facts.Fold(from[0])
+	f.At, f.N = d.now(), ask
+	if f.Order.By == "created" {
+		f.AfterID = from[0]
+	} else {
+		f.AfterName, f.AfterFold = from[0], facts.Fold(from[0])
+	}
 	if f.GroupID != "" {
 		n, err := q.SomeMembers(ctx, f.GroupID, manyMembers)
 		if err != nil {
@@ -92,7 +99,11 @@ func (d *Desk) listUsers(ctx context.Context, q *db.Queries, kind string, f db.U
 	}
 	if len(rows) > show {
 		rows = rows[:show]
-		out.Next = cursor(kind, rows[show-1].Name)
+		last := rows[show-1].Name
+		if f.Order.By == "created" {
+			last = rows[show-1].ID
+		}
+		out.Next = cursor(kind, last)
 	}
 	out.Items, err = d.showMany(ctx, q, rows)
 	return out, err

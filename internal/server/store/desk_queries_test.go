@@ -30,7 +30,7 @@ func runDesk(c *script) {
 	c.do("BlockAttempts", db.BlockAttemptsParams{UserID: "du1", MachineID: "dm1", LockedUntil: 1 << 50})
 	c.do("BlockAttempts", db.BlockAttemptsParams{UserID: "du2", MachineID: "", BlockedUntil: 1 << 50})
 
-	c.do("ListGroupsForDesk", db.ListGroupsForDeskParams{After: "desk", N: 1})
+	c.do("FindGroups", db.GroupFilter{AfterName: "desk", N: 1})
 	c.want("1", "CountGroupMembers", "dg1")
 	c.do("ListLocks", db.ListLocksParams{At: 1 << 49, N: 10, UserID: "du1"})
 	c.do("ListLocks", db.ListLocksParams{At: 1 << 49, N: 10})

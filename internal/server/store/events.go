@@ -284,12 +284,12 @@ func (r Report) Whole() bool {
 	return true
 }
 
-// VerifyEvents recomputes every chain from its start, or from a checkpoint when
-// older events were removed by retention, and compares it with all later
-// checkpoints, with the heads in the table and with the marks that were kept
-// outside of the database. An edit, a missing or inserted event, a changed order and a cut-off end are seen; the marks
-// make a chain visible that was rewritten as a whole. The checkpoints' signatures
-// are the caller's business.
+// VerifyEvents recomputes every chain from its first event and compares it with the
+// heads in the table and with the marks that were kept outside of the database. An edit,
+// a missing or inserted event, a changed order, a cut-off end and a beginning that is gone
+// are seen: nothing in the database can say that events were rightly removed. The marks
+// make a chain visible that was rewritten as a whole. The signed checkpoints among the
+// events are package checkpoint's business.
 func (s *Store) VerifyEvents(ctx context.Context, marks ...Mark) (Report, error) {
 	var r Report
 	err := s.Read(ctx, func(q *Queries) error {
@@ -341,40 +341,12 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 			at[m.Seq] = m.Hash
 		}
 	}
-	checkpoints, err := q.ListCheckpoints(ctx)
-	if err != nil {
-		return r, err
-	}
-	first, err := q.ListChainEvents(ctx, db.ListChainEventsParams{Chain: c.Chain, After: 0, N: 1})
-	if err != nil {
-		return r, err
-	}
-	recorded := map[int64]event.Hash{}
-	for _, cp := range checkpoints {
-		if cp.Chain != c.Chain {
-			continue
-		}
-		var at event.Hash
-		copy(at[:], cp.Hash)
-		recorded[cp.Seq] = at
-		// What lies before the first event that is there was removed by retention,
-		// and only the checkpoint speaks for it. Where nothing was removed nothing is
-		// passed over.
-		if (len(first) == 0 || cp.Seq < first[0].Seq) && cp.Seq > seq {
-			seq, hash = cp.Seq, at
-		}
-	}
-	for s := range at {
-		if s < seq {
-			delete(at, s)
-		}
-	}
 	broken := func(seq int64, why string) (ChainReport, error) {
 		r.Broken, r.Why = seq, why
 		return r, nil
 	}
-	if m, ok := at[seq]; ok && m != hash {
-		return broken(max(seq, 1), "it differs from the hash that was recorded outside")
+	if m, ok := at[0]; ok && m != hash {
+		return broken(1, "it differs from the hash that was recorded outside")
 	}
 	for {
 		page, err := q.ListChainEvents(ctx, db.ListChainEventsParams{Chain: c.Chain, After: seq, N: 1000})
@@ -395,9 +367,6 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 			if m, ok := at[e.Seq]; ok && m != next {
 				return broken(e.Seq, "it differs from the hash that was recorded outside")
 			}
-			if m, ok := recorded[e.Seq]; ok && m != next {
-				return broken(e.Seq, "it differs from the checkpoint")
-			}
 			seq, hash = e.Seq, next
 			r.Events++
 		}
@@ -406,11 +375,6 @@ func verifyChain(ctx context.Context, q *Queries, c db.Chain, marks []Mark) (Cha
 		}
 	}
 	r.Head = Mark{Chain: c.Chain, Seq: seq, Hash: hash}
-	for s := range recorded {
-		if s > seq {
-			return broken(seq+1, "it is missing: a checkpoint lies behind it")
-		}
-	}
 	for s := range at {
 		if s > seq {
 			return broken(seq+1, "it is missing: the chain was longer when its end was recorded outside")

@@ -109,9 +109,6 @@ func (s *Store) VerifyOn(ctx context.Context, from map[string]Tail, most int) (t
 			t, ok := from[c.Chain]
 			if !ok {
 				t = Tail{Chain: c.Chain}
-				if t.Seq, t.Hash, err = retained(ctx, q, c.Chain); err != nil {
-					return err
-				}
 			}
 			for t.Broken == 0 {
 				page, err := q.ListChainEvents(ctx, db.ListChainEventsParams{Chain: c.Chain, After: t.Seq, N: 1000})
@@ -146,24 +143,4 @@ func (s *Store) VerifyOn(ctx context.Context, from map[string]Tail, most int) (t
 		return nil
 	})
 	return tails, done, err
-}
-
-// retained is where a chain begins: behind the checkpoint before the first event that
-// retention has left.
-func retained(ctx context.Context, q *Queries, chain string) (seq int64, hash event.Hash, err error) {
-	first, err := q.ListChainEvents(ctx, db.ListChainEventsParams{Chain: chain, After: 0, N: 1})
-	if err != nil {
-		return 0, hash, err
-	}
-	all, err := q.ListCheckpoints(ctx)
-	if err != nil {
-		return 0, hash, err
-	}
-	for _, c := range all {
-		if c.Chain == chain && (len(first) == 0 || c.Seq < first[0].Seq) && c.Seq > seq {
-			seq = c.Seq
-			copy(hash[:], c.Hash)
-		}
-	}
-	return seq, hash, nil
 }

@@ -62,6 +62,10 @@ func runLists(c *script) {
 		{State: "unenrolled"},
 		{AfterName: "list-a", AfterFold: "list-a"},
 		{AfterName: "List-B", AfterFold: "list-b", State: "active"},
+		{AfterName: "List-B", AfterFold: "list-b", Order: db.Order{Desc: true}},
+		{Order: db.Order{By: "created"}},
+		{AfterID: "lu0", Order: db.Order{By: "created"}},
+		{AfterID: "lu2", Order: db.Order{By: "created", Desc: true}},
 	} {
 		f.Fold, f.At, f.N = "list-", 100, 10
 		c.do("FindUsers", f)
@@ -71,6 +75,7 @@ func runLists(c *script) {
 	c.do("FactorsOfUsers", users, int64(100))
 	c.do("FactorsOfUsers", users, int64(600))
 	c.do("LocksOfUsers", users, int64(100))
+	c.want("[]", "PushLockedOf", users)
 	c.want("[]", "LocksOfUsers", users, int64(1<<52))
 	c.want("[]", "GroupsOfUsers", []string{})
 	c.do("FindLocks", db.LockFilter{At: 1 << 50, N: 1})
@@ -87,7 +92,12 @@ func runLists(c *script) {
 		{OwnerID: "lu0"},
 		{KnowsID: "lu0"},
 		{KnowsID: "lu1"},
-		{After: "lm1"},
+		{AfterID: "lm1"},
+		{AfterID: "lm1", Order: db.Order{Desc: true}},
+		{AfterID: "lm0", AfterName: "list-0", Order: db.Order{By: "name"}},
+		{AfterID: "lm1", AfterName: "list-1", Order: db.Order{By: "name", Desc: true}},
+		{AfterID: "lm0", Order: db.Order{By: "seen"}},
+		{AfterID: "lm2", AfterSeen: 20, Order: db.Order{By: "seen", Desc: true}},
 	} {
 		f.Name, f.N = "list-", 10
 		c.do("FindMachines", f)
@@ -109,9 +119,21 @@ func runLists(c *script) {
 	c.do("KnownPairs", db.PairFilter{AfterMachine: "lm0", AfterUser: "lu0", N: 2})
 	c.do("KnownPairs", db.PairFilter{UserID: "lu1", N: 9})
 	c.do("PoliciesOfGroup", "lg1")
+	for _, f := range []db.GroupFilter{{}, {Order: db.Order{Desc: true}}, {AfterName: "list-group", Order: db.Order{Desc: true}}, {Order: db.Order{By: "created"}}, {AfterID: "lg1", Order: db.Order{By: "created", Desc: true}}} {
+		f.N = 10
+		c.do("FindGroups", f)
+	}
 	c.want("2", "SomeMembers", "lg1", int64(10))
 	c.want("1", "SomeMembers", "lg1", int64(1))
-	for _, f := range []db.VaultFilter{{UserID: "lu0"}, {UserID: "lu0", Class: "tpm"}, {MachineID: "lm1"}, {UserID: "lu0", EndsBefore: 900}, {AfterUser: "lu0", AfterMachine: "lm0", AfterGeneration: 1}} {
+	for _, f := range []db.VaultFilter{
+		{UserID: "lu0"},
+		{UserID: "lu0", Class: "tpm"},
+		{MachineID: "lm1"},
+		{UserID: "lu0", EndsBefore: 900},
+		{AfterUser: "lu0", AfterMachine: "lm0", AfterGeneration: 1},
+		{AfterUntil: 900, AfterUser: "lu0", AfterMachine: "lm0", AfterGeneration: 1, Order: db.Order{By: "until"}},
+		{AfterUntil: 900, AfterUser: "lu0", AfterMachine: "lm1", AfterGeneration: 1, Order: db.Order{By: "until", Desc: true}},
+	} {
 		f.N = 10
 		c.do("FindVaults", f)
 	}

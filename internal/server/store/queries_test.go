@@ -378,8 +378,6 @@ func runEvents(c *script) {
 	c.want("1", "MoveChain", db.MoveChainParams{Seq: 3, Hash: zero, Chain: "other", OldSeq: 0})
 	c.want("0", "MoveChain", db.MoveChainParams{Seq: 3, Hash: zero, Chain: "other", OldSeq: 0})
 	c.do("ListChains")
-	c.do("InsertCheckpoint", db.InsertCheckpointParams{Chain: "other", Seq: 2, Hash: zero, At: 5, Signature: []byte("s")})
-	c.do("ListCheckpoints")
 }
 
 func runSettings(c *script) {

@@ -10,9 +10,11 @@ import (
 )
 
 const countGroupMembers = `-- name: CountGroupMembers :one
+
 SELECT COUNT(*) FROM group_members WHERE group_id = $1
 `
 
+// What administrators see in lists, and what they remove (internal/server/desk).
 func (q *Queries) CountGroupMembers(ctx context.Context, groupID string) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countGroupMembers, groupID)
 	var count int64
@@ -274,54 +276,6 @@ func (q *Queries) ListEnrolledOnMachine(ctx context.Context, arg ListEnrolledOnM
 			&i.AuthenticatorID,
 			&i.Kind,
 			&i.AuthenticatorName,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listGroupsForDesk = `-- name: ListGroupsForDesk :many
-
-SELECT g.id, g.name, g.mfa, g.created_at, g.updated_at, g.rev, CAST((SELECT COUNT(*) FROM group_members m WHERE m.group_id = g.id) AS BIGINT) AS members
-FROM groups g WHERE g.name > $1 ORDER BY g.name LIMIT CAST($2 AS BIGINT)
-`
-
-type ListGroupsForDeskParams struct {
-	After string
-	N     int64
-}
-
-type ListGroupsForDeskRow struct {
-	Group   Group
-	Members int64
-}
-
-// What administrators see in lists, and what they remove (internal/server/desk).
-func (q *Queries) ListGroupsForDesk(ctx context.Context, arg ListGroupsForDeskParams) ([]ListGroupsForDeskRow, error) {
-	rows, err := q.db.QueryContext(ctx, listGroupsForDesk, arg.After, arg.N)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []ListGroupsForDeskRow{}
-	for rows.Next() {
-		var i ListGroupsForDeskRow
-		if err := rows.Scan(
-			&i.Group.ID,
-			&i.Group.Name,
-			&i.Group.MFA,
-			&i.Group.CreatedAt,
-			&i.Group.UpdatedAt,
-			&i.Group.Rev,
-			&i.Members,
 		); err != nil {
 			return nil, err
 		}

@@ -42,29 +42,6 @@ func (q *Queries) GetEvent(ctx context.Context, id string) (Event, error) {
 	return i, err
 }
 
-const insertCheckpoint = `-- name: InsertCheckpoint :exec
-INSERT INTO checkpoints (chain, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5)
-`
-
-type InsertCheckpointParams struct {
-	Chain     string
-	Seq       int64
-	Hash      []byte
-	At        int64
-	Signature []byte
-}
-
-func (q *Queries) InsertCheckpoint(ctx context.Context, arg InsertCheckpointParams) error {
-	_, err := q.db.ExecContext(ctx, insertCheckpoint,
-		arg.Chain,
-		arg.Seq,
-		arg.Hash,
-		arg.At,
-		arg.Signature,
-	)
-	return err
-}
-
 const insertEvent = `-- name: InsertEvent :exec
 
 INSERT INTO events (chain, seq, id, type, actor, subject, user_id, machine_id, machine, address, scope, service, link, outcome, reason, factor, at, received_at, data, prev_hash, hash)
@@ -193,39 +170,6 @@ func (q *Queries) ListChains(ctx context.Context) ([]Chain, error) {
 	for rows.Next() {
 		var i Chain
 		if err := rows.Scan(&i.Chain, &i.Seq, &i.Hash); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Close(); err != nil {
-		return nil, err
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const listCheckpoints = `-- name: ListCheckpoints :many
-SELECT chain, seq, hash, at, signature FROM checkpoints ORDER BY chain, seq
-`
-
-func (q *Queries) ListCheckpoints(ctx context.Context) ([]Checkpoint, error) {
-	rows, err := q.db.QueryContext(ctx, listCheckpoints)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	items := []Checkpoint{}
-	for rows.Next() {
-		var i Checkpoint
-		if err := rows.Scan(
-			&i.Chain,
-			&i.Seq,
-			&i.Hash,
-			&i.At,
-			&i.Signature,
-		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)

@@ -122,6 +122,40 @@ func chunks[T any](ids []string, ask func(ids []string) ([]T, error)) ([]T, erro
 // after is the first text behind all that begin with s in byte order.
 func after(s string) string { return s + "\U0010FFFF" }
 
+// Order is in which order a list comes.
+type Order struct {
+	By   string // a word of the list; "" is its own order
+	Desc bool
+}
+
+// behind continues a list behind the row whose columns of the order hold these values.
+func (o Order) behind(c *clauses, columns []string, values ...any) {
+	beyond := " > %s"
+	if o.Desc {
+		beyond = " < %s"
+	}
+	if len(columns) > 1 { // an index serves this one; the next leaves out what was shown
+		c.add(columns[0]+beyond[:2]+"="+beyond[2:], values[0])
+	}
+	var ways []string
+	var args []any
+	same := ""
+	for i, col := range columns {
+		ways = append(ways, same+col+beyond)
+		args = append(append(args, values[:i]...), values[i])
+		same += col + " = %s AND "
+	}
+	c.add("("+strings.Join(ways, " OR ")+")", args...)
+}
+
+// clause is the ORDER BY of these columns.
+func (o Order) clause(columns []string) string {
+	if !o.Desc {
+		return " ORDER BY " + strings.Join(columns, ", ")
+	}
+	return " ORDER BY " + strings.Join(columns, " DESC, ") + " DESC"
+}
+
 // UserFilter chooses users; what is empty means any.
 type UserFilter struct {
 	Fold    string // the folded name begins so
@@ -131,20 +165,29 @@ type UserFilter struct {
 	Members bool   // the group is large: go through the users, not through its members
 	State   string // active, disabled, locked, waiting or unenrolled
 	At      int64  // now
-	// The last user that was shown.
+	Order   Order  // "created"; their own is that of names, whatever the case
+	// The last user that was shown: by name, or by creation.
 	AfterFold, AfterName string
+	AfterID              string
 	N                    int64
 }
 
-// FindUsers lists users in order of their names, whatever the case.
+// FindUsers lists users in order of their names, whatever the case, or of their creation,
+// which is that of their ids.
 func (q *Queries) FindUsers(ctx context.Context, f UserFilter) ([]User, error) {
 	var c clauses
 	if f.Fold != "" {
 		c.add("name_fold >= %s AND name_fold < %s", f.Fold, after(f.Fold))
 	}
-	if f.AfterName != "" {
-		c.add("name_fold >= %s", f.AfterFold)
-		c.add("(name_fold > %s OR name > %s)", f.AfterFold, f.AfterName)
+	by := []string{"name_fold", "name"}
+	if f.Order.By == "created" {
+		by = []string{"id"}
+	}
+	switch {
+	case f.Order.By == "created" && f.AfterID != "":
+		f.Order.behind(&c, by, f.AfterID)
+	case f.Order.By == "" && f.AfterName != "":
+		f.Order.behind(&c, by, f.AfterFold, f.AfterName)
 	}
 	if f.Role != "" {
 		c.add("role = %s", f.Role)
@@ -176,7 +219,7 @@ func (q *Queries) FindUsers(ctx context.Context, f UserFilter) ([]User, error) {
 	default:
 		return nil, fmt.Errorf("users can not be chosen by the state %q", f.State)
 	}
-	query := "SELECT " + columns(getUser, "") + " FROM users" + c.String() + " ORDER BY name_fold, name LIMIT " + c.arg(f.N)
+	query := "SELECT " + columns(getUser, "") + " FROM users" + c.String() + f.Order.clause(by) + " LIMIT " + c.arg(f.N)
 	rows, err := q.db.QueryContext(ctx, query, c.args...)
 	return all(rows, err, plain[User])
 }
@@ -288,8 +331,11 @@ type MachineFilter struct {
 	OwnerID    string
 	KnowsID    string // this user: assigned, or has signed in there, or its owner
 	OnlyID     string
-	After      string
-	N          int64
+	Order      Order // "name" or "seen"; their own is that of joining
+	// The last machine that was shown: its id, and its name or when it was seen.
+	AfterID, AfterName string
+	AfterSeen          int64
+	N                  int64
 }
 
 // MachineRow is a machine with what lists show of it.
@@ -300,11 +346,25 @@ type MachineRow struct {
 	CertificateUntil int64
 }
 
-// FindMachines lists machines in order of ids, which is that of joining.
+// FindMachines lists machines in order of ids, which is that of joining, or of their names
+// or when they were seen last.
 func (q *Queries) FindMachines(ctx context.Context, f MachineFilter) ([]MachineRow, error) {
 	var c clauses
-	if f.After != "" {
-		c.add("m.id > %s", f.After)
+	by := []string{"m.id"}
+	switch f.Order.By {
+	case "name":
+		by = []string{"m.name", "m.id"}
+	case "seen":
+		by = []string{"m.last_seen_at", "m.id"}
+	}
+	switch {
+	case f.AfterID == "":
+	case f.Order.By == "name":
+		f.Order.behind(&c, by, f.AfterName, f.AfterID)
+	case f.Order.By == "seen":
+		f.Order.behind(&c, by, f.AfterSeen, f.AfterID)
+	default:
+		f.Order.behind(&c, by, f.AfterID)
 	}
 	for _, x := range []struct{ column, v string }{
 		{"m.status", f.Status}, {"m.mode", f.Mode}, {"m.tpm_class", f.TPM}, {"m.owner_user", f.OwnerID}, {"m.id", f.OnlyID},
@@ -334,7 +394,7 @@ func (q *Queries) FindMachines(ctx context.Context, f MachineFilter) ([]MachineR
 	rows, err := q.db.QueryContext(ctx, "SELECT "+columns(getMachine, "m")+", COALESCE((SELECT u.name FROM users u WHERE u.id = m.owner_user), ''),"+
 		" (SELECT COUNT(DISTINCT v.user_id) FROM vaults v WHERE v.machine_id = m.id AND v.state = 'active'),"+
 		" COALESCE((SELECT MAX(x.not_after) FROM machine_certificates x WHERE x.machine_id = m.id AND x.revoked_at = 0), 0)"+
-		" FROM machines m"+c.String()+" ORDER BY m.id LIMIT "+c.arg(f.N), c.args...)
+		" FROM machines m"+c.String()+f.Order.clause(by)+" LIMIT "+c.arg(f.N), c.args...)
 	return all(rows, err, func(r *MachineRow) []any {
 		return append(fields(&r.Machine), &r.OwnerName, &r.Vaults, &r.CertificateUntil)
 	})
@@ -442,6 +502,37 @@ func (q *Queries) PoliciesOfGroup(ctx context.Context, groupID string) ([]string
 	return all(rows, err, func(s *string) []any { return []any{s} })
 }
 
+// GroupFilter continues the list of groups.
+type GroupFilter struct {
+	Order              Order // "created"; their own is that of names
+	AfterName, AfterID string
+	N                  int64
+}
+
+// GroupRow is a group with how many are in it.
+type GroupRow struct {
+	Group   Group
+	Members int64
+}
+
+// FindGroups lists groups in order of their names or of their creation.
+func (q *Queries) FindGroups(ctx context.Context, f GroupFilter) ([]GroupRow, error) {
+	var c clauses
+	by := []string{"g.name"}
+	if f.Order.By == "created" {
+		by = []string{"g.id"}
+	}
+	switch {
+	case f.Order.By == "created" && f.AfterID != "":
+		f.Order.behind(&c, by, f.AfterID)
+	case f.Order.By == "" && f.AfterName != "":
+		f.Order.behind(&c, by, f.AfterName)
+	}
+	rows, err := q.db.QueryContext(ctx, "SELECT "+columns(getGroup, "g")+", (SELECT COUNT(*) FROM group_members x WHERE x.group_id = g.id) FROM groups g"+
+		c.String()+f.Order.clause(by)+" LIMIT "+c.arg(f.N), c.args...)
+	return all(rows, err, func(r *GroupRow) []any { return append(fields(&r.Group), &r.Members) })
+}
+
 // SomeMembers counts the members of a group up to a number: enough to know whether
 // there are many.
 func (q *Queries) SomeMembers(ctx context.Context, groupID string, upTo int64) (int64, error) {
@@ -466,10 +557,13 @@ type VaultFilter struct {
 	EndsBefore              int64 // whose days are over by then
 	AfterUser, AfterMachine string
 	AfterGeneration         int64
+	Order                   Order // "until": when its days are over; their own is that of users, machines and generations
+	AfterUntil              int64
 	N                       int64
 }
 
-// FindVaults lists offline data that is not wiped, in order of user, machine and generation.
+// FindVaults lists offline data that is not wiped, in order of user, machine and generation,
+// or of when its days are over.
 func (q *Queries) FindVaults(ctx context.Context, f VaultFilter) ([]VaultRow, error) {
 	var c clauses
 	c.add("v.state <> 'wiped'")
@@ -481,13 +575,20 @@ func (q *Queries) FindVaults(ctx context.Context, f VaultFilter) ([]VaultRow, er
 	if f.EndsBefore != 0 {
 		c.add("v.expires_at < %s", f.EndsBefore)
 	}
-	if f.AfterUser != "" {
-		c.add("v.user_id >= %s", f.AfterUser)
-		c.add("(v.user_id > %s OR v.machine_id > %s OR v.machine_id = %s AND v.generation > %s)", f.AfterUser, f.AfterMachine, f.AfterMachine, f.AfterGeneration)
+	by := []string{"v.user_id", "v.machine_id", "v.generation"}
+	if f.Order.By == "until" {
+		by = append([]string{"v.expires_at"}, by...)
+	}
+	switch {
+	case f.AfterUser == "":
+	case f.Order.By == "until":
+		f.Order.behind(&c, by, f.AfterUntil, f.AfterUser, f.AfterMachine, f.AfterGeneration)
+	default:
+		f.Order.behind(&c, by, f.AfterUser, f.AfterMachine, f.AfterGeneration)
 	}
 	rows, err := q.db.QueryContext(ctx, "SELECT "+columns(getActiveVault, "v")+", u.name, u.password_generation, m.name, m.last_seen_at"+
 		" FROM vaults v JOIN users u ON u.id = v.user_id JOIN machines m ON m.id = v.machine_id"+c.String()+
-		" ORDER BY v.user_id, v.machine_id, v.generation LIMIT "+c.arg(f.N), c.args...)
+		f.Order.clause(by)+" LIMIT "+c.arg(f.N), c.args...)
 	return all(rows, err, func(r *VaultRow) []any {
 		return append(fields(&r.Vault), &r.UserName, &r.UserGeneration, &r.MachineName, &r.MachineSeenAt)
 	})

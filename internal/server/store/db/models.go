@@ -99,14 +99,6 @@ type Chain struct {
 	Hash  []byte
 }
 
-type Checkpoint struct {
-	Chain     string
-	Seq       int64
-	Hash      []byte
-	At        int64
-	Signature []byte
-}
-
 type Conversation struct {
 	ID        string
 	MachineID string

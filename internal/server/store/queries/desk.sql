@@ -1,9 +1,5 @@
 -- What administrators see in lists, and what they remove (internal/server/desk).
 
--- name: ListGroupsForDesk :many
-SELECT sqlc.embed(g), CAST((SELECT COUNT(*) FROM group_members m WHERE m.group_id = g.id) AS BIGINT) AS members
-FROM groups g WHERE g.name > sqlc.arg(after) ORDER BY g.name LIMIT CAST(sqlc.arg(n) AS BIGINT);
-
 -- name: CountGroupMembers :one
 SELECT COUNT(*) FROM group_members WHERE group_id = $1;
 

@@ -24,11 +24,5 @@ UPDATE chains SET seq = sqlc.arg(seq), hash = sqlc.arg(hash) WHERE chain = sqlc.
 -- name: ListChains :many
 SELECT * FROM chains ORDER BY chain;
 
--- name: InsertCheckpoint :exec
-INSERT INTO checkpoints (chain, seq, hash, at, signature) VALUES ($1, $2, $3, $4, $5);
-
--- name: ListCheckpoints :many
-SELECT * FROM checkpoints ORDER BY chain, seq;
-
 -- name: ListEventChains :many
 SELECT DISTINCT chain FROM events ORDER BY chain;

@@ -30,7 +30,23 @@ type machineList struct {
 	least   string // the oldest version of the agent that is not outdated
 }
 
-func (l machineList) filtered() bool { return l.f != desk.MachineFilter{} }
+func (l machineList) filtered() bool {
+	l.f.Sort = ""
+	return l.f != desk.MachineFilter{}
+}
+
+// by is the address of the list in another order.
+func (l machineList) by(sort string) string {
+	l.f.Sort = sort
+	return l.path("")
+}
+
+func (l machineList) cols() []ui.Col {
+	cols := ui.Cols(words.DeskMachine, words.FleetStatus, words.FleetAgent, words.FleetOS, words.FleetTPM, words.FleetOwner, words.DeskOfflineData, words.DeskLastSeen)
+	cols[0] = lists.Sorted(cols[0], l.f.Sort, "name", l.by)
+	cols[7] = lists.Sorted(cols[7], l.f.Sort, "-seen", l.by)
+	return cols
+}
 
 func (l machineList) query(after string) []string {
 	outdated := ""
@@ -39,7 +55,7 @@ func (l machineList) query(after string) []string {
 	}
 	return []string{
 		"prefix", l.f.Prefix, "status", l.f.Status, "mode", l.f.Mode, "os", l.f.OS, "tpm", l.f.TPM, "outdated", outdated,
-		"silent", l.f.Silent, "owner", l.f.Owner, "user", l.f.User, "after", after,
+		"silent", l.f.Silent, "owner", l.f.Owner, "user", l.f.User, "sort", l.f.Sort, "after", after,
 	}
 }
 
@@ -51,7 +67,7 @@ func listMachines(r *ui.Request) error {
 	l := machineList{
 		f: desk.MachineFilter{
 			Prefix: r.Value("prefix"), Status: r.Value("status"), Mode: r.Value("mode"), OS: r.Value("os"), TPM: r.Value("tpm"),
-			Outdated: r.Value("outdated") != "", Silent: r.Value("silent"), Owner: r.Value("owner"), User: r.Value("user"),
+			Outdated: r.Value("outdated") != "", Silent: r.Value("silent"), Owner: r.Value("owner"), User: r.Value("user"), Sort: r.Value("sort"),
 		},
 		after: r.Value("after"), may: r.Actor().Can("change"),
 	}

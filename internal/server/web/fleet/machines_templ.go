@@ -576,7 +576,7 @@ func machinesPage(l machineList) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavMachines, Cols: ui.Cols(words.DeskMachine, words.FleetStatus, words.FleetAgent, words.FleetOS, words.FleetTPM, words.FleetOwner, words.DeskOfflineData, words.DeskLastSeen)}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.NavMachines, Cols: l.cols()}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var7), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

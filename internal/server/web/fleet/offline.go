@@ -24,10 +24,19 @@ type offlineList struct {
 	s     *forms.Sent
 }
 
-func (l offlineList) filtered() bool { return l.f != desk.OfflineFilter{} }
+func (l offlineList) filtered() bool {
+	l.f.Sort = ""
+	return l.f != desk.OfflineFilter{}
+}
+
+// by is the address of the list in another order.
+func (l offlineList) by(sort string) string {
+	l.f.Sort = sort
+	return l.path("")
+}
 
 func (l offlineList) path(after string) string {
-	return lists.Path("/console/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class, "after", after)
+	return lists.Path("/console/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class, "sort", l.f.Sort, "after", after)
 }
 
 // what is the choice that a button for all of them sends.
@@ -52,7 +61,7 @@ func (l offlineList) what() string {
 }
 
 func offlineFilter(r *ui.Request) desk.OfflineFilter {
-	return desk.OfflineFilter{User: r.Value("user"), Machine: r.Value("machine"), Class: r.Value("class")}
+	return desk.OfflineFilter{User: r.Value("user"), Machine: r.Value("machine"), Class: r.Value("class"), Sort: r.Value("sort")}
 }
 
 func loadOffline(r *ui.Request, f desk.OfflineFilter, after string) (offlineList, error) {
@@ -77,7 +86,7 @@ func loadOffline(r *ui.Request, f desk.OfflineFilter, after string) (offlineList
 func (l offlineList) frame() ui.Page {
 	return ui.Page{
 		Title: words.FleetOfflineTitle, Section: "offline", Lead: words.FleetOfflineLead, Wide: true, Actions: offlineActions(l),
-		Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class)},
+		Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/offline", "user", l.f.User, "machine", l.f.Machine, "class", l.f.Class, "sort", l.f.Sort)},
 	}
 }
 

@@ -316,7 +316,7 @@ func offlinePage(l offlineList) templ.Component {
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.FleetOfflineTitle, Cols: offlineCols(l.may), Plain: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var5), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Table(ui.TableProps{Caption: words.FleetOfflineTitle, Cols: offlineCols(l), Plain: true}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var5), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -424,13 +424,13 @@ func offlinePage(l offlineList) templ.Component {
 	})
 }
 
-func offlineCols(may bool) []ui.Col {
+func offlineCols(l offlineList) []ui.Col {
 	cols := []ui.Col{}
-	if may {
+	if l.may {
 		cols = append(cols, ui.Col{Label: words.FleetChoose, Quiet: true})
 	}
 	cols = append(cols, ui.Cols(words.DeskUser, words.DeskMachine, words.DeskState, words.FleetKept, words.FleetEnrolled, words.FleetSynced)...)
-	return append(cols, ui.Col{Label: words.DeskDaysLeft, Num: true}, ui.Col{Label: words.DeskSigninsLeft, Num: true}, ui.Col{Label: words.FleetTriesLeft, Num: true})
+	return append(cols, lists.Sorted(ui.Col{Label: words.DeskDaysLeft, Num: true}, l.f.Sort, "until", l.by), ui.Col{Label: words.DeskSigninsLeft, Num: true}, ui.Col{Label: words.FleetTriesLeft, Num: true})
 }
 
 func offlineCells(e rest.OfflineEntry, machine bool) templ.Component {

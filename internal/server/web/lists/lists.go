@@ -40,6 +40,22 @@ func First(after string, path func(after string) string) string {
 	return path("")
 }
 
+// Sorted makes the head of a column a link that sorts the list by it, and the other way
+// round where the list comes so already. word is that of the API; first is what the first
+// click asks for: the word, or with "-" the other way round. now is the order that the list
+// has, path the address of the list's first page in an order.
+func Sorted(col ui.Col, now, first string, path func(sort string) string) ui.Col {
+	word := strings.TrimPrefix(first, "-")
+	switch now {
+	case word:
+		col.Dir, first = "ascending", "-"+word
+	case "-" + word:
+		col.Dir, first = "descending", word
+	}
+	col.Sort = path(first)
+	return col
+}
+
 // Options are the choices of a filter or field, named by labels. whatever names the choice
 // of none of them; empty: there is no such choice.
 func Options(whatever string, labels map[string]string, values ...string) []ui.Option {

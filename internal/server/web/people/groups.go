@@ -1,6 +1,7 @@
 package people
 
 import (
+	"cmp"
 	"encoding/json"
 
 	"latchkey/internal/event"
@@ -15,19 +16,32 @@ import (
 
 type groupList struct {
 	page  rest.Page[rest.Group]
+	sort  string
 	after string
 	may   bool
 }
 
-func (l groupList) path(after string) string { return lists.Path("/console/groups", "after", after) }
+func (l groupList) path(after string) string {
+	return lists.Path("/console/groups", "sort", l.sort, "after", after)
+}
+
+// by is the address of the list in another order.
+func (l groupList) by(sort string) string { return lists.Path("/console/groups", "sort", sort) }
+
+func (l groupList) cols() []ui.Col {
+	return []ui.Col{
+		lists.Sorted(ui.Col{Label: words.DeskGroup}, cmp.Or(l.sort, "name"), "name", l.by), {Label: words.DeskMFASetting}, {Label: words.DeskMembers, Num: true},
+		lists.Sorted(ui.Col{Label: words.DeskAdded}, l.sort, "-created", l.by),
+	}
+}
 
 func listGroups(r *ui.Request) error {
-	l := groupList{after: r.Value("after"), may: r.Actor().Can("change")}
+	l := groupList{sort: r.Value("sort"), after: r.Value("after"), may: r.Actor().Can("change")}
 	var err error
-	if l.page, err = r.Desk.ListGroups(r.Context(), r.Actor(), l.after, 0); err != nil {
+	if l.page, err = r.Desk.ListGroups(r.Context(), r.Actor(), l.sort, l.after, 0); err != nil {
 		return err
 	}
-	p := ui.Page{Title: words.NavGroups, Section: "groups", Curl: &ui.Curl{Method: "GET", Path: rest.Base + "/groups"}}
+	p := ui.Page{Title: words.NavGroups, Section: "groups", Curl: &ui.Curl{Method: "GET", Path: lists.Path(rest.Base+"/groups", "sort", l.sort)}}
 	if l.may {
 		p.Actions = groupListActions()
 	}

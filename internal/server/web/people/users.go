@@ -1,6 +1,7 @@
 package people
 
 import (
+	"cmp"
 	"net/http"
 	"slices"
 	"time"
@@ -23,15 +24,31 @@ type userList struct {
 	may   bool
 }
 
-func (l userList) filtered() bool { return l.f != desk.UserFilter{} }
+func (l userList) filtered() bool {
+	l.f.Sort = ""
+	return l.f != desk.UserFilter{}
+}
 
 func (l userList) path(after string) string {
-	return lists.Path("/console/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group, "after", after)
+	return lists.Path("/console/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group, "sort", l.f.Sort, "after", after)
+}
+
+// by is the address of the list in another order.
+func (l userList) by(sort string) string {
+	l.f.Sort = sort
+	return l.path("")
+}
+
+func (l userList) cols() []ui.Col {
+	cols := ui.Cols(words.DeskUser, words.DeskState, words.DeskRole, words.DeskMFA, words.DeskFactors, words.NavGroups, words.DeskAdded)
+	cols[0] = lists.Sorted(cols[0], cmp.Or(l.f.Sort, "name"), "name", l.by)
+	cols[6] = lists.Sorted(cols[6], l.f.Sort, "-created", l.by)
+	return cols
 }
 
 func listUsers(r *ui.Request) error {
 	l := userList{
-		f:     desk.UserFilter{Prefix: r.Value("prefix"), Role: r.Value("role"), State: r.Value("state"), MFA: r.Value("mfa"), Group: r.Value("group")},
+		f:     desk.UserFilter{Prefix: r.Value("prefix"), Role: r.Value("role"), State: r.Value("state"), MFA: r.Value("mfa"), Group: r.Value("group"), Sort: r.Value("sort")},
 		after: r.Value("after"), may: r.Actor().Can("change"),
 	}
 	var err error
@@ -39,7 +56,7 @@ func listUsers(r *ui.Request) error {
 		return err
 	}
 	p := ui.Page{Title: words.NavUsers, Section: "users", Wide: true, Curl: &ui.Curl{Method: "GET", Path: lists.Path(
-		rest.Base+"/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group)}}
+		rest.Base+"/users", "prefix", l.f.Prefix, "role", l.f.Role, "state", l.f.State, "mfa", l.f.MFA, "group", l.f.Group, "sort", l.f.Sort)}}
 	if l.may {
 		p.Actions = userListActions()
 	}

@@ -120,7 +120,7 @@ func (f *form) fault(name string) string { return f.faults[name] }
 
 // load brings the groups.
 func (f *form) load(r *ui.Request) error {
-	page, err := r.Desk.ListGroups(r.Context(), r.Actor(), "", fewGroups+1)
+	page, err := r.Desk.ListGroups(r.Context(), r.Actor(), "", "", fewGroups+1)
 	if err != nil {
 		return err
 	}
