@@ -24,8 +24,14 @@ import (
 	"testing"
 	"time"
 
+	cdpbrowser "github.com/chromedp/cdproto/browser"
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/cdproto/serviceworker"
+	"github.com/chromedp/cdproto/target"
+	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 	"rsc.io/qr"
 
@@ -470,6 +476,7 @@ func TestAuthenticatorApproves(t *testing.T) {
 	third.Look(Views[0])
 	third.byPhone(who)
 	p.asked()
+	p.bends(sent)
 	p.Click("Deny")
 	p.See("Denied")
 	third.See(text.PushDenied)
@@ -503,6 +510,29 @@ func TestAuthenticatorApproves(t *testing.T) {
 	third.begin(who)
 	if third.Has(text.OptionPush) {
 		t.Error("a phone is offered that is locked")
+	}
+
+	// The code of the same app opens, with the network cut; the app has learnt what time it is at the server.
+	s.pass(30 * time.Second)
+	p.do("open the app anew", chromedp.Reload())
+	p.See("Requests are switched off for this account")
+	p.cut(true)
+	p.silent(true)
+	p.do("open the app anew", chromedp.Reload())
+	p.screen("#/codes")
+	p.Until("the code is shown", `document.querySelectorAll(".code [data-code]").length === 1`)
+	codes, _ := p.shownCodes()
+	p.judge("codes-offline")
+	p.silent(false)
+	third.Fill(words.FieldCode, codes[0])
+	third.Click(words.Continue)
+	third.At("/console")
+	p.cut(false)
+
+	// Who signs out of the portal on the phone still has the phone.
+	p.Eval(`fetch("/signout", {method: "POST"}).then(r => r.text()).then(() => true)`, nil)
+	if n := len(p.keys()); n != 2 {
+		t.Errorf("%d keys are left behind a sign-out", n)
 	}
 
 	// She gives the phone another name, and removes it; the portal knows.
@@ -609,6 +639,36 @@ func (p *Page) attacks(sent func() (uri, body string)) {
 	}
 }
 
+// bends answers the open request in ways that must not count, with the phone's own key; it stays open.
+func (p *Page) bends(sent func() (uri, body string)) {
+	p.t.Helper()
+	_, old := sent()
+	var id string
+	p.Eval(`location.hash.split("/")[2]`, &id)
+	uri := "/authenticator/v1/requests/" + id + "/answer"
+	p.Expect("status of 4")
+	if status, code := p.says("POST", uri, old); status < 400 || status >= 500 {
+		p.t.Errorf("the approval of another request: %d %s", status, code)
+	}
+	for name, body := range map[string]string{
+		"another's nonce, signed":  replaced(p.t, old, map[string]string{"signature": "SIGN"}),
+		"no decision at all":       replaced(p.t, old, map[string]string{"decision": "", "signature": "SIGN"}),
+		"three digits":             replaced(p.t, old, map[string]string{"number": "123", "signature": "SIGN"}),
+		"a field that nobody asks": strings.Replace(old, "{", `{"force":true,`, 1),
+		"not JSON":                 "approve",
+	} {
+		if status, code := p.says("POST", uri, body); status < 400 || status >= 500 {
+			p.t.Errorf("%s: %d %s", name, status, code)
+		} else {
+			p.t.Logf("%s: %d %s", name, status, code)
+		}
+	}
+	if status, code := p.says("GET", "/authenticator/v1/requests?wait=0&known=", ""); status != 200 {
+		p.t.Errorf("behind them: %d %s", status, code)
+	}
+	p.See("Is this you?")
+}
+
 // replaced changes fields of a JSON object.
 func replaced(t testing.TB, body string, with map[string]string) string {
 	t.Helper()
@@ -624,4 +684,178 @@ func replaced(t testing.TB, body string, with map[string]string) string {
 		t.Fatal(err)
 	}
 	return string(b)
+}
+
+// TestAuthenticatorOnAComputer: a second device is a computer, set up by the link. The phone's own check (fingerprint, face,
+// PIN) is asked for where the policy wants it, and an approval without it counts for nothing; what a push service brings
+// becomes a notification; who is removed in the portal is wiped. On an iPhone nothing is set up before the app is installed.
+func TestAuthenticatorOnAComputer(t *testing.T) {
+	s, who := named(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the last events:\n%s", s.events())
+		}
+	})
+	var policies []struct{ Name string }
+	if err := json.Unmarshal([]byte(s.cli("policy", "list", "--output", "json")), &policies); err != nil || len(policies) == 0 {
+		t.Fatal(policies, err)
+	}
+	for _, x := range policies {
+		s.cli("policy", "set", x.Name, "push_verification=true")
+	}
+	b := Start(t)
+	desk := b.Open(t, s.base)
+	desk.Look(Views[0])
+	desk.Expect("401")
+	desk.begin(who)
+	desk.Fill(words.FieldCode, s.code(otp.FormatSeed(who.Key)))
+	desk.Click(words.Continue)
+	desk.At("/console")
+	desk.Visit("/me/phone", 200)
+	desk.Click(words.PhoneShow)
+	desk.See(words.PhoneWaiting)
+	var link string
+	desk.Eval(`[...document.querySelectorAll("[data-copy]")].map(e => e.dataset.copy).find(t => t.includes("#e=")) || ""`, &link)
+	if !strings.HasPrefix(link, s.base+appPath+"#e=") {
+		t.Fatalf("the link is %q", link)
+	}
+	_, fragment, _ := strings.Cut(link, "#")
+
+	apple := b.Open(t, s.base)
+	apple.Look(phone)
+	apple.do("be an iPhone", emulation.SetUserAgentOverride("Mozilla/5.0 (iPhone; CPU iPhone OS 18_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.0 Mobile/15E148 Safari/604.1"))
+	apple.Visit(appPath+"#"+fragment, 200)
+	apple.See("Install the app first")
+	if apple.Has("Add this device") {
+		t.Error("a device can be added in Safari")
+	}
+	apple.judge("install-first")
+
+	p := b.Open(t, s.base)
+	p.Look(Views[0])
+	var key webauthn.AuthenticatorID
+	p.do("have a fingerprint reader", webauthn.Enable(), chromedp.ActionFunc(func(ctx context.Context) (err error) {
+		key, err = webauthn.AddVirtualAuthenticator(&webauthn.VirtualAuthenticatorOptions{
+			Protocol: webauthn.AuthenticatorProtocolCtap2, Transport: webauthn.AuthenticatorTransportInternal, HasResidentKey: true, HasUserVerification: true,
+			IsUserVerified: true, AutomaticPresenceSimulation: true,
+		}).Do(ctx)
+		return err
+	}))
+	p.Visit(appPath+"#"+fragment, 200)
+	p.See("Add this device")
+	p.Fill("Name of this device", "Computer")
+	p.Click("Add this device")
+	p.See(who.Admin + " was added.")
+	desk.See(words.PhoneCame)
+
+	// Without the check it can deny and no more.
+	third := b.Open(t, s.base)
+	third.Look(Views[0])
+	third.Expect("401")
+	third.byPhone(who)
+	p.asked()
+	p.See("It is not set up here")
+	if p.Has("Approve") {
+		t.Error("it offers to approve without the check")
+	}
+	p.judge("request-check-missing")
+	p.Look(Views[0])
+	p.Click("Deny")
+	p.See("Denied")
+	third.See(text.PushDenied)
+
+	p.screen("#/accounts")
+	p.Click(who.Admin)
+	p.Click("Set it up")
+	p.See("Your device's own check is set up.")
+	p.judge("account-check")
+	p.Look(Views[0])
+
+	// It is asked for with the number; what does not know the finger approves nothing.
+	number := third.byPhone(who)
+	p.asked()
+	p.See("is asked for when you approve")
+	p.do("be another finger", webauthn.SetUserVerified(key, false))
+	p.Fill("Number shown at the sign-in", number)
+	p.Click("Approve")
+	p.See("was not confirmed. Nothing was sent")
+	p.do("be the finger", webauthn.SetUserVerified(key, true))
+	p.Click("Approve")
+	p.See("Approved")
+	third.At("/console")
+	if !strings.Contains(s.events(), "push.approved") {
+		t.Error("no event says who approved")
+	}
+
+	// Notifications: the push service is not to be reached from here, which is said; what one brings is shown.
+	p.do("allow notifications", cdpbrowser.SetPermission(&cdpbrowser.PermissionDescriptor{Name: "notifications"}, cdpbrowser.PermissionSettingGranted).WithOrigin(s.base).WithBrowserContextID(p.contextID()))
+	p.screen("#/accounts")
+	p.Click(who.Admin)
+	p.Expect("push service")
+	p.Expect("Push API in incognito mode") // a window of a test is one
+	p.Click("Allow notifications")
+	p.See("The push service can not be reached from here.")
+	p.knock(s.base, `{"device":"x","request":"r-1","expires":1}`)
+	p.Until("a notification is shown", `navigator.serviceWorker.getRegistration().then(r => r.getNotifications()).then(all => all.length === 1 && all[0].title === "A sign-in waits for you" && all[0].tag === "r-1")`)
+	p.knock(s.base, `no JSON`)
+	p.Until("another one is shown", `navigator.serviceWorker.getRegistration().then(r => r.getNotifications()).then(all => all.length === 2)`)
+
+	// It is removed in the portal, and wipes itself.
+	p.Expect("410")
+	desk.Visit("/me/factors", 200)
+	desk.Click("Computer")
+	desk.See(words.PhoneVerifies)
+	desk.Click(words.MyFactorRemove)
+	desk.See(words.MyFactorRemoveAsk)
+	desk.Until("the question is asked", `document.querySelector("dialog[open] button[type=submit]") !== null`)
+	desk.Eval(`document.querySelector("dialog[open] button[type=submit]").click()`, nil)
+	desk.See(words.MyFactorRemoved)
+	p.Eval(`window.dispatchEvent(new Event("online"))`, nil) // it looks at once; by itself within half a minute
+	p.See("was removed from this device")
+	p.See("No accounts yet")
+	p.judge("wiped")
+	if n := len(p.keys()); n != 0 {
+		t.Errorf("%d keys are left", n)
+	}
+}
+
+// contextID is the window's own, in which its cookies and permissions are.
+func (p *Page) contextID() cdp.BrowserContextID {
+	p.t.Helper()
+	var id cdp.BrowserContextID
+	p.do("look at the window", chromedp.ActionFunc(func(ctx context.Context) error {
+		info, err := target.GetTargetInfo().Do(ctx)
+		if err == nil {
+			id = info.BrowserContextID
+		}
+		return err
+	}))
+	return id
+}
+
+// knock gives the service worker what a push service would.
+func (p *Page) knock(origin, data string) {
+	p.t.Helper()
+	found := make(chan serviceworker.RegistrationID, 8)
+	ctx, cancel := context.WithCancel(p.ctx)
+	defer cancel()
+	chromedp.ListenTarget(ctx, func(ev any) {
+		if e, ok := ev.(*serviceworker.EventWorkerRegistrationUpdated); ok {
+			for _, r := range e.Registrations {
+				if !r.IsDeleted && strings.HasPrefix(r.ScopeURL, origin) {
+					select {
+					case found <- r.RegistrationID:
+					default:
+					}
+				}
+			}
+		}
+	})
+	p.do("look for the service worker", serviceworker.Disable(), serviceworker.Enable())
+	select {
+	case id := <-found:
+		p.do("knock", serviceworker.DeliverPushMessage(origin, id, data))
+	case <-time.After(Patience):
+		p.t.Fatal("there is no service worker")
+	}
 }

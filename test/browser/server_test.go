@@ -158,6 +158,18 @@ func (s *server) pass(d time.Duration) {
 	}
 }
 
+// cli runs the command of administrators.
+func (s *server) cli(args ...string) string {
+	s.t.Helper()
+	cmd := exec.Command(program(s.t, "latchkey"), append([]string{"--server", "unix:" + s.admin}, args...)...)
+	cmd.Env = append(os.Environ(), "LATCHKEY_TEST_CLOCK="+s.clock)
+	out, err := cmd.Output()
+	if err != nil {
+		s.t.Fatalf("latchkey %s: %v %s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
 // events are the last ones, for whoever looks into a failure.
 func (s *server) events() string {
 	out, err := exec.Command(program(s.t, "latchkey"), "--server", "unix:"+s.admin, "events").CombinedOutput()

@@ -7,7 +7,7 @@ import { startClock } from "./door";
 import { startInstall, startWorker } from "./install";
 import { fit } from "./keys";
 import { fromHash } from "./link";
-import { refresh } from "./notify";
+import { drop, refresh } from "./notify";
 import { request, requests } from "./requests";
 import { Screen, go } from "./screen";
 import { link, look, onChange, rest, waiting, watch } from "./watch";
@@ -95,6 +95,7 @@ async function start(): Promise<void> {
   onChange(({ came, gone }) => {
     if (gone) {
       tell("warn", words.gone(gone.user, gone.server), true);
+      void drop().catch(() => {}); // nobody would be knocked for
       void show(true);
       return;
     }
