@@ -29,7 +29,7 @@ type EventQuery struct {
 	Factor  string    `query:"factor" maxLength:"64"`
 	Actor   string    `query:"actor" maxLength:"256" doc:"Name of who did it"`
 	Address string    `query:"address" maxLength:"128" doc:"Exactly"`
-	Text    string    `query:"text" maxLength:"128" doc:"Contained in subject, actor, machine, address, service or reason, whatever the case"`
+	Text    string    `query:"text" maxLength:"128" doc:"Contained in subject, actor, machine, address, service or reason, whatever the case. Exactly the name of one machine, or of one user without a role, it gives the events about that one; in double quotes it is always text"`
 	Since   time.Time `query:"since" doc:"At the source, inclusive"`
 	Until   time.Time `query:"until" doc:"Exclusive"`
 	Actions bool      `query:"actions" doc:"Administrators' actions alone"`

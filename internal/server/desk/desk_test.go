@@ -864,6 +864,43 @@ func each[T any](list []T, name func(T) string) []string {
 	return out
 }
 
+// TestATextThatIsANameGivesTheEventsOfThatName: about the one who has the name, whatever
+// else contains it; and somebody with a role is found by what they did, too.
+func TestATextThatIsANameGivesTheEventsOfThatName(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		anna, boss := addUser(t, r, "anna", ""), addUser(t, r, "boss", rest.RoleAdministrator)
+		addUser(t, r, "annabel", "")
+		m := r.Machine(t, "mill", rest.MachineActive)
+		ok(true, r.Store.Update(ctx, func(_ context.Context, tx *store.Tx) error {
+			for _, e := range []event.Event{
+				{Type: event.SigninAllowed, Subject: "anna-before", UserID: id(anna.ID), MachineID: m.ID, Machine: "mill"},
+				{Type: event.SigninDenied, Subject: "stranger", Machine: "windmill"},
+				{Type: event.UserChanged, Subject: "annabel", Actor: "boss"},
+				{Type: event.UserChanged, Subject: "boss", UserID: id(boss.ID), Actor: "root@local"},
+			} {
+				if _, err := tx.Event(e); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))(t)
+		for text, want := range map[string]string{
+			"anna": "anna-before anna", "\"anna\"": "annabel anna-before annabel anna", "ann": "annabel anna-before annabel anna", "mill": "anna-before",
+			"\"mill\"": "stranger anna-before", "boss": "boss annabel boss", "windmil": "stranger", "nobody": "",
+		} {
+			got := each(ok(r.ListEvents(ctx, root, desk.EventFilter{Text: text}, "", 0))(t).Items, func(e rest.Event) string { return e.Subject })
+			if strings.Join(got, " ") != want {
+				t.Errorf("%s: %v, not %s", text, got, want)
+			}
+		}
+		// A name beside a chosen user stays text.
+		if got := ok(r.ListEvents(ctx, root, desk.EventFilter{User: "anna", Text: "mill"}, "", 0))(t).Items; len(got) != 1 {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
 // TestFollowersMissNothing: events that are written while somebody begins to follow
 // come once each, in order.
 func TestFollowersMissNothing(t *testing.T) {

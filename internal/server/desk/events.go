@@ -35,7 +35,7 @@ type EventFilter struct {
 	Factor  string
 	Actor   string    // the name of who did it
 	Address string    // exactly
-	Text    string    // in subject, actor, machine, address, service or reason, whatever the case
+	Text    string    // in subject, actor, machine, address, service or reason, whatever the case; see resolveText
 	Since   time.Time // at the source, inclusive
 	Until   time.Time // exclusive
 	// Actions leaves administrators' actions alone: what people did at the console, the
@@ -140,9 +140,38 @@ func (d *Desk) resolveFilter(ctx context.Context, in EventFilter) (chosenEvents,
 			}
 			out.f.MachineID = m.ID
 		}
-		return nil
+		return out.resolveText(ctx, q)
 	})
 	return out, err
+}
+
+// resolveText turns a text that is exactly the name of one user or one machine into that
+// one's id, for which there is an index: the events come at once, however long the log is,
+// and also those from before a change of the name. Of people with a role it would leave out
+// what they did to others, and so their names stay text. Quotes keep any text as it is.
+func (c *chosenEvents) resolveText(ctx context.Context, q *store.Queries) error {
+	s := c.f.Text
+	if n := len(s); n > 2 && s[0] == '"' && s[n-1] == '"' {
+		c.f.Text = s[1 : n-1]
+		return nil
+	}
+	if s == "" || c.f.UserID != "" || c.f.MachineID != "" {
+		return nil
+	}
+	u, err := q.GetUserByName(ctx, s)
+	if err != nil && !store.IsNotFound(err) {
+		return err
+	}
+	machines, err := q.ListMachinesByName(ctx, s)
+	switch {
+	case err != nil:
+		return err
+	case u.ID != "" && u.Role == rest.RoleNone && len(machines) == 0:
+		c.f.UserID, c.f.Text = u.ID, ""
+	case u.ID == "" && len(machines) == 1:
+		c.f.MachineID, c.f.Text = machines[0].ID, ""
+	}
+	return nil
 }
 
 // micros keeps times that no event can have from overflowing.
