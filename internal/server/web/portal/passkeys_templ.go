@@ -128,7 +128,7 @@ func passkeyPage(p newPasskey) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "</noscript><p class=\"fault\" role=\"alert\" data-passkey-says hidden></p><div class=\"actions js-only\">")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 7, "</noscript><p class=\"fault\" data-passkey-says hidden></p><div class=\"actions js-only\">")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}

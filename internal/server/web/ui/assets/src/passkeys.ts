@@ -28,6 +28,7 @@ export function startPasskeys(): void {
 function say(form: HTMLFormElement, text: string): void {
   const line = find("[data-passkey-says]", form);
   if (!line) return;
+  line.setAttribute("role", "alert");
   line.textContent = text;
   line.hidden = text === "";
 }
