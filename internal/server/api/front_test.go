@@ -148,6 +148,17 @@ func TestFreshProof(t *testing.T) {
 	if _, err := p.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "anna"}); err != nil {
 		t.Fatal(err)
 	}
+	// Nobody gives an owner a factor alone (E3): she has it before she becomes one.
+	if _, err := p.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "olga"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.AddTOTP(t.Context(), desk.Root(), "olga", rest.NewTOTP{}); err != nil {
+		t.Fatal(err)
+	}
+	owner := rest.RoleOwner
+	if _, err := p.ChangeUser(t.Context(), desk.Root(), "olga", 0, rest.UserChange{Role: &owner}); err != nil {
+		t.Fatal(err)
+	}
 	old := p.somebody(t, "olga", rest.RoleOwner, session.CLI, time.Hour)
 	now := p.somebody(t, "olga", rest.RoleOwner, session.CLI, 0)
 	path := rest.Base + "/users/anna/enrolment-codes"
