@@ -50,9 +50,13 @@ func addPasskey(r *ui.Request) error {
 	return r.Show(passkeyOf(false), passkeyPage(newPasskey{}))
 }
 
+// enrolPasskey is for the first factor; whoever has one adds another.
 func enrolPasskey(r *ui.Request) error {
 	if !enrolling(r) {
-		return r.Go("/me/factors/passkey", "")
+		if !r.Actor().Fresh {
+			return again(r, fault.New(fault.StepUp, nil))
+		}
+		return addPasskey(r)
 	}
 	return r.Show(passkeyOf(true), passkeyPage(newPasskey{first: true}))
 }
