@@ -137,20 +137,6 @@ func (r *rig) try(a factor.Ask) factor.Try {
 	return factor.Try{User: a.User, Machine: a.Machine, Scope: a.Scope, Typed: secret.FromString(""), Now: r.clock.Now(), Ticket: a.Ticket}
 }
 
-func (r *rig) send(a factor.Ask) (sent factor.Sent, err error) {
-	err = r.Store.Update(context.Background(), func(ctx context.Context, tx *store.Tx) error {
-		// As a sign-in does: a fault is told, and what was written stays.
-		var e error
-		sent, e = r.plug.Send(ctx, tx, a)
-		if f := (*fault.Fault)(nil); errors.As(e, &f) {
-			err = e
-			return nil
-		}
-		return e
-	})
-	return sent, err
-}
-
 func (r *rig) mustSend(a factor.Ask) factor.Sent {
 	r.Helper()
 	var refused error

@@ -248,7 +248,10 @@ func TestANoticeSaysLookAndNothingElse(t *testing.T) {
 		t.Fatalf("Authorization %q", got.Header.Get("Authorization"))
 	}
 	point := unhide(t, key)
-	pub := &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(point[1:33]), Y: new(big.Int).SetBytes(point[33:])}
+	pub, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), point)
+	if err != nil {
+		t.Fatal(err)
+	}
 	h, sig := sha256.Sum256([]byte(parts[0]+"."+parts[1])), unhide(t, parts[2])
 	if len(sig) != 64 || !ecdsa.Verify(pub, h[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:])) {
 		t.Error("the token is not signed by the key that stands beside it")

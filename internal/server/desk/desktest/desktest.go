@@ -77,7 +77,7 @@ func New(t testing.TB, s *store.Store, c clock.Clock) *Rig {
 		Post:  sender,
 		Store: s, Keys: k, Clock: c, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: phones, PeopleURL: func() string { return People },
 		Passkeys: passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return People }}),
-		CA: authority.Fingerprint, Issuer: authority, ServerURL: URL, Version: "test",
+		CA:       authority.Fingerprint, Issuer: authority, ServerURL: URL, Version: "test",
 	})
 	must(s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if _, err := tx.GetDefaultPolicy(ctx); err == nil {

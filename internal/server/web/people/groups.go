@@ -30,7 +30,9 @@ func (l groupList) by(sort string) string { return lists.Path("/console/groups",
 
 func (l groupList) cols() []ui.Col {
 	return []ui.Col{
-		lists.Sorted(ui.Col{Label: words.DeskGroup}, cmp.Or(l.sort, "name"), "name", l.by), {Label: words.DeskMFASetting}, {Label: words.DeskMembers, Num: true},
+		lists.Sorted(ui.Col{Label: words.DeskGroup}, cmp.Or(l.sort, "name"), "name", l.by),
+		{Label: words.DeskMFASetting},
+		{Label: words.DeskMembers, Num: true},
 		lists.Sorted(ui.Col{Label: words.DeskAdded}, l.sort, "-created", l.by),
 	}
 }
