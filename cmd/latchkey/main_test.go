@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/otp"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
@@ -28,6 +29,7 @@ import (
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/storetest"
 	"latchkey/internal/shim"
+	"latchkey/internal/text"
 	"latchkey/internal/wire"
 )
 
@@ -182,7 +184,13 @@ func playOne(a *shim.AgentConn) {
 		_ = a.Send(shim.Allow{User: "alice"}, within)
 	case "known": // whose window is open
 		_ = a.Send(shim.Allow{User: "known"}, within)
+	case "told": // as root is
+		_ = a.Send(shim.Tell{Text: text.WhyHead + event.Reasons["no-factors-asked"]}, within)
+		_ = a.Send(shim.Allow{User: "told"}, within)
 	case "guest":
+		_ = a.Send(shim.Ignore{}, within)
+	case "stranger":
+		_ = a.Send(shim.Tell{Text: text.WhyHead + event.Reasons["user-unknown-skipped"]}, within)
 		_ = a.Send(shim.Ignore{}, within)
 	case "old":
 		_ = a.Send(shim.TooOld{Text: "This agent is too old. Update it."}, within)

@@ -78,13 +78,13 @@ Exit codes: 0 allowed, 1 denied, 3 left to the machine's own sign-in.`,
 			defer conn.Close()
 			stop := context.AfterFunc(cmd.Context(), func() { _ = conn.Close() })
 			defer stop()
-			asked := 0
-			r, err := conn.Converse(s, person{a, &asked})
+			who := &person{a: a}
+			r, err := conn.Converse(s, who)
 			r.Authtok.Wipe()
 			if s.First == shim.FirstNone {
-				asked-- // the password
+				who.asked-- // the password
 			}
-			return a.verdict(cmd.Context(), s, asked > 0, r, err)
+			return a.verdict(cmd.Context(), s, who, r, err)
 		},
 	}
 	f := c.Flags()
@@ -144,11 +144,12 @@ func judge(s *shim.Start, cmd *cobra.Command) error {
 }
 
 // verdict tells how the sign-in ended.
-func (a *app) verdict(ctx context.Context, s shim.Start, asked bool, r shim.Result, err error) error {
+func (a *app) verdict(ctx context.Context, s shim.Start, who *person, r shim.Result, err error) error {
 	type outcome struct {
 		Outcome string `json:"outcome"`
 		User    string `json:"user,omitempty"`
 		Text    string `json:"text,omitempty"`
+		Why     string `json:"why,omitempty"`
 	}
 	denied := func(why string) error {
 		if err := a.emit(outcome{Outcome: "deny", Text: why}, func(p *printer) { p.line("Denied.") }); err != nil {
@@ -169,16 +170,21 @@ func (a *app) verdict(ctx context.Context, s shim.Start, asked bool, r shim.Resu
 	}
 	switch v := r.Verdict.(type) {
 	case shim.Allow:
-		return a.emit(outcome{Outcome: "allow", User: v.User}, func(p *printer) {
+		return a.emit(outcome{Outcome: "allow", User: v.User, Why: who.why}, func(p *printer) {
 			p.line("Allowed: %s.", v.User)
-			if !asked {
-				// The agent tells those who sign in nothing of its reasons.
-				p.line("No second factor was asked for: a window may be open, or the policy wants none here. The rule that")
+			switch {
+			case who.asked > 0:
+			case who.why != "":
+				p.line("No second factor was asked for. %s", who.why)
+				p.line("The rule that decides: latchkey explain --user %s --machine THIS-ONE --scope %s --service %s (where you administer the server).", v.User, cmp.Or(string(s.Scope), string(shim.ScopeLogon)), s.Service)
+			default:
+				// The agent tells its reasons to root alone.
+				p.line("No second factor was asked for: a window may be open, or the policy wants none here. Root is told which. The rule that")
 				p.line("decides: latchkey explain --user %s --machine THIS-ONE --scope %s --service %s (where you administer the server).", v.User, cmp.Or(string(s.Scope), string(shim.ScopeLogon)), s.Service)
 			}
 		})
 	case shim.Ignore:
-		if err := a.emit(outcome{Outcome: "ignore"}, func(p *printer) { p.line("Left to the machine's own sign-in.") }); err != nil {
+		if err := a.emit(outcome{Outcome: "ignore", Why: who.why}, func(p *printer) { p.line("%s", strings.TrimSpace("Left to the machine's own sign-in. "+who.why)) }); err != nil {
 			return err
 		}
 		return codeError(exitIgnore)
@@ -193,15 +199,16 @@ func (a *app) verdict(ctx context.Context, s shim.Start, asked bool, r shim.Resu
 // person is whoever sits at the terminal, or writes to standard input.
 type person struct {
 	a     *app
-	asked *int // how many prompts were answered
+	asked int    // how many prompts were answered
+	why   string // why the agent let in whom it let in, if it says so
 }
 
-func (p person) Secret(prompt string) (secret.Bytes, error) { return p.answer(prompt, true) }
-func (p person) Ask(prompt string) (secret.Bytes, error)    { return p.answer(prompt, false) }
+func (p *person) Secret(prompt string) (secret.Bytes, error) { return p.answer(prompt, true) }
+func (p *person) Ask(prompt string) (secret.Bytes, error)    { return p.answer(prompt, false) }
 
-func (p person) answer(prompt string, hidden bool) (secret.Bytes, error) {
+func (p *person) answer(prompt string, hidden bool) (secret.Bytes, error) {
 	prompt = text.CleanBlock(prompt)
-	*p.asked++
+	p.asked++
 	var (
 		s   secret.Bytes
 		err error
@@ -221,5 +228,11 @@ func (p person) answer(prompt string, hidden bool) (secret.Bytes, error) {
 	return s, nil
 }
 
-func (p person) Tell(s string) { fmt.Fprintln(p.a.err, text.CleanBlock(s)) }
-func (p person) Warn(s string) { fmt.Fprintln(p.a.err, text.CleanBlock(s)) }
+func (p *person) Tell(s string) {
+	if why, ok := strings.CutPrefix(s, text.WhyHead); ok {
+		p.why = text.CleanN(why, 256)
+		return
+	}
+	fmt.Fprintln(p.a.err, text.CleanBlock(s))
+}
+func (p *person) Warn(s string) { fmt.Fprintln(p.a.err, text.CleanBlock(s)) }

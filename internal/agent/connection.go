@@ -6,11 +6,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
 
 	"latchkey/internal/agent/conversation"
+	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/shim"
@@ -250,7 +252,23 @@ func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s serv
 		}
 		a.seen.finish(finished{peer: who.peer, parent: parent, service: m.Service, user: m.User, outcome: v.Outcome})
 	}
+	if why := whyTold(who, v); why != "" && ac.Send(shim.Tell{Text: why}, sendTime) != nil {
+		return
+	}
 	a.say(ac, v, m.User)
+}
+
+// trial is the command with which root tries a sign-in out: latchkey signin.
+const trial = "latchkey"
+
+// whyTold is why somebody was let in, for root's trial alone. A sign-in module would show it
+// to whoever signs in, and that is no business of theirs.
+func whyTold(who caller, v conversation.Verdict) string {
+	sentence := event.Reasons[v.Reason]
+	if !who.privileged() || filepath.Base(who.peer.Exe) != trial || v.Outcome == policy.Deny || sentence == "" {
+		return ""
+	}
+	return text.WhyHead + sentence
 }
 
 // leaveTarget makes of a caller's success what it is worth where he asks for another

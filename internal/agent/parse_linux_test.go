@@ -17,6 +17,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/policy"
 	"latchkey/internal/shim"
+	"latchkey/internal/text"
 )
 
 func TestProcessesAreRead(t *testing.T) {
@@ -772,4 +773,27 @@ func FuzzListed(f *testing.F) {
 			t.Fatal(want)
 		}
 	})
+}
+
+// TestWhyIsToldToTrialsOfRootAlone: a module would show it to whoever signs in.
+func TestWhyIsToldToTrialsOfRootAlone(t *testing.T) {
+	me, other := uint32(os.Geteuid()), uint32(os.Geteuid()+1)
+	let := conversation.Verdict{Outcome: policy.Allow, Reason: string(policy.ReasonNoFactors)}
+	for name, c := range map[string]struct {
+		who  caller
+		v    conversation.Verdict
+		told bool
+	}{
+		"root tries it out":                   {caller{uid: me, peer: process{Exe: "/usr/bin/latchkey"}}, let, true},
+		"left to the machine":                 {caller{uid: me, peer: process{Exe: "/usr/bin/latchkey"}}, conversation.Verdict{Outcome: policy.Ignore, Reason: "user-unknown-skipped"}, true},
+		"a module in a program of root's":     {caller{uid: me, peer: process{Exe: "/usr/bin/sudo"}}, let, false},
+		"somebody else's latchkey":            {caller{uid: other, peer: process{Exe: "/usr/bin/latchkey"}}, let, false},
+		"a system that names no programs":     {caller{uid: me}, let, false},
+		"a denial, which has its own words":   {caller{uid: me, peer: process{Exe: "/usr/bin/latchkey"}}, conversation.Verdict{Outcome: policy.Deny, Reason: "user-disabled"}, false},
+		"a reason that this agent knows none": {caller{uid: me, peer: process{Exe: "/usr/bin/latchkey"}}, conversation.Verdict{Outcome: policy.Allow, Reason: "of tomorrow"}, false},
+	} {
+		if got := whyTold(c.who, c.v); (got != "") != c.told || c.told && !strings.HasPrefix(got, text.WhyHead) {
+			t.Errorf("%s: %q", name, got)
+		}
+	}
 }

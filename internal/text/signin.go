@@ -227,3 +227,6 @@ func ask(contact string) string {
 	}
 	return "Ask an administrator if you need help."
 }
+
+// WhyHead begins what the agent tells latchkey signin, and no sign-in module, of its reasons.
+const WhyHead = "Why: "
