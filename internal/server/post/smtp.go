@@ -50,9 +50,9 @@ const maxAnswer = 300
 
 // sendMail sends one over SMTP. It takes at most twice the time-out.
 func sendMail(ctx context.Context, s Mail, m Message, now time.Time) Outcome {
-	msg, err := compose(s, m, now)
-	if err != nil {
-		return Outcome{ReasonSettings, err.Error(), true}
+	msg, problem := compose(s, m, now)
+	if problem != "" {
+		return Outcome{ReasonSettings, problem, true}
 	}
 	roots, err := pool(s.CA)
 	if err != nil {
@@ -128,21 +128,22 @@ func auth(word string, protected bool) mail.Option {
 	return mail.WithSMTPAuth(kind)
 }
 
-// compose makes the mail. Addresses are judged anew: what lies in the queue is no proof.
-func compose(s Mail, m Message, now time.Time) (*mail.Msg, error) {
+// compose makes the mail, or says for administrators why it can not be made. Addresses
+// are judged anew: what lies in the queue is no proof.
+func compose(s Mail, m Message, now time.Time) (msg *mail.Msg, problem string) {
 	to, err := ParseMail(m.To)
 	if err != nil {
-		return nil, fmt.Errorf("The address of the person is not right: %w.", err) //nolint:staticcheck // for people
+		return nil, fmt.Sprintf("The address of the person is not right: %s.", err)
 	}
 	from, err := ParseMail(s.From)
 	if err != nil {
-		return nil, fmt.Errorf("The sender's address is not right: %w.", err) //nolint:staticcheck // for people
+		return nil, fmt.Sprintf("The sender's address is not right: %s.", err)
 	}
-	msg := mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithCharset(mail.CharsetUTF8), mail.WithEncoding(mail.EncodingQP))
+	msg = mail.NewMsg(mail.WithNoDefaultUserAgent(), mail.WithCharset(mail.CharsetUTF8), mail.WithEncoding(mail.EncodingQP))
 	id := make([]byte, 16)
 	_, _ = rand.Read(id) // never fails
 	if err := errors.Join(msg.EnvelopeFrom(from), msg.FromFormat(text.CleanN(s.FromName, 64), from), msg.AddTo(to)); err != nil {
-		return nil, err
+		return nil, fmt.Sprintf("The mail can not be made: %s.", err)
 	}
 	msg.Subject(text.CleanN(m.Subject, 200))
 	msg.SetDateWithValue(now)
@@ -151,7 +152,7 @@ func compose(s Mail, m Message, now time.Time) (*mail.Msg, error) {
 	msg.SetGenHeader("Auto-Submitted", "auto-generated")
 	msg.SetGenHeader("X-Auto-Response-Suppress", "All")
 	msg.SetBodyString(mail.TypeTextPlain, m.Text)
-	return msg, nil
+	return msg, ""
 }
 
 // wire makes the one connection of a mail, so that it is closed whatever happens.
