@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -42,9 +43,10 @@ func TestRealServer(t *testing.T) {
 			e.Defer(func() { _ = os.RemoveAll(dir) })
 			e.Setenv("TZ", "UTC")
 			e.Setenv("SERVER", "unix:"+filepath.Join(dir, "admin"))
+			e.Setenv("DATABASE", filepath.Join(dir, "data", "latchkey.db"))
 			return startServer(e, bin, dir)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport, "answers": cmdAnswers, "private": cmdPrivate},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport, "answers": cmdAnswers, "private": cmdPrivate, "stale": cmdStale},
 	})
 }
 
@@ -127,6 +129,15 @@ func cmdAnswers(ts *testscript.TestScript, _ bool, args []string) {
 	code := otp.DefaultParams.Code(seed, otp.DefaultParams.Step(time.Now())+later)
 	lines := strings.Join(append(slices.Clone(args[3:]), code), "\n") + "\n"
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(lines), 0o600))
+}
+
+// cmdStale: stale makes the second factor of every session one of an hour ago.
+func cmdStale(ts *testscript.TestScript, _ bool, _ []string) {
+	d, err := sql.Open("sqlite", "file:"+ts.Getenv("DATABASE")+"?_pragma=busy_timeout(5000)")
+	ts.Check(err)
+	defer d.Close()
+	_, err = d.Exec("UPDATE sessions SET fresh_at = fresh_at - 3600000000")
+	ts.Check(err)
 }
 
 // cmdPrivate: private FILE… fails unless only its owner may look into each.
