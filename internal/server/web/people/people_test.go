@@ -370,3 +370,26 @@ func asJSON(v any) string {
 	b, _ := json.Marshal(v)
 	return string(b)
 }
+
+// TestListsAreSortedByTheirHeads: the head of a column is a link that sorts, says for screen
+// readers how the list comes, turns the order round, and keeps the filters.
+func TestListsAreSortedByTheirHeads(t *testing.T) {
+	webtest.OnBoth(t, func(r *webtest.Rig) {
+		s := newScene(r)
+		b := s.adam.SignedIn()
+		for path, want := range map[string][]string{
+			"/console/users?role=none":     {`aria-sort="ascending"`, `href="/console/users?role=none&amp;sort=-name"`, `href="/console/users?role=none&amp;sort=-created"`},
+			"/console/users?sort=-name":    {`aria-sort="descending"`, `href="/console/users?sort=name"`},
+			"/console/users?sort=-created": {`aria-sort="descending"`, `href="/console/users?sort=created"`, `href="/console/users?sort=name"`},
+		} {
+			a := b.Get(path).Is(http.StatusOK)
+			for _, w := range want {
+				if !strings.Contains(a.Body, w) {
+					t.Errorf("%s lacks %s", path, w)
+				}
+			}
+		}
+		b.Get("/console/users?sort=mail").Is(http.StatusUnprocessableEntity)
+		b.Get("/console/groups?sort=members").Is(http.StatusUnprocessableEntity)
+	})
+}
