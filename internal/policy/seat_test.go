@@ -20,6 +20,10 @@ func TestWeakFactorsAreWarnedOf(t *testing.T) {
 		"both may be weak":               {[]Factor{TOTP, Mail, SMS}, 2, []string{"by mail", "by text message", "All 2 factors"}},
 		"nothing is asked":               {[]Factor{Mail}, 0, []string{"by mail", "no second factor"}},
 		"a chain that needs a key":       {[]Factor{FIDO2, TOTP}, 2, []string{"over the network"}},
+		"two that one phone can have":    {[]Factor{Push, TOTP, Backup}, 2, []string{"one phone can have both"}},
+		"three, two of one phone":        {[]Factor{FIDO2, Push, TOTP, Backup}, 3, []string{"two of 3 factors"}},
+		"a phone and no codes of it":     {[]Factor{Push, Backup}, 2, nil},
+		"a phone, one factor asked":      {[]Factor{Push, TOTP}, 1, nil},
 		"a key alone":                    {[]Factor{FIDO2}, 1, []string{"over the network"}},
 	} {
 		p := NewPolicy()

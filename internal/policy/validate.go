@@ -136,7 +136,8 @@ func Parse(b []byte) (Policy, error) {
 }
 
 // weakFactors are sentences about kinds that can be had without what the person holds
-// (M6), and about chains that can not be asked for everywhere (M2, P1).
+// (M6), about two kinds in one hand (M3), and about chains that can not be asked for
+// everywhere (M2, P1).
 func (p Policy) weakFactors() []string {
 	var w []string
 	weak, near := 0, 0
@@ -159,6 +160,10 @@ func (p Policy) weakFactors() []string {
 		w = append(w, "A weak factor alone is enough beside the password.")
 	case n > 1 && weak >= n:
 		w = append(w, fmt.Sprintf("All %d factors may be weak ones.", n))
+	}
+	if p.FactorsOnline > 1 && slices.Contains(p.OnlineFactors, Push) && slices.Contains(p.OnlineFactors, TOTP) {
+		// An enrolled phone has both: requests, and the codes that came with it.
+		w = append(w, fmt.Sprintf("Push and authenticator codes count as two of %d factors, and one phone can have both: whoever holds it unlocked gives both.", p.FactorsOnline))
 	}
 	if slices.Contains(p.Scopes, Remote) && p.FactorsOnline > 0 && near < p.FactorsOnline {
 		w = append(w, fmt.Sprintf("Nobody can sign in over the network: a security key is at the other end of the line, and without it %d of %d factors are left.", near, p.FactorsOnline))
