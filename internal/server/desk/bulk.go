@@ -7,6 +7,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 )
 
@@ -79,6 +80,7 @@ func Note(tx *store.Tx, a Actor, e event.Event, data map[string]any) error {
 // EndDisabled ends what a user who is disabled has: windows, sessions and API tokens,
 // with their events. Whoever is enabled again begins anew.
 func (d *Desk) EndDisabled(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
+	tx.Wake(push.UserKey(userID)) // the phones are told at once
 	if _, err := d.endWindows(ctx, tx, a, userID, "", "user-disabled"); err != nil || d.Sessions == nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/post"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -312,8 +313,10 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 // newFactors ends a user's windows where factors have changed: machines wipe the
 // offline data made with the old ones (O5), and a window that silenced the next
 // sign-in would keep the new from being made. What an administrator changes ends the
-// user's sessions at the people's door too: the old factor may be in other hands.
+// user's sessions at the people's door too: the old factor may be in other hands. The
+// user's phones look again: one that was removed wipes itself at once where it is open.
 func (d *Desk) newFactors(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
+	tx.Wake(push.UserKey(userID))
 	if _, err := d.endWindows(ctx, tx, a, userID, "", "factors-changed"); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/facts"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
@@ -632,6 +633,7 @@ func (d *Desk) RemoveUser(ctx context.Context, a Actor, ref string, rev int64) e
 		if _, err := tx.DeleteUser(ctx, u.ID); err != nil {
 			return err
 		}
+		tx.Wake(push.UserKey(u.ID))
 		return note(tx, a, event.Event{Type: event.UserRemoved, Subject: u.Name, UserID: u.ID}, map[string]any{"role": u.Role, "offline": vaults})
 	})
 }

@@ -603,6 +603,68 @@ func TestARemovedOrLostPhoneIsGone(t *testing.T) {
 	})
 }
 
+// TestAPhoneThatIsRemovedIsToldAtOnce: an open app asks all the time, and each of its
+// questions hangs for up to 25 seconds. It is wiped at once all the same.
+func TestAPhoneThatIsRemovedIsToldAtOnce(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		ctx := t.Context()
+		disable := true
+		for _, x := range []struct {
+			name   string
+			phone  *phonetest.Phone
+			end    func(p *phonetest.Phone) error
+			status int
+			code   string
+		}{
+			{"removed", r.phone("anna", "a"), func(p *phonetest.Phone) error {
+				_, err := r.RemoveFactor(ctx, desk.Root(), "anna", rest.FactorPrefix+p.Device)
+				return err
+			}, 410, "gone"},
+			{"lost", r.phone("anna", "b"), func(p *phonetest.Phone) error {
+				_, err := r.LoseFactor(ctx, desk.Root(), "anna", rest.FactorPrefix+p.Device)
+				return err
+			}, 410, "gone"},
+			{"removed by its person", r.phone("anna", "c"), func(p *phonetest.Phone) error {
+				r.phone("anna", "one more") // the only authenticator stays
+				a := desk.Actor{Name: "anna", Role: rest.RoleNone, UserID: r.anna.ID, Session: "s", Fresh: true}
+				_, err := r.RemoveOwnFactor(ctx, a, rest.FactorPrefix+p.Device)
+				return err
+			}, 410, "gone"},
+			{"its person is disabled", r.phone("anna", "d"), func(*phonetest.Phone) error {
+				_, err := r.ChangeUser(ctx, desk.Root(), "anna", 0, rest.UserChange{Disabled: &disable})
+				return err
+			}, 403, "disabled"},
+			{"its person is removed", r.phone(r.user("bert").Name, "e"), func(*phonetest.Phone) error {
+				return r.RemoveUser(ctx, desk.Root(), "bert", 0)
+			}, 410, "gone"},
+		} {
+			t.Run(x.name, func(t *testing.T) {
+				told := make(chan error, 1)
+				go func() {
+					_, err := x.phone.Requests(ctx, push.PollTime)
+					told <- err
+				}()
+				select {
+				case err := <-told:
+					t.Fatalf("the question did not hang: %v", err)
+				case <-time.After(200 * time.Millisecond):
+				}
+				began := time.Now()
+				r.ok(x.end(x.phone))
+				select {
+				case err := <-told:
+					r.code(err, x.status, x.code)
+					if took := time.Since(began); took > time.Second {
+						t.Errorf("it took %v", took)
+					}
+				case <-time.After(5 * time.Second):
+					t.Error("the phone was not told")
+				}
+			})
+		}
+	})
+}
+
 func TestTheDoorBelievesTheSignatureAlone(t *testing.T) {
 	engines(t, func(t *testing.T, r *rig) {
 		ctx := t.Context()
