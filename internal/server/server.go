@@ -436,7 +436,7 @@ func (r *running) compose() (h handlers, err error) {
 	})
 	r.sessions = session.New(session.Config{
 		Store: r.store, Keys: r.keys, Directories: directories, Factors: factors, Clock: r.Clock, Random: rand.Reader,
-		Passkeys: keys, Certificates: r.ca, SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
+		Passkeys: keys, Certificates: r.ca, PeopleURL: r.peopleURL, SetupFile: filepath.Join(r.Data, "setup-code"), Logger: r.Log,
 	})
 	r.desk.Sessions = r.sessions
 	r.bulk = bulk.New(bulk.Config{Store: r.store, Desk: r.desk, Box: r.keys.Box, Clock: r.Clock, Passwords: passwords, Codes: keeper, Log: r.Log})

@@ -1,10 +1,12 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"latchkey/internal/clock"
@@ -15,6 +17,7 @@ import (
 	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -42,7 +45,11 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 			out = m.pendingOf(AskCode, st, u, now)
 			return nil
 		}
-		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: service, Service: service, Address: address, Again: again, Now: now}
+		name, err := m.doorName(ctx, tx.Queries)
+		if err != nil {
+			return err
+		}
+		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: name, Service: service, Address: address, Program: st.Kind == CLI, Again: again, Now: now}
 		if st.Asked, err = m.send(ctx, tx, kind, ask); err != nil {
 			return err
 		}
@@ -50,6 +57,16 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 		return m.keepState(ctx, tx, row, AskCode, st, row.Wrong)
 	})
 	return out, err
+}
+
+// doorName is what people call this door, where a phone shows it beside the names of
+// machines: the host in their browser's address bar.
+func (m *Sessions) doorName(ctx context.Context, q *db.Queries) (string, error) {
+	at, err := settings.People(ctx, q, m.PeopleURL)
+	if err != nil {
+		return "", err
+	}
+	return cmp.Or(strings.TrimPrefix(at, "https://"), attempts.Name(attempts.Door)), nil
 }
 
 // send has a factor send what it must.

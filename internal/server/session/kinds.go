@@ -37,6 +37,7 @@ func Strong(kind string) bool { return slices.Contains(strong, kind) }
 type Kind struct {
 	Name   string // such as TOTP
 	Option string // how a menu names it
+	Prompt string // what is asked, where what was sent says nothing else
 	Sends  bool   // Choose comes first: something goes out
 	Waits  bool   // the answer comes another way; Answer without a code looks whether it has
 }
@@ -67,24 +68,24 @@ func (a *asked) shown(now time.Time) Asked {
 }
 
 // usable are the factors with which the user may prove who he is, strongest first.
-// program is a sign-in of the command line, which has no browser to ask a key.
-func (m *Sessions) usable(ctx context.Context, q *db.Queries, u db.User, program, console bool, now time.Time) ([]string, error) {
+// program is a sign-in of the command line, which has no browser to ask a key: elsewhere
+// are those that only a browser could take.
+func (m *Sessions) usable(ctx context.Context, q *db.Queries, u db.User, program, console bool, now time.Time) (here, elsewhere []string, err error) {
 	f, err := facts.User(ctx, q, u, facts.At{Now: now})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var accepted []policy.Factor
 	for _, k := range listed {
 		if slices.Contains(f.Factors, policy.Factor(k)) {
 			p, err := policyOf(ctx, q, u, now)
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			accepted = p.OnlineFactors
 			break
 		}
 	}
-	var out []string
 	for _, k := range policy.Kinds {
 		name := string(k)
 		_, known := m.Factors.Get(k)
@@ -93,11 +94,12 @@ func (m *Sessions) usable(ctx context.Context, q *db.Queries, u db.User, program
 		case !Strong(name) && (console || !slices.Contains(modest, name)):
 		case slices.Contains(listed, name) && !slices.Contains(accepted, k):
 		case name == FIDO2 && program:
+			elsewhere = append(elsewhere, name)
 		default:
-			out = append(out, name)
+			here = append(here, name)
 		}
 	}
-	return out, nil
+	return here, elsewhere, nil
 }
 
 // enrols tells whether the user may give an enrolment code beside what he has: there is one
@@ -126,7 +128,7 @@ func (m *Sessions) kindsOf(names []string) []Kind {
 		if !ok {
 			continue // it was there when the sign-in began, on another replica
 		}
-		k := Kind{Name: n, Option: f.Option()}
+		k := Kind{Name: n, Option: f.Option(), Prompt: f.Prompt()}
 		_, k.Sends = f.(factor.Sender)
 		_, k.Waits = f.(factor.Waiter)
 		out = append(out, k)

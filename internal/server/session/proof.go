@@ -21,36 +21,45 @@ import (
 // Proof is how a session may prove anew who sits there.
 type Proof struct {
 	Kinds []Kind // strongest first
+	Other []Kind // that a browser alone could take
 	Asked Asked
 }
 
 // proofs are the factors with which the session may do so: one that opens the console
 // takes none that does not.
-func (m *Sessions) proofs(ctx context.Context, q *db.Queries, s *Session, now time.Time) (db.User, []string, *asked, error) {
+func (m *Sessions) proofs(ctx context.Context, q *db.Queries, s *Session, now time.Time) (db.User, ways, *asked, error) {
+	var k ways
 	if s == nil || s.Factor == Enrol {
-		return db.User{}, nil, nil, fault.New(fault.BadRequest, nil)
+		return db.User{}, k, nil, fault.New(fault.BadRequest, nil)
 	}
 	row, err := m.standing(ctx, q, s)
 	if err != nil {
-		return db.User{}, nil, nil, err
+		return db.User{}, k, nil, err
 	}
-	kinds, err := m.usable(ctx, q, row.User, s.Kind == CLI, s.Console, now)
-	if err != nil {
-		return db.User{}, nil, nil, err
+	if k.here, k.elsewhere, err = m.usable(ctx, q, row.User, s.Kind == CLI, s.Console, now); err != nil {
+		return db.User{}, k, nil, err
 	}
 	if len(row.Session.Proof) == 0 {
-		return row.User, kinds, nil, nil
+		return row.User, k, nil, nil
 	}
 	b, err := m.Keys.Box.Open(row.Session.Proof, "sessions", "proof", s.ID)
 	if err != nil {
-		return db.User{}, nil, nil, fmt.Errorf("step-up: %w", err)
+		return db.User{}, k, nil, fmt.Errorf("step-up: %w", err)
 	}
 	defer b.Wipe()
 	var a asked
 	if err := json.Unmarshal(b.Reveal(), &a); err != nil {
-		return db.User{}, nil, nil, fmt.Errorf("step-up: %w", err)
+		return db.User{}, k, nil, fmt.Errorf("step-up: %w", err)
 	}
-	return row.User, kinds, &a, nil
+	return row.User, k, &a, nil
+}
+
+// ways are the factors that a session may be asked for, and those that only a browser
+// could take.
+type ways struct{ here, elsewhere []string }
+
+func (m *Sessions) proofOf(k ways, a *asked, now time.Time) *Proof {
+	return &Proof{Kinds: m.kindsOf(k.here), Other: m.kindsOf(k.elsewhere), Asked: a.shown(now)}
 }
 
 // Proof says how the session may prove anew who sits there, and what it was asked for.
@@ -60,7 +69,7 @@ func (m *Sessions) Proof(ctx context.Context, s *Session) (*Proof, error) {
 		now := m.Clock.Now()
 		_, kinds, a, err := m.proofs(ctx, q, s, now)
 		if err == nil {
-			p = &Proof{Kinds: m.kindsOf(kinds), Asked: a.shown(now)}
+			p = m.proofOf(kinds, a, now)
 		}
 		return err
 	})
@@ -80,12 +89,17 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(kinds, kind) {
+		if !slices.Contains(kinds.here, kind) {
 			return fault.New(fault.BadRequest, nil)
 		}
 		if a == nil || a.Kind != kind || a.over(now) || again {
+			name, err := m.doorName(ctx, tx.Queries)
+			if err != nil {
+				return err
+			}
 			ask := factor.Ask{
-				User: u, Ticket: s.ID + ":" + store.NewID(), Door: factor.AtStepUp, Name: service, Service: service, Address: address, Again: again, Now: now,
+				User: u, Ticket: s.ID + ":" + store.NewID(), Door: factor.AtStepUp, Name: name, Service: service, Address: address,
+				Program: s.Kind == CLI, Again: again, Now: now,
 			}
 			if a, err = m.send(ctx, tx, kind, ask); err != nil {
 				return err
@@ -94,7 +108,7 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 				return err
 			}
 		}
-		out = &Proof{Kinds: m.kindsOf(kinds), Asked: a.shown(now)}
+		out = m.proofOf(kinds, a, now)
 		return nil
 	})
 	return out, err
@@ -144,7 +158,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		switch {
 		case err != nil:
 			return err
-		case !slices.Contains(kinds, kind):
+		case !slices.Contains(kinds.here, kind):
 			return fault.New(fault.BadRequest, nil)
 		}
 		ticket = a.ticket(kind)
@@ -189,7 +203,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		switch {
 		case err != nil:
 			return err
-		case !slices.Contains(kinds, kind) || a.ticket(kind) != ticket:
+		case !slices.Contains(kinds.here, kind) || a.ticket(kind) != ticket:
 			return fault.New(fault.Conflict, nil)
 		}
 		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Typed: code, Ticket: ticket, Now: now})
@@ -197,7 +211,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 			return err
 		}
 		if !v.OK && v.Wait {
-			still = &Proof{Kinds: m.kindsOf(kinds), Asked: a.shown(now)}
+			still = m.proofOf(kinds, a, now)
 			return nil
 		}
 		if !v.OK {

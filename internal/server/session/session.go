@@ -116,7 +116,7 @@ func (s *Session) IsFresh(now time.Time) bool {
 	return s != nil && !s.Fresh.IsZero() && now.Sub(s.Fresh) < FreshFor && !now.Before(s.Fresh)
 }
 
-// Config is what sessions stand on. All fields but Passkeys, Certificates, Logger and Grain are required.
+// Config is what sessions stand on. All fields but Passkeys, Certificates, PeopleURL, Logger and Grain are required.
 type Config struct {
 	Store       *store.Store
 	Keys        *keys.Keys
@@ -128,6 +128,9 @@ type Config struct {
 	Passkeys Passkeys
 	// Certificates tells whose client certificates are; nil: nobody signs in with one.
 	Certificates Certificates
+	// PeopleURL is the address of the people's door, where no setting says another; nil:
+	// it is not known.
+	PeopleURL func() string
 	// SetupFile is where the code for the first owner is written; empty: nowhere.
 	SetupFile string
 	Logger    *slog.Logger

@@ -37,12 +37,14 @@ const (
 	AskCode        Next = "code"         // one of Pending.Kinds
 	AskEnrolCode   Next = "enrol"        // the user has no factor: an enrolment code (E1)
 	AskNewPassword Next = "new-password" // the password is due (S9)
+	AskElsewhere   Next = "browser"      // a program can be given none of the user's factors, a browser can
 )
 
 // Pending is a sign-in that goes on. Its secret is in the browser's cookie.
 type Pending struct {
 	Next   Next
 	Kinds  []Kind // what the user may give, strongest first
+	Other  []Kind // what he may give in a browser alone
 	Asked  Asked  // which of them was chosen, and what was sent for it
 	Enrol  bool   // Next is AskEnrolCode
 	Why    string // with AskNewPassword: MustChange or Expired
@@ -100,6 +102,7 @@ type state struct {
 	Place      string   `json:"place"`
 	PasswordAt int64    `json:"password_at"`
 	Kinds      []string `json:"kinds,omitempty"`
+	Other      []string `json:"other,omitempty"` // kinds that a browser could take
 	Asked      *asked   `json:"asked,omitempty"`
 	NewBrowser bool     `json:"new_browser,omitempty"`
 	Change     string   `json:"change,omitempty"`
@@ -227,11 +230,13 @@ func (m *Sessions) begin(ctx context.Context, a Attempt) (Opened, error) {
 			st.Change = Expired
 		}
 		var err error
-		if st.Kinds, err = m.usable(ctx, tx.Queries, *u, a.Kind == CLI, false, now); err != nil {
+		if st.Kinds, st.Other, err = m.usable(ctx, tx.Queries, *u, a.Kind == CLI, false, now); err != nil {
 			return err
 		}
 		next := AskCode
-		if len(st.Kinds) == 0 {
+		if len(st.Kinds) == 0 && len(st.Other) > 0 {
+			next = AskElsewhere
+		} else if len(st.Kinds) == 0 {
 			next = AskEnrolCode
 		} else if a.Kind == Browser {
 			// Who has a role and has lost the phone may have backup codes left, which open
@@ -340,7 +345,7 @@ func policyOf(ctx context.Context, q *db.Queries, u db.User, now time.Time) (pol
 
 func (m *Sessions) pendingOf(next Next, st state, u db.User, now time.Time) *Pending {
 	return &Pending{
-		Next: next, Kinds: m.kindsOf(st.Kinds), Asked: st.Asked.shown(now), Enrol: next == AskEnrolCode, Why: st.Change, UserID: u.ID, Name: u.Name,
+		Next: next, Kinds: m.kindsOf(st.Kinds), Other: m.kindsOf(st.Other), Asked: st.Asked.shown(now), Enrol: next == AskEnrolCode, Why: st.Change, UserID: u.ID, Name: u.Name,
 	}
 }
 

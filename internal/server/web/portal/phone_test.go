@@ -8,10 +8,12 @@ import (
 	"time"
 
 	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/push/phonetest"
 	"latchkey/internal/server/web/words"
+	"latchkey/internal/text"
 )
 
 var (
@@ -94,5 +96,34 @@ func TestM3APhoneIsTheFirstFactor(t *testing.T) {
 			t.Error("the session has the secret that it had before the enrolment")
 		}
 		b.get("/me/factors").is(200).has("first", words.PhoneKind)
+	})
+}
+
+// What the phone shows of a sign-in at this door is what stands in the browser's address
+// bar, not a name that only Latchkey knows; and it follows the setting.
+func TestS12APhoneShowsWhichSiteIsSignedInTo(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		b, _ := r.enrolled("anna", rest.RoleNone)
+		link, _ := r.shown(b.post("/me/phone").is(200))
+		p := r.phone(link, "Pixel")
+		shows := func(door, machine string) {
+			r.Helper()
+			req, c, err := p.Next(r.Context(), 5*time.Second)
+			r.must(err)
+			if c.Machine != machine || c.Place != text.PlaceBrowser || c.Door != door {
+				r.Errorf("the phone shows %q, %s, %s; want %q", c.Machine, c.Place, c.Door, machine)
+			}
+			r.must(p.Deny(r.Context(), req))
+		}
+		r.browser().begins("anna").post("/signin/choose", "kind", "push")
+		shows("portal", "latchkey.test")
+		at := "https://keys.example.org:8443"
+		_, err := r.ChangeSettings(r.Context(), desk.Root(), rest.SettingsChange{PeopleURL: &at})
+		r.must(err)
+		r.browser().begins("anna").post("/signin/choose", "kind", "push")
+		shows("portal", "keys.example.org:8443")
+		r.clock.off += 6 * time.Minute
+		b.post("/stepup/choose", "kind", "push")
+		shows("step-up", "keys.example.org:8443")
 	})
 }

@@ -39,6 +39,7 @@ import (
 	"latchkey/internal/server/factor"
 	_ "latchkey/internal/server/factor/backup"
 	_ "latchkey/internal/server/factor/bypass"
+	factorpush "latchkey/internal/server/factor/push"
 	_ "latchkey/internal/server/factor/totp"
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/phoneapi"
@@ -87,9 +88,11 @@ func newRig(t *testing.T, s *store.Store, c *movable) *rig {
 		directory.Local: local.Config{Cost: local.Cost{Memory: 64, Time: 1, Threads: 1}},
 	}})
 	r.must(err)
-	factors := factor.All(r.Keeper)
+	factors := factor.All(r.Keeper, factorpush.New(r.Push))
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	sessions := session.New(session.Config{Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: -1})
+	sessions := session.New(session.Config{
+		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: -1, PeopleURL: func() string { return desktest.People },
+	})
 	r.Desk.Sessions = sessions
 	bare := api.New(api.Deps{Desk: r.Desk, Sessions: sessions, Version: "test", Logger: log})
 	r.people = httptest.NewTLSServer(web.New(web.Deps{
