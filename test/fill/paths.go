@@ -14,6 +14,7 @@ var notPages = map[string]string{
 	"/console/events/stream": "events as they come",
 
 	"/me/phone/{code}":       "what has become of a code that was shown a moment ago",
+	"/me/enrol/phone":        "whoever has a factor is led to /me/phone, which shows the same",
 	"/me/enrol/phone/{code}": "the same, of a first enrolment",
 }
 
