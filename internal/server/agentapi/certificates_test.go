@@ -276,15 +276,21 @@ func TestM4AUsersCertificateOverTheMachinesDoor(t *testing.T) {
 		if other := m.fails("POST", wire.PathUserCert, wire.UserCertificate{User: "nobody", CSR: m.csr()}, "conflict"); other.Detail != no.Detail {
 			t.Errorf("%q and %q", other.Detail, no.Detail)
 		}
-		window := func(from time.Duration) {
+		windowWith := func(from time.Duration, factors string) {
 			now := r.clock.Now()
 			r.change(func(tx *store.Tx) error {
 				return tx.InsertWindow(t.Context(), db.InsertWindowParams{
-					ID: store.NewID(), UserID: userID, MachineID: m.id, Boot: "b", OpenedAt: clock.Micros(now.Add(from)), ExpiresAt: clock.Micros(now.Add(from + 8*time.Hour)), Scopes: "[]", Factors: "[]",
+					ID: store.NewID(), UserID: userID, MachineID: m.id, Boot: "b", OpenedAt: clock.Micros(now.Add(from)), ExpiresAt: clock.Micros(now.Add(from + 8*time.Hour)), Scopes: "[]", Factors: factors,
 				})
 			})
 		}
+		window := func(from time.Duration) { windowWith(from, `["totp"]`) }
 		window(-9 * time.Hour) // over
+		m.fails("POST", wire.PathUserCert, ask, "conflict")
+		// A window of factors that do not open the console earns none: the certificate might.
+		windowWith(-time.Minute, `["mail","sms","backup"]`)
+		m.fails("POST", wire.PathUserCert, ask, "conflict")
+		windowWith(-time.Minute, `[]`)
 		m.fails("POST", wire.PathUserCert, ask, "conflict")
 		window(-time.Minute)
 		var got wire.UserCertificateReply
@@ -304,6 +310,8 @@ func TestM4AUsersCertificateOverTheMachinesDoor(t *testing.T) {
 		// The window is over: a renewal takes a new MFA since the certificate.
 		r.clock.off += 20 * 24 * time.Hour
 		m.connect()
+		m.fails("POST", wire.PathUserCert, ask, "conflict")
+		windowWith(-9*time.Hour, `["mail"]`)
 		m.fails("POST", wire.PathUserCert, ask, "conflict")
 		window(-9 * time.Hour)
 		m.must("POST", wire.PathUserCert, ask, &got)

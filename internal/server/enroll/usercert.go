@@ -2,6 +2,7 @@ package enroll
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
@@ -20,11 +22,12 @@ import (
 // noEntitlement is the one answer to a machine that asks for somebody who has not signed
 // in there, is nobody, or may not use it: it learns nothing of accounts.
 func noEntitlement() error {
-	return fault.Newf(fault.Conflict, "There is no sign-in of yours with a second factor on this machine that is still good. Sign in or unlock once with it, and try again.")
+	return fault.Newf(fault.Conflict, "There is no sign-in of yours with a second factor on this machine that is still good. Sign in or unlock once with a security key, a phone or an authenticator app, and try again.")
 }
 
 // UserCertificate issues a certificate to a user of the machine (M4). It takes a window
-// that the user has opened there with a second factor; to renew one that is good, an MFA
+// that the user has opened there with a second factor that opens the console (a code by
+// mail must not become a certificate that does); to renew one that is good, such an MFA
 // there since it was issued. The certificate is bound to the machine: it is revoked with
 // it. The one before it stays good until it ends, so that who renews loses nothing.
 func (d *Door) UserCertificate(ctx context.Context, m db.Machine, address string, in wire.UserCertificate) (wire.UserCertificateReply, error) {
@@ -118,9 +121,18 @@ func entitled(ctx context.Context, q *db.Queries, u db.User, m db.Machine, now t
 		return false, nil, err
 	}
 	windows, err := q.ListValidWindows(ctx, db.ListValidWindowsParams{UserID: u.ID, MachineID: m.ID, At: at})
-	if err != nil || len(windows) > 0 {
+	if err != nil || slices.ContainsFunc(windows, earns) {
 		return err == nil, live, err
 	}
 	last, err := q.LastWindowOpened(ctx, db.LastWindowOpenedParams{UserID: u.ID, MachineID: m.ID})
 	return slices.ContainsFunc(live, func(c db.UserCertificate) bool { return last > c.CreatedAt }), live, err
+}
+
+// earns tells whether the window was opened with a factor that opens the console by
+// itself: what the certificate may come to open (see session.Strong).
+func earns(w db.Window) bool {
+	var with []policy.Factor
+	return json.Unmarshal([]byte(w.Factors), &with) == nil && slices.ContainsFunc(with, func(f policy.Factor) bool {
+		return f == policy.FIDO2 || f == policy.Push || f == policy.TOTP
+	})
 }

@@ -263,6 +263,7 @@ func (q *Queries) LastRevocation(ctx context.Context) (int64, error) {
 
 const lastWindowOpened = `-- name: LastWindowOpened :one
 SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = $1 AND machine_id = $2
+  AND (factors LIKE '%"fido2"%' OR factors LIKE '%"push"%' OR factors LIKE '%"totp"%')
 `
 
 type LastWindowOpenedParams struct {
@@ -270,7 +271,8 @@ type LastWindowOpenedParams struct {
 	MachineID string
 }
 
-// When the user last completed an MFA on the machine; 0: it is not known of one.
+// When the user last completed an MFA on the machine with a factor that opens the
+// console; 0: it is not known of one.
 func (q *Queries) LastWindowOpened(ctx context.Context, arg LastWindowOpenedParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, lastWindowOpened, arg.UserID, arg.MachineID)
 	var column_1 int64

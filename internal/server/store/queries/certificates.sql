@@ -83,5 +83,7 @@ DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions WH
 DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions);
 
 -- name: LastWindowOpened :one
--- When the user last completed an MFA on the machine; 0: it is not known of one.
-SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id);
+-- When the user last completed an MFA on the machine with a factor that opens the
+-- console; 0: it is not known of one.
+SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id)
+  AND (factors LIKE '%"fido2"%' OR factors LIKE '%"push"%' OR factors LIKE '%"totp"%');
