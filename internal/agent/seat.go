@@ -38,8 +38,12 @@ func (s *seat) Assert(ctx context.Context, q conversation.KeyQuestion, p convers
 	h := &holder{person: p, q: q, ctx: ctx}
 	watched := h.watch()
 	defer h.unwatch()
+	hash := assertion.ClientHash
+	if q.Offline {
+		hash = assertion.OfflineHash
+	}
 	a, err := s.keys.Assert(watched, key.Ask{
-		RPID: q.RPID, ClientHash: assertion.ClientHash(q.Challenge, s.machineID, q.UserID), Credentials: q.Credentials, Verification: q.Verification,
+		RPID: q.RPID, ClientHash: hash(q.Challenge, s.machineID, q.UserID), Credentials: q.Credentials, Verification: q.Verification,
 	}, h)
 	switch {
 	case err == nil:

@@ -47,10 +47,21 @@ var (
 	ErrCloned       = errors.New("the counter of the security key has not risen: it may have been copied")
 )
 
-// ClientHash is what stands in place of the hash of a browser's client data.
+// ClientHash is what stands in place of the hash of a browser's client data, for a nonce
+// of the server.
 func ClientHash(nonce []byte, machineID, userID string) [sha256.Size]byte {
+	return hash("latchkey/machine-key/1\x00", nonce, machineID, userID)
+}
+
+// OfflineHash is the same for a nonce that a machine has made of itself: what was signed
+// for the server is never told as an offline sign-in.
+func OfflineHash(nonce []byte, machineID, userID string) [sha256.Size]byte {
+	return hash("latchkey/machine-key-offline/1\x00", nonce, machineID, userID)
+}
+
+func hash(word string, nonce []byte, machineID, userID string) [sha256.Size]byte {
 	h := sha256.New()
-	h.Write([]byte("latchkey/machine-key/1\x00"))
+	h.Write([]byte(word))
 	for _, p := range [][]byte{nonce, []byte(machineID), []byte(userID)} {
 		var n [4]byte
 		binary.BigEndian.PutUint32(n[:], uint32(len(p)))
@@ -58,6 +69,21 @@ func ClientHash(nonce []byte, machineID, userID string) [sha256.Size]byte {
 		h.Write(p)
 	}
 	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// OfflineNonce is a machine's own nonce: the time, in unix microseconds, and random
+// octets behind it. One touch so proves one moment.
+func OfflineNonce(at int64, random [NonceSize - 8]byte) []byte {
+	return append(binary.BigEndian.AppendUint64(make([]byte, 0, NonceSize), uint64(at)), random[:]...)
+}
+
+// NonceTime is the time that an OfflineNonce holds.
+func NonceTime(nonce []byte) (at int64, ok bool) {
+	if len(nonce) != NonceSize {
+		return 0, false
+	}
+	at = int64(binary.BigEndian.Uint64(nonce))
+	return at, at > 0
 }
 
 // Want is what an assertion must be for.

@@ -133,7 +133,7 @@ func TestEveryChangedOctetIsRefused(t *testing.T) {
 
 // A browser's client data is JSON: nothing that it hashes can be what is hashed here.
 func TestTheHashIsOfNoJSONAndOfEachPart(t *testing.T) {
-	seen := map[[32]byte]string{}
+	seen := map[[32]byte]string{OfflineHash([]byte("n"), "m", "u"): "offline"}
 	for _, c := range [][3]string{{"n", "m", "u"}, {"n", "mu", ""}, {"nm", "", "u"}, {"n", "", "mu"}, {"", "nm", "u"}} {
 		h := ClientHash([]byte(c[0]), c[1], c[2])
 		if was, ok := seen[h]; ok {
@@ -172,4 +172,16 @@ func FuzzVerify(f *testing.F) {
 			t.Error("accepted without verification")
 		}
 	})
+}
+
+func TestANonceOfAMachineHoldsItsTime(t *testing.T) {
+	n := OfflineNonce(1_700_000_000_000_001, [NonceSize - 8]byte{1})
+	if at, ok := NonceTime(n); !ok || at != 1_700_000_000_000_001 || len(n) != NonceSize {
+		t.Errorf("%d %v, %d octets", at, ok, len(n))
+	}
+	for _, bad := range [][]byte{nil, n[1:], make([]byte, NonceSize), append([]byte{0xff}, n[1:]...)} {
+		if _, ok := NonceTime(bad); ok {
+			t.Errorf("%x has a time", bad)
+		}
+	}
 }

@@ -26,8 +26,9 @@ type Key interface {
 // KeyQuestion is a challenge and whose it is.
 type KeyQuestion struct {
 	wire.KeyChallenge
-	User   string        // as typed
-	Within time.Duration // what the conversation has left
+	User    string        // as typed
+	Offline bool          // the challenge is the machine's own (assertion.OfflineHash)
+	Within  time.Duration // what the conversation has left
 }
 
 // The bounds of a challenge.

@@ -11,6 +11,7 @@ import (
 	"latchkey/internal/agent/link"
 	"latchkey/internal/agent/vault"
 	"latchkey/internal/assertion"
+	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
@@ -250,10 +251,12 @@ func (t *talk) offlineFactor(ctx context.Context, d policy.Decision, f vault.Fac
 // offlineKey has a security key of the user sign a nonce of ours. Somebody who has none
 // here, or who is nobody, is asked for one all the same.
 func (t *talk) offlineKey(ctx context.Context, d policy.Decision, f vault.Facts) (*vault.KeyGiven, error) {
-	nonce, none := make([]byte, assertion.NonceSize), make([]byte, 32)
-	_, _ = rand.Read(nonce) // never fails
+	var random [assertion.NonceSize - 8]byte
+	_, _ = rand.Read(random[:]) // never fails
+	none := make([]byte, 32)
 	_, _ = rand.Read(none)
-	q := KeyQuestion{User: t.r.User, Within: max(0, min(keyTime, t.left()))}
+	nonce := assertion.OfflineNonce(clock.Micros(t.cfg.Clock.Now()), random)
+	q := KeyQuestion{User: t.r.User, Offline: true, Within: max(0, min(keyTime, t.left()))}
 	q.KeyChallenge = wire.KeyChallenge{RPID: f.Keys.RPID, Challenge: nonce, Credentials: f.Keys.Credentials, Verification: d.Applied().KeyVerification}
 	if f.User != nil {
 		q.UserID = f.User.ID

@@ -36,7 +36,7 @@ type Attempt struct {
 
 // KeyGiven is the answer of a security key to a nonce of this attempt.
 type KeyGiven struct {
-	Nonce  []byte // of assertion.NonceSize octets, made for this attempt
+	Nonce  []byte // an assertion.OfflineNonce, made for this attempt
 	Answer wire.KeyAnswer
 }
 
@@ -298,13 +298,16 @@ func (v *Vault) checkKey(ctx context.Context, a Attempt, us *userState, o *opene
 	if _, err := v.mac(ctx, a.User.ID, us, o, derived, wire.KeyMessage(g.Nonce)); err != nil {
 		return nil, policy.FIDO2, false, err
 	}
+	if v.clockBehind() {
+		return nil, policy.FIDO2, false, nil // the server could not tell this touch from an older one
+	}
 	at := slices.IndexFunc(b.Keys, func(k wire.KeyHeld) bool { return bytes.Equal(k.Credential, g.Answer.Credential) })
 	if at < 0 {
 		return nil, policy.FIDO2, false, errKey
 	}
 	k := b.Keys[at]
 	r, err := assertion.Verify(k.Public, g.Answer.AuthData, g.Answer.Signature, assertion.Want{
-		RPID: b.RPID, ClientHash: assertion.ClientHash(g.Nonce, v.cfg.MachineID, a.User.ID), Verification: a.Decision.Applied().KeyVerification,
+		RPID: b.RPID, ClientHash: assertion.OfflineHash(g.Nonce, v.cfg.MachineID, a.User.ID), Verification: a.Decision.Applied().KeyVerification,
 		Count: max(k.Count, uint32(us.Keys[k.ID])),
 	})
 	switch {

@@ -33,7 +33,7 @@ func (r *rig) touch(k *softkey.Key, ids [][]byte, nonce []byte, verify bool) *Ke
 		return []key.Port{key.Over(here)}, nil
 	}}
 	a, err := keys.Assert(context.Background(), key.Ask{
-		RPID: rpID, ClientHash: assertion.ClientHash(nonce, machineID, userID), Credentials: ids, Verification: verify,
+		RPID: rpID, ClientHash: assertion.OfflineHash(nonce, machineID, userID), Credentials: ids, Verification: verify,
 	}, fingers{k.PIN})
 	ok(r, err)
 	return &KeyGiven{Nonce: nonce, Answer: a}

@@ -35,14 +35,15 @@ func (u *person) registers(k *softkey.Key) (id string, credential []byte) {
 	return id, credential
 }
 
-// touched is what the journal of a machine says of a key that was touched there.
-func touched(t *testing.T, k *softkey.Key, id string, credential []byte, machineID, userID string) *wire.Spent {
+// touchedAt is what the journal of a machine says of a key that was touched there.
+func touchedAt(t *testing.T, k *softkey.Key, id string, credential []byte, at int64, machineID, userID string) *wire.Spent {
 	t.Helper()
-	nonce := make([]byte, assertion.NonceSize)
-	if _, err := rand.Read(nonce); err != nil {
+	var random [assertion.NonceSize - 8]byte
+	if _, err := rand.Read(random[:]); err != nil {
 		t.Fatal(err)
 	}
-	hash := assertion.ClientHash(nonce, machineID, userID)
+	nonce := assertion.OfflineNonce(at, random)
+	hash := assertion.OfflineHash(nonce, machineID, userID)
 	data, sig, count := k.Sign(keyRP, hash[:], credential, false)
 	return &wire.Spent{Key: id, Step: int64(count), Signed: &wire.KeySigned{Nonce: nonce, AuthData: data, Signature: sig}}
 }
@@ -71,6 +72,11 @@ func TestASecurityKeyThatWasTouchedOfflineIsVerifiedAnew(t *testing.T) {
 			})
 			return n
 		}
+		moment := clock.Micros(r.clock.Now())
+		touched := func(t *testing.T, k *softkey.Key, id string, credential []byte, machineID, userID string) *wire.Spent {
+			moment++
+			return touchedAt(t, k, id, credential, moment, machineID, userID)
+		}
 		c := &chain{m: m}
 		right := touched(t, k, id, credential, m.id, u.id)
 		allowed(c, u, right)
@@ -83,6 +89,16 @@ func TestASecurityKeyThatWasTouchedOfflineIsVerifiedAnew(t *testing.T) {
 			touched(t, k, id, credential, other.id, u.id), // signed for another machine
 			touched(t, k, id, credential, m.id, v.id),     // signed for another person
 			func() *wire.Spent { s := *touched(t, k, id, credential, m.id, u.id); s.Step += 1000; return &s }(),
+			func() *wire.Spent { // of another day
+				return touchedAt(t, k, id, credential, moment-86_400_000_000, m.id, u.id)
+			}(),
+			func() *wire.Spent { // signed for the server, online
+				s := touched(t, k, id, credential, m.id, u.id)
+				hash := assertion.ClientHash(s.Signed.Nonce, m.id, u.id)
+				s.Signed.AuthData, s.Signed.Signature, _ = k.Sign(keyRP, hash[:], credential, false)
+				s.Step++
+				return s
+			}(),
 		} {
 			allowed(c, u, bad)
 		}
@@ -93,7 +109,7 @@ func TestASecurityKeyThatWasTouchedOfflineIsVerifiedAnew(t *testing.T) {
 			t.Errorf("%d sign-ins are believed", n)
 		}
 		forged := r.reasons(event.JournalForged)
-		if strings.Count(forged, "code-was-not-typed-here") != 4 || strings.Count(forged, "not-this-users-authenticator") != 1 {
+		if strings.Count(forged, "code-was-not-typed-here") != 6 || strings.Count(forged, "not-this-users-authenticator") != 1 {
 			t.Errorf("forged: %s", forged)
 		}
 		if got := count(); got != right.Step {
@@ -109,6 +125,17 @@ func TestASecurityKeyThatWasTouchedOfflineIsVerifiedAnew(t *testing.T) {
 		d.deliver(0, 1)
 		if n := len(r.events(event.SigninAllowed)); n != 3 || count() != newer.Step {
 			t.Errorf("%d sign-ins, counter %d", n, count())
+		}
+		// A key without a counter: one touch is one sign-in all the same.
+		plain := &softkey.Key{NoCounter: true}
+		id2, credential2 := u.registers(plain)
+		once := touched(t, plain, id2, credential2, m.id, u.id)
+		for range 3 {
+			allowed(c, u, once)
+		}
+		c.deliver(len(c.list)-3, len(c.list))
+		if n := len(r.events(event.SigninAllowed)); n != 4 {
+			t.Errorf("%d sign-ins by one touch", n-3)
 		}
 	})
 }

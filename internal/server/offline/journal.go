@@ -515,8 +515,15 @@ func (r *reader) judgeBackup(ctx context.Context, e wire.JournalEntry, u *db.Use
 	}, nil
 }
 
+// keyAhead and keyLate bound how far the time that a key has signed may lie from that
+// of the entry: a sign-in takes a minute, and is written down behind it.
+const (
+	keyAhead = 10 * time.Second
+	keyLate  = 5 * time.Minute
+)
+
 // judgeKey verifies what a security key has signed: a machine can report only a key that
-// was plugged into it.
+// was plugged into it, and one touch once, for the moment at which it was touched.
 func (r *reader) judgeKey(ctx context.Context, e wire.JournalEntry, u *db.User) (spending, error) {
 	sp := *e.Spent
 	k, err := r.tx.GetPasskey(ctx, sp.Key)
@@ -527,23 +534,33 @@ func (r *reader) judgeKey(ctx context.Context, e wire.JournalEntry, u *db.User) 
 		return nil, err
 	case k.UserID != u.ID:
 		return nil, r.forged(e, reasonSpent)
-	case sp.Step != 0 && sp.Step == k.SignCount: // that one was told before
+	}
+	at, ok := assertion.NonceTime(sp.Signed.Nonce)
+	got, err := assertion.Verify(k.PublicKey, sp.Signed.AuthData, sp.Signed.Signature, assertion.Want{
+		RPID: k.RpID, ClientHash: assertion.OfflineHash(sp.Signed.Nonce, r.m.ID, u.ID),
+	})
+	told := e.Event.At - at
+	if err != nil || !ok || int64(got.Count) != sp.Step || told < -keyAhead.Microseconds() || told > keyLate.Microseconds() {
 		return nil, r.forged(e, reasonProof)
 	}
-	got, err := assertion.Verify(k.PublicKey, sp.Signed.AuthData, sp.Signed.Signature, assertion.Want{
-		RPID: k.RpID, ClientHash: assertion.ClientHash(sp.Signed.Nonce, r.m.ID, u.ID),
-	})
-	if err != nil || int64(got.Count) != sp.Step {
-		return nil, r.forged(e, reasonProof)
+	use, err := r.tx.GetPasskeyUse(ctx, db.GetPasskeyUseParams{MachineID: r.m.ID, AuthenticatorID: k.AuthenticatorID})
+	switch {
+	case err == nil && at <= use.At:
+		return nil, r.forged(e, reasonProof) // that touch was told before
+	case err != nil && !store.IsNotFound(err):
+		return nil, err
 	}
 	return func() (bool, error) {
-		if _, err := r.tx.SeeAuthenticator(ctx, db.SeeAuthenticatorParams{ID: k.AuthenticatorID, At: clock.Micros(r.now)}); err != nil {
+		n, err := r.tx.RaisePasskeyUse(ctx, db.RaisePasskeyUseParams{MachineID: r.m.ID, AuthenticatorID: k.AuthenticatorID, At: at})
+		if err == nil && n == 1 {
+			_, err = r.tx.SeeAuthenticator(ctx, db.SeeAuthenticatorParams{ID: k.AuthenticatorID, At: clock.Micros(r.now)})
+		}
+		if err != nil {
 			return false, err
 		}
-		if sp.Step <= k.SignCount { // used elsewhere since: what is told late is no copy
-			return true, nil
+		if sp.Step > k.SignCount { // else it was used elsewhere since: what is told late is no copy
+			_, err = r.tx.UsePasskey(ctx, db.UsePasskeyParams{ID: k.AuthenticatorID, SignCount: sp.Step, Was: k.SignCount, BackedUp: k.BackedUp})
 		}
-		_, err := r.tx.UsePasskey(ctx, db.UsePasskeyParams{ID: k.AuthenticatorID, SignCount: sp.Step, Was: k.SignCount, BackedUp: k.BackedUp})
 		return true, err
 	}, nil
 }

@@ -27,6 +27,14 @@ func runPasskeys(c *script) {
 	c.want("0", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, Was: 5})
 	c.want("1", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, BackedUp: true, Was: 4})
 	c.want("1", "SeeAuthenticator", db.SeeAuthenticatorParams{ID: "pk1", At: 7})
+	c.do("InsertMachine", db.InsertMachineParams{ID: "pk-m", Number: 990011, Name: "pk-m", Status: "active", Mode: "normal", UnknownUsers: "deny", AllUsers: true, TPMClass: "none", TPMInfo: "{}", CreatedAt: 1})
+	use := db.RaisePasskeyUseParams{MachineID: "pk-m", AuthenticatorID: "pk1", At: 5}
+	c.want("1", "RaisePasskeyUse", use)
+	c.want("0", "RaisePasskeyUse", use) // told twice
+	use.At = 6
+	c.want("1", "RaisePasskeyUse", use)
+	c.do("GetPasskeyUse", db.GetPasskeyUseParams{MachineID: "pk-m", AuthenticatorID: "pk1"})
+	c.want("1", "DeleteMachine", "pk-m")
 	c.want("1", "MarkPasskeyCloned", db.MarkPasskeyClonedParams{ID: "pk1", At: 9})
 	c.want("0", "MarkPasskeyCloned", db.MarkPasskeyClonedParams{ID: "pk1", At: 10})
 	c.want("0", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 7, Was: 6})

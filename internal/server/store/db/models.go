@@ -401,6 +401,12 @@ type PasskeyChallenge struct {
 	ExpiresAt int64
 }
 
+type PasskeyUse struct {
+	MachineID       string
+	AuthenticatorID string
+	At              int64
+}
+
 type PasskeyUser struct {
 	UserID    string
 	Handle    []byte
@@ -458,6 +464,8 @@ type PostCode struct {
 	CreatedAt       int64
 	ExpiresAt       int64
 	UsedAt          int64
+	Door            string
+	MachineID       string
 }
 
 type PushDevice struct {
@@ -486,6 +494,7 @@ type PushEnrolment struct {
 	ExpiresAt  int64
 	UsedAt     int64
 	DeviceID   string
+	ByUser     string
 }
 
 type PushLock struct {

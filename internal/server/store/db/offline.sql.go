@@ -194,6 +194,22 @@ func (q *Queries) EndLift(ctx context.Context, arg EndLiftParams) (int64, error)
 	return result.RowsAffected()
 }
 
+const getPasskeyUse = `-- name: GetPasskeyUse :one
+SELECT machine_id, authenticator_id, at FROM passkey_uses WHERE machine_id = $1 AND authenticator_id = $2
+`
+
+type GetPasskeyUseParams struct {
+	MachineID       string
+	AuthenticatorID string
+}
+
+func (q *Queries) GetPasskeyUse(ctx context.Context, arg GetPasskeyUseParams) (PasskeyUse, error) {
+	row := q.db.QueryRowContext(ctx, getPasskeyUse, arg.MachineID, arg.AuthenticatorID)
+	var i PasskeyUse
+	err := row.Scan(&i.MachineID, &i.AuthenticatorID, &i.At)
+	return i, err
+}
+
 const knowUser = `-- name: KnowUser :execrows
 
 INSERT INTO machine_known (machine_id, user_id, since) VALUES ($1, $2, $3) ON CONFLICT (machine_id, user_id) DO NOTHING
@@ -383,6 +399,26 @@ type RaiseMachineSerialParams struct {
 // The machine has seen a later policy than a restored database knows of.
 func (q *Queries) RaiseMachineSerial(ctx context.Context, arg RaiseMachineSerialParams) (int64, error) {
 	result, err := q.db.ExecContext(ctx, raiseMachineSerial, arg.Serial, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}
+
+const raisePasskeyUse = `-- name: RaisePasskeyUse :execrows
+INSERT INTO passkey_uses (machine_id, authenticator_id, at) VALUES ($1, $2, $3)
+ON CONFLICT (machine_id, authenticator_id) DO UPDATE SET at = EXCLUDED.at WHERE passkey_uses.at < EXCLUDED.at
+`
+
+type RaisePasskeyUseParams struct {
+	MachineID       string
+	AuthenticatorID string
+	At              int64
+}
+
+// 0 rows: the machine has told this touch, or a later one, before.
+func (q *Queries) RaisePasskeyUse(ctx context.Context, arg RaisePasskeyUseParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, raisePasskeyUse, arg.MachineID, arg.AuthenticatorID, arg.At)
 	if err != nil {
 		return 0, err
 	}

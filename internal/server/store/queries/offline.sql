@@ -104,3 +104,11 @@ UPDATE machines SET serial = sqlc.arg(serial) WHERE id = sqlc.arg(id) AND serial
 -- name: RaiseAllSerials :execrows
 -- The database was restored: machines may have seen later policies than it knows of.
 UPDATE machines SET serial = serial + 1000000;
+
+-- name: GetPasskeyUse :one
+SELECT * FROM passkey_uses WHERE machine_id = $1 AND authenticator_id = $2;
+
+-- name: RaisePasskeyUse :execrows
+-- 0 rows: the machine has told this touch, or a later one, before.
+INSERT INTO passkey_uses (machine_id, authenticator_id, at) VALUES ($1, $2, $3)
+ON CONFLICT (machine_id, authenticator_id) DO UPDATE SET at = EXCLUDED.at WHERE passkey_uses.at < EXCLUDED.at;
