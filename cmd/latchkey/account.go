@@ -18,12 +18,17 @@ import (
 )
 
 func (a *app) loginCommand() *cobra.Command {
-	var certificate string
+	var certificate, wanted string
 	c := &cobra.Command{
 		Use: "login [USER]", Short: "Sign in at a server over the network",
-		Long: `Signs in with your password and a code of your authenticator app, and remembers the
-session (latchkey logout ends it). Where there is no terminal the name, the password and
-the code are read as lines of standard input.
+		Long: `Signs in with your password and a second factor, and remembers the session (latchkey
+logout ends it): approving on your phone, a code of your authenticator app, one by mail
+or text message, or a backup code. Whoever has several chooses one; --factor does so
+beforehand. A passkey needs a browser.
+
+Where there is no terminal the name, the password and the code are read as lines of
+standard input; with a phone the number to type there is told and waited for. Without
+--factor a code is taken if there is a kind with codes that one has at hand.
 
 A server with a CA of its own is trusted by the fingerprint of that: give it with
 --ca-fingerprint, or compare it when you are asked.
@@ -38,17 +43,22 @@ with that certificate alone.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if certificate != "" && wanted != "" {
+				return usagef("--certificate and --factor do not go together: a certificate is all that it takes")
+			}
 			if certificate != "" && len(args) > 0 {
 				return usagef("--certificate says who you are; leave the name out")
 			}
-			return a.login(cmd.Context(), args, certificate)
+			return a.login(cmd.Context(), args, certificate, wanted)
 		},
 	}
 	c.Flags().StringVar(&certificate, "certificate", "", "file of a certificate and its key, in place of password and code")
+	c.Flags().StringVar(&wanted, "factor", "", "the second factor to give: push, totp, mail, sms or backup (default: asked, if you have several)")
+	choose(c, "factor", "push", "totp", "mail", "sms", "backup")
 	return c
 }
 
-func (a *app) login(ctx context.Context, args []string, certificate string) error {
+func (a *app) login(ctx context.Context, args []string, certificate, wanted string) error {
 	p, err := a.readProfile()
 	if err != nil {
 		return err
@@ -110,7 +120,7 @@ func (a *app) login(ctx context.Context, args []string, certificate string) erro
 	var s rest.SignedIn
 	err = c.call(ctx, http.MethodPost, "/sessions", nil, rest.Credentials{Name: name, Password: rest.Hide(password)}, &s)
 	for err == nil && s.Session == nil {
-		s, err = a.step(ctx, c, server, name, s)
+		s, err = a.step(ctx, c, server, name, wanted, s)
 	}
 	if err != nil {
 		return err
@@ -142,30 +152,36 @@ func (a *app) ask(prompt string) (string, error) {
 		fmt.Fprint(a.err, prompt)
 	}
 	b, err := a.readLine()
+	if errors.Is(err, errInterrupted) {
+		return "", err
+	}
 	if err != nil {
 		return "", errors.New("there is nothing on standard input; give name, password and code as lines, or sign in at a terminal")
 	}
 	return string(b.Reveal()), nil
 }
 
-// step gives what a sign-in asks for next. A wrong code is asked for again at a terminal.
-func (a *app) step(ctx context.Context, c *client, server, name string, s rest.SignedIn) (next rest.SignedIn, err error) {
+// step gives what a sign-in asks for next; wanted is the kind of --factor, or empty.
+func (a *app) step(ctx context.Context, c *client, server, name, wanted string, s rest.SignedIn) (next rest.SignedIn, err error) {
 	switch s.Next {
 	case "code":
-		for {
-			code, err := a.readSecret("Code: ")
-			if err != nil || code.Empty() {
-				return next, errors.New("no code was given; you have not signed in")
-			}
-			err = c.call(ctx, http.MethodPost, "/sessions/answer", nil, rest.Answer{Signin: s.Signin, Kind: kindOf(code, s.Kinds), Code: rest.Hide(code)}, &next)
-			code.Wipe()
-			var p *rest.Problem
-			if a.terminal() && errors.As(err, &p) && p.Code != fault.Expired && p.Code != fault.TooMany && p.Status < http.StatusInternalServerError {
-				a.say("%s", p.Detail)
-				continue
-			}
-			return next, err
+		x := &second{
+			app: a, server: server, ways: s.Choices, wanted: wanted,
+			choose: func(ctx context.Context, kind string, again bool) (asked rest.Asked, err error) {
+				err = c.call(ctx, http.MethodPost, "/sessions/choose", nil, rest.Choice{Signin: s.Signin, Kind: kind, Again: again}, &asked)
+				return asked, err
+			},
+			answer: func(ctx context.Context, kind string, code secret.Bytes) (bool, error) {
+				next = rest.SignedIn{}
+				err := c.call(ctx, http.MethodPost, "/sessions/answer", nil, rest.Answer{Signin: s.Signin, Kind: kind, Code: rest.Hide(code)}, &next)
+				return next.Asked == nil, err
+			},
 		}
+		err := x.give(ctx)
+		if errors.Is(err, errNotGiven) || errors.Is(err, errInterrupted) {
+			err = fmt.Errorf("%w; you have not signed in", err)
+		}
+		return next, err
 	case "new-password":
 		a.say("your password must be changed first")
 		password, err := a.readPassword(name, !a.terminal(), false)
@@ -177,19 +193,10 @@ func (a *app) step(ctx context.Context, c *client, server, name string, s rest.S
 		return next, err
 	case "enrol":
 		return next, fmt.Errorf("you have no second factor yet: set one up at %s/me first, with the enrolment code of your help desk", server)
+	case "browser":
+		return next, fmt.Errorf("your second factor is a passkey, which only a browser can use: sign in at %s in one. For this command add another factor there (%s/me/factors), or sign in with a certificate (--certificate)", server, server)
 	}
 	return next, errors.New("the server asks for something that this command does not know; update it")
-}
-
-// kindOf tells a backup code from one of an app by its length.
-func kindOf(code secret.Bytes, kinds []string) string {
-	digits := strings.Trim(strings.TrimSpace(string(code.Reveal())), "0123456789 ") == ""
-	for _, k := range kinds {
-		if k == "backup" && (!digits || len(kinds) == 1) {
-			return k
-		}
-	}
-	return "totp"
 }
 
 func (a *app) logoutCommand() *cobra.Command {

@@ -42,11 +42,13 @@ type app struct {
 	output    string // table or json
 	yes       bool
 
-	lines *lineReader // of in, made at the first use
+	lines *lineReader     // of in, made at the first use
+	ended <-chan struct{} // closed when somebody wants the program to end; nil: never
 }
 
 // run runs the command line and gives the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
+	a.ended = ctx.Done()
 	root := a.root()
 	root.SetArgs(args)
 	root.SetOut(a.out)

@@ -245,21 +245,9 @@ func (c *client) again(ctx context.Context, res *http.Response, p error, tries i
 		return c.app.clock.Sleep(ctx, wait) == nil
 	case problem.Code == fault.StepUp && c.renewed != nil && c.app.terminal() && tries < 3:
 		c.app.say("this needs your second factor again")
-		code, err := c.app.readSecret("Code: ")
-		if err != nil || code.Empty() {
+		if err := c.stepUp(ctx); err != nil {
+			c.app.say("%s", err)
 			return false
-		}
-		defer code.Wipe()
-		var fresh rest.Fresh
-		quiet := *c
-		quiet.renewed = nil
-		if err := quiet.call(ctx, http.MethodPost, "/session/proof", nil, rest.Proof{Code: rest.Hide(code)}, &fresh); err != nil {
-			c.app.say("%s", err)
-			return true // the question is asked again
-		}
-		c.bearer = fresh.Secret.Bytes
-		if err := c.renewed(fresh.Secret.Show()); err != nil {
-			c.app.say("%s", err)
 		}
 		return true
 	}

@@ -272,7 +272,13 @@ func (a *app) readLine() (secret.Bytes, error) {
 	if a.lines == nil {
 		a.lines = &lineReader{bufio.NewReaderSize(a.in, maxTyped)}
 	}
-	b, err := a.lines.r.ReadSlice('\n')
+	var (
+		b   []byte
+		err error
+	)
+	if !a.untilEnded(func() { b, err = a.lines.r.ReadSlice('\n') }) {
+		return secret.Bytes{}, errInterrupted
+	}
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
 		return secret.Bytes{}, fmt.Errorf("the line on standard input is longer than %d octets", maxTyped)
@@ -284,13 +290,39 @@ func (a *app) readLine() (secret.Bytes, error) {
 	return out, nil
 }
 
+// untilEnded reads from a terminal, and tells whether it came to its end before somebody
+// has interrupted the program. A read that was interrupted goes on until the program ends,
+// which is next.
+func (a *app) untilEnded(read func()) bool {
+	if a.ended == nil || !a.terminal() {
+		read()
+		return true
+	}
+	done := make(chan struct{})
+	go func() { defer close(done); read() }()
+	select {
+	case <-done:
+		return true
+	case <-a.ended:
+		return false
+	}
+}
+
 // readSecret asks without echo on a terminal, and reads a line elsewhere.
 func (a *app) readSecret(prompt string) (secret.Bytes, error) {
 	if !a.terminal() {
 		return a.readLine()
 	}
 	fmt.Fprint(a.err, prompt)
-	b, err := term.ReadPassword(int(a.in.Fd()))
+	var b []byte
+	before, err := term.GetState(int(a.in.Fd()))
+	if err != nil {
+		return secret.Bytes{}, err
+	}
+	if !a.untilEnded(func() { b, err = term.ReadPassword(int(a.in.Fd())) }) {
+		fmt.Fprintln(a.err)
+		return secret.Bytes{}, errors.Join(errInterrupted, term.Restore(int(a.in.Fd()), before))
+	}
 	fmt.Fprintln(a.err)
 	if err != nil {
 		return secret.Bytes{}, err

@@ -11,8 +11,46 @@ type Credentials struct {
 // Answer gives what a sign-in asks for next.
 type Answer struct {
 	Signin Secret `json:"signin" doc:"What the step before has given"`
-	Kind   string `json:"kind,omitempty" doc:"totp (default) or backup"`
-	Code   Secret `json:"code"`
+	Kind   string `json:"kind,omitempty" doc:"One of the choices; absent: totp"`
+	Code   Secret `json:"code,omitzero" doc:"Absent where the answer comes another way (waits): then it is looked whether it has come, for up to four seconds"`
+}
+
+// Way is a factor that a person may choose.
+type Way struct {
+	Kind    string `json:"kind" doc:"push, totp, mail, sms or backup; fido2 with browser alone"`
+	Option  string `json:"option" doc:"How a menu names it"`
+	Sends   bool   `json:"sends,omitempty" doc:"Something goes out first: choose it, then answer"`
+	Waits   bool   `json:"waits,omitempty" doc:"The answer comes another way, such as from a phone: answer without a code until it has"`
+	Browser bool   `json:"browser,omitempty" doc:"It can not be given here, but in a browser"`
+}
+
+// Choice chooses a factor, and has sent what it sends.
+type Choice struct {
+	Signin Secret `json:"signin" doc:"What the step before has given"`
+	Kind   string `json:"kind" doc:"One of the choices"`
+	Again  bool   `json:"again,omitempty" doc:"Send it once more"`
+}
+
+// ProofChoice is Choice of a session that proves anew who sits there.
+type ProofChoice struct {
+	Kind  string `json:"kind" doc:"One of the choices"`
+	Again bool   `json:"again,omitempty" doc:"Send it once more"`
+}
+
+// Asked is what somebody was asked for.
+type Asked struct {
+	Kind      string    `json:"kind"`
+	Prompt    string    `json:"prompt" doc:"What to ask the person, or to have done"`
+	Tell      string    `json:"tell,omitempty" doc:"To be said before, such as where a code was sent: the address is masked"`
+	Number    string    `json:"number,omitempty" doc:"To be typed on the phone"`
+	Waits     bool      `json:"waits,omitempty" doc:"The answer comes another way"`
+	ExpiresAt time.Time `json:"expires_at,omitzero" doc:"No answer counts from then on"`
+}
+
+// Proving is how a session may prove anew who sits there.
+type Proving struct {
+	Choices []Way  `json:"choices" nullable:"false" doc:"Strongest first"`
+	Asked   *Asked `json:"asked,omitempty" doc:"What was chosen, if something was"`
 }
 
 // DuePassword replaces a password that is due at a sign-in (S9).
@@ -26,8 +64,10 @@ type SignedIn struct {
 	Session  *Session `json:"session,omitempty"`
 	Secret   Secret   `json:"secret,omitzero" doc:"Of the session: send it as Authorization: Bearer"`
 	Signin   Secret   `json:"signin,omitzero" doc:"Of the sign-in that goes on: send it with the next step"`
-	Next     string   `json:"next,omitempty" doc:"code, new-password, or enrol: a first factor has to be enrolled in the portal"`
-	Kinds    []string `json:"kinds,omitempty" doc:"Kinds of codes that may be given"`
+	Next     string   `json:"next,omitempty" doc:"code, new-password, enrol: a first factor has to be enrolled in the portal; or browser: there is none that can be given here"`
+	Kinds    []string `json:"kinds,omitempty" doc:"Those of the choices that can be given here"`
+	Choices  []Way    `json:"choices,omitempty" doc:"Factors, strongest first"`
+	Asked    *Asked   `json:"asked,omitempty" doc:"What was chosen: the answer to it has not come yet"`
 	Why      string   `json:"why,omitempty" doc:"With new-password: must-change or expired"`
 	LastsFor string   `json:"lasts_for,omitempty" doc:"How long the sign-in waits for its next step"`
 }
@@ -38,7 +78,7 @@ type Session struct {
 	User    string    `json:"user"`
 	UserID  string    `json:"user_id"`
 	Kind    string    `json:"kind" doc:"browser or cli"`
-	Factor  string    `json:"factor" doc:"totp, backup (portal alone) or enrol"`
+	Factor  string    `json:"factor" doc:"Kind of the factor, certificate, or enrol; console says whether it opens more than the portal"`
 	Console bool      `json:"console" doc:"It has the rights of the role; else only one's own things"`
 	BeganAt time.Time `json:"began_at"`
 	SeenAt  time.Time `json:"seen_at"`
@@ -51,15 +91,17 @@ type Session struct {
 
 // Proof gives the second factor again.
 type Proof struct {
-	Kind string `json:"kind,omitempty" doc:"totp (default) or backup"`
-	Code Secret `json:"code"`
+	Kind string `json:"kind,omitempty" doc:"One of the choices; absent: totp"`
+	Code Secret `json:"code,omitzero" doc:"Absent where the answer comes another way (waits): then it is looked whether it has come, for up to four seconds"`
 }
 
 // Fresh is a session after its second factor was given again: its secret is another one.
+// Where the answer has not come yet Asked is all that there is.
 type Fresh struct {
 	Secret  Secret    `json:"secret,omitzero" doc:"Replaces the one before"`
-	FreshAt time.Time `json:"fresh_at"`
-	Until   time.Time `json:"fresh_until"`
+	FreshAt time.Time `json:"fresh_at,omitzero"`
+	Until   time.Time `json:"fresh_until,omitzero"`
+	Asked   *Asked    `json:"asked,omitempty" doc:"The answer to it has not come yet: look again. Nothing has changed"`
 }
 
 // Who is who asks.

@@ -23,6 +23,7 @@ const (
 	PlaceSession = "in a session from elsewhere"
 	PlaceNetwork = "over the network"
 	PlaceBrowser = "in a browser"
+	PlaceProgram = "at a command line"
 )
 
 // PushPrompt says what to do on the phone.

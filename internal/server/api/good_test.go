@@ -255,12 +255,28 @@ var good = map[string]func(s *scene, c call) []call{
 	"fetch-import-codes":   called(func(s *scene, c *call) { c.path = inImport(s, rest.ImportDone, "/codes") }),
 	"begin-session":        called(func(s *scene, c *call) { s.calm(); c.body = `{"name":"anna","password":"` + annasPassword + `"}` }),
 	"answer-session":       called(func(s *scene, c *call) { c.body = fmt.Sprintf(`{"signin":%q,"code":%q}`, s.signin(), s.code(s.seed)) }),
-	"lose-own-machine":     said(`{"told":"in the tram"}`),
-	"report-own-signin":    said(`{"told":"not me"}`),
-	"handle-report":        said(`{"answer":"looked after"}`),
-	"remove-view":          called(func(s *scene, c *call) { c.path = rest.Base + "/events/views/" + s.view() }),
-	"list-views":           called(func(s *scene, c *call) { s.view() }),
-	"preview-policy":       said(`{"settings":{"window":"4h"}}`),
+	"choose-session": func(s *scene, c call) []call {
+		mail := c
+		s.hasMail()
+		c.name, c.body = "an app", fmt.Sprintf(`{"signin":%q,"kind":"totp"}`, s.signin())
+		mail.name, mail.body = "a mail", fmt.Sprintf(`{"signin":%q,"kind":"mail"}`, s.signin())
+		return []call{c, mail}
+	},
+	"show-proof": called(func(s *scene, c *call) { c.secret = s.anna }),
+	"choose-proof": func(s *scene, c call) []call {
+		s.hasMail()
+		// Who is given a factor is signed out.
+		c.secret, c.name, c.body = s.somebody(s.t, "anna", rest.RoleNone, session.CLI, 0), "an app", `{"kind":"totp"}`
+		mail := c
+		mail.name, mail.body = "a mail", `{"kind":"mail"}`
+		return []call{c, mail}
+	},
+	"lose-own-machine":  said(`{"told":"in the tram"}`),
+	"report-own-signin": said(`{"told":"not me"}`),
+	"handle-report":     said(`{"answer":"looked after"}`),
+	"remove-view":       called(func(s *scene, c *call) { c.path = rest.Base + "/events/views/" + s.view() }),
+	"list-views":        called(func(s *scene, c *call) { s.view() }),
+	"preview-policy":    said(`{"settings":{"window":"4h"}}`),
 	"refuse-machine": called(func(s *scene, c *call) {
 		s.Machine(s.t, "waiting", rest.MachinePending)
 		c.path = rest.Base + "/machines/waiting/refuse"
@@ -400,6 +416,14 @@ func (s *scene) posts() {
 	_, _, err = s.ChangeSMSSettings(ctx, root, "", rest.SMSChange{On: &on, URL: &url})
 	s.must(err)
 	_, err = s.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"online_factors":["totp","mail","sms"]}`)})
+	s.must(err)
+}
+
+// hasMail gives anna codes by mail.
+func (s *scene) hasMail() {
+	s.t.Helper()
+	s.posts()
+	_, err := s.AddAddress(s.t.Context(), desk.Root(), "anna", rest.ChannelMail, rest.NewAddress{Address: "anna@example.org"})
 	s.must(err)
 }
 

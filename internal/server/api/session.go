@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -16,8 +17,8 @@ import (
 
 func init() {
 	for id, right := range map[string]string{
-		"begin-session": public, "answer-session": public, "renew-password": public,
-		"show-session": person, "end-session": person, "prove-session": person,
+		"begin-session": public, "choose-session": public, "answer-session": public, "renew-password": public,
+		"show-session": person, "end-session": person, "prove-session": person, "show-proof": person, "choose-proof": person,
 		"list-sessions": "read", "list-own-sessions": "self", "revoke-session": person, "list-user-sessions": "read", "revoke-user-sessions": "helpdesk",
 		"list-api-tokens": "read", "make-api-token": person, "revoke-api-token": person,
 		"list-approvals": "read", "ask-approval": "own", "decide-approval": "own",
@@ -25,7 +26,7 @@ func init() {
 	} {
 		rights[id] = right
 	}
-	for _, id := range []string{"begin-session", "answer-session", "renew-password", "prove-session", "make-api-token", "show-setup-code"} {
+	for _, id := range []string{"begin-session", "choose-session", "answer-session", "renew-password", "prove-session", "choose-proof", "make-api-token", "show-setup-code"} {
 		secrets[id] = true
 	}
 	for _, id := range []string{"make-api-token", "ask-approval", "decide-approval"} {
@@ -95,7 +96,8 @@ func opened(o session.Opened, err error) (*plain[rest.SignedIn], error) {
 		return &plain[rest.SignedIn]{rest.SignedIn{Session: sessionOf(o.Session, o.Session), Secret: rest.Hide(o.Secret)}}, nil
 	case o.Pending != nil:
 		return &plain[rest.SignedIn]{rest.SignedIn{
-			Signin: rest.Hide(o.Secret), Next: string(o.Pending.Next), Kinds: kindNames(o.Pending.Kinds), Why: o.Pending.Why, LastsFor: text.Duration(session.SigninTime),
+			Signin: rest.Hide(o.Secret), Next: string(o.Pending.Next), Kinds: kindNames(o.Pending.Kinds),
+			Choices: waysOf(o.Pending.Kinds, o.Pending.Other), Asked: askedOf(o.Pending.Kinds, o.Pending.Asked), Why: o.Pending.Why, LastsFor: text.Duration(session.SigninTime),
 		}}, nil
 	}
 	return nil, fault.New(fault.Unauthorized, nil)
@@ -107,6 +109,59 @@ func kindNames(kinds []session.Kind) []string {
 		out = append(out, k.Name)
 	}
 	return out
+}
+
+// waysOf are the factors that somebody may choose, and behind them those that take a
+// browser.
+func waysOf(here, elsewhere []session.Kind) []rest.Way {
+	out := []rest.Way{}
+	for _, k := range here {
+		out = append(out, rest.Way{Kind: k.Name, Option: k.Option, Sends: k.Sends, Waits: k.Waits})
+	}
+	for _, k := range elsewhere {
+		out = append(out, rest.Way{Kind: k.Name, Option: k.Option, Browser: true})
+	}
+	return out
+}
+
+// askedOf is what somebody was asked for; nil: nothing.
+func askedOf(kinds []session.Kind, a session.Asked) *rest.Asked {
+	i := slices.IndexFunc(kinds, func(k session.Kind) bool { return k.Name == a.Kind })
+	if i < 0 {
+		return nil
+	}
+	return &rest.Asked{
+		Kind: a.Kind, Prompt: cmp.Or(a.Sent.Prompt, kinds[i].Prompt), Tell: a.Sent.Tell, Number: a.Sent.Number, Waits: kinds[i].Waits, ExpiresAt: utc(a.Sent.Expires),
+	}
+}
+
+// asking answers with what somebody was asked for.
+func asking(a *rest.Asked) (*plain[rest.Asked], error) {
+	if a == nil {
+		return nil, fault.New(fault.Conflict, nil)
+	}
+	return &plain[rest.Asked]{*a}, nil
+}
+
+// kindOf is the kind of an answer, if a program can give it.
+func kindOf(s string) (string, error) {
+	switch s {
+	case "":
+		return session.TOTP, nil
+	case session.Push, session.TOTP, session.Mail, session.SMS, session.Backup:
+		return s, nil
+	case session.FIDO2:
+		return "", fault.New(fault.Invalid, nil).With("kind", "a passkey is given in a browser alone; take another factor, or sign in there")
+	}
+	return "", fault.New(fault.Invalid, nil).With("kind", "%q is not allowed; allowed are those of choices: push, totp, mail, sms, backup", text.CleanN(s, 32))
+}
+
+// noChoice says of a kind that can not be asked for, or was not yet, what is wrong.
+func noChoice(err error) error {
+	if !fault.Is(err, fault.BadRequest) {
+		return err
+	}
+	return fault.New(fault.Invalid, err).With("kind", "it is none of the choices now, or it sends something and was not chosen first")
 }
 
 // bare takes the prefix off an id; what is no id names nothing, and is not looked for.
@@ -125,16 +180,6 @@ type agent struct {
 
 // session registers who signs in, with what, and who approves.
 func (x *door) session() {
-	const codeKinds = "it is totp (a code of an authenticator app, the default) or backup"
-	kind := func(s string) (string, error) {
-		switch s {
-		case "", session.TOTP:
-			return session.TOTP, nil
-		case session.Backup:
-			return s, nil
-		}
-		return "", fault.New(fault.Invalid, nil).With("kind", codeKinds)
-	}
 	addSession(x, "begin-session", "POST", "/sessions", "Sign in: name and password", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct {
 		agent
 		Body rest.Credentials
@@ -143,12 +188,25 @@ func (x *door) session() {
 		defer in.Body.Password.Wipe()
 		return opened(m.Begin(ctx, session.Attempt{Name: in.Body.Name, Password: in.Body.Password.Bytes, Kind: session.CLI, Address: addressOf(ctx), Agent: in.Agent}))
 	})
-	addSession(x, "answer-session", "POST", "/sessions/answer", "Sign in: the second factor", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Answer }) (*plain[rest.SignedIn], error) {
-		k, err := kind(in.Body.Kind)
+	addSession(x, "choose-session", "POST", "/sessions/choose", "Sign in: choose a factor, and have sent what it sends", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Choice }) (*plain[rest.Asked], error) {
+		k, err := kindOf(in.Body.Kind)
 		if err != nil {
 			return nil, err
 		}
-		return opened(m.Answer(ctx, in.Body.Signin.Show(), k, in.Body.Code.Bytes, addressOf(ctx)))
+		p, err := m.Choose(ctx, in.Body.Signin.Show(), k, in.Body.Again, addressOf(ctx))
+		if err != nil {
+			return nil, noChoice(err)
+		}
+		return asking(askedOf(p.Kinds, p.Asked))
+	})
+	addSession(x, "answer-session", "POST", "/sessions/answer", "Sign in: the second factor", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Answer }) (*plain[rest.SignedIn], error) {
+		defer in.Body.Code.Wipe()
+		k, err := kindOf(in.Body.Kind)
+		if err != nil {
+			return nil, err
+		}
+		o, err := m.Answer(ctx, in.Body.Signin.Show(), k, in.Body.Code.Bytes, addressOf(ctx))
+		return opened(o, noChoice(err))
 	})
 	addSession(x, "renew-password", "POST", "/sessions/password", "Sign in: a new password where the old one is due", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.DuePassword }) (*plain[rest.SignedIn], error) {
 		defer in.Body.Password.Wipe()
@@ -180,21 +238,59 @@ func (x *door) session() {
 		}
 		return nil, m.End(ctx, s, addressOf(ctx))
 	})
-	addSession(x, "prove-session", "POST", "/session/proof", "Give the second factor again", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Proof }) (*plain[rest.Fresh], error) {
+	// terminal is the session of a request by a program.
+	terminal := func(ctx context.Context) (*session.Session, error) {
 		s, err := own(ctx)
+		if err == nil && s.Kind != session.CLI {
+			err = fault.Newf(fault.Forbidden, "A browser gives the second factor again at /stepup.")
+		}
+		return s, err
+	}
+	addSession(x, "show-proof", "GET", "/session/proof", "How the second factor may be given again", 0, func(ctx context.Context, m *session.Sessions, _ *empty) (*plain[rest.Proving], error) {
+		s, err := terminal(ctx)
 		if err != nil {
 			return nil, err
 		}
-		if s.Kind != session.CLI {
-			return nil, fault.Newf(fault.Forbidden, "A browser gives the second factor again at /stepup.")
-		}
-		k, err := kind(in.Body.Kind)
+		p, err := m.Proof(ctx, s)
 		if err != nil {
 			return nil, err
+		}
+		return reply(rest.Proving{Choices: waysOf(p.Kinds, p.Other), Asked: askedOf(p.Kinds, p.Asked)}, nil)
+	})
+	addSession(x, "choose-proof", "POST", "/session/proof/choose", "Choose how to give the second factor again, and have sent what it sends", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.ProofChoice }) (*plain[rest.Asked], error) {
+		s, err := terminal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		k, err := kindOf(in.Body.Kind)
+		if err != nil {
+			return nil, err
+		}
+		p, err := m.ChooseProof(ctx, s, k, in.Body.Again, addressOf(ctx))
+		if err != nil {
+			return nil, noChoice(err)
+		}
+		return asking(askedOf(p.Kinds, p.Asked))
+	})
+	addSession(x, "prove-session", "POST", "/session/proof", "Give the second factor again", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Proof }) (*plain[rest.Fresh], error) {
+		defer in.Body.Code.Wipe()
+		s, err := terminal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		k, err := kindOf(in.Body.Kind)
+		if err != nil {
+			return nil, err
+		}
+		next, still, err := m.StepUp(ctx, s, k, in.Body.Code.Bytes, addressOf(ctx))
+		switch {
+		case err != nil:
+			return nil, noChoice(err)
+		case still != nil:
+			return reply(rest.Fresh{Asked: askedOf(still.Kinds, still.Asked)}, nil)
 		}
 		now := x.desk.Clock.Now().UTC()
-		next, _, err := m.StepUp(ctx, s, k, in.Body.Code.Bytes, addressOf(ctx))
-		return reply(rest.Fresh{Secret: rest.Hide(next), FreshAt: now, Until: now.Add(session.FreshFor)}, err)
+		return reply(rest.Fresh{Secret: rest.Hide(next), FreshAt: now, Until: now.Add(session.FreshFor)}, nil)
 	})
 
 	sessions := func(ctx context.Context, list []session.Session) *plain[rest.Page[rest.Session]] {

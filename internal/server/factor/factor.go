@@ -66,6 +66,7 @@ type Ask struct {
 	Scope   policy.Scope
 	Service string
 	Address string // from where: the peer that sshd or the browser's door saw; may be empty
+	Program bool   // at the browser's door: the command line asks
 	Again   bool   // "send again" was asked for
 	Now     time.Time
 }

@@ -117,6 +117,9 @@ func noticeOf(e event.Event) (string, bool) {
 		}
 		return "An enrolment code was issued for you: with it and your password a second factor can be set up.", true
 	case event.UserChanged:
+		if data.Import != nil {
+			return "", false // of thousands at once
+		}
 		for _, c := range data.Changes {
 			if c.Field == "mail" {
 				return "The mail address of your account was changed.", true
@@ -224,6 +227,9 @@ func codeText(channel string, a factor.Ask, code string, minutes int, contact st
 	switch a.Door {
 	case factor.AtPortal:
 		where = "the sign-in to Latchkey in a browser"
+		if a.Program {
+			where = "the sign-in to Latchkey at a command line"
+		}
 	case factor.AtStepUp:
 		where = "a change of your settings in Latchkey"
 	}

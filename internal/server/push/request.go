@@ -87,6 +87,8 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask) (factor.
 // place says in a few words where somebody sits.
 func place(a factor.Ask) string {
 	switch {
+	case a.Program:
+		return text.PlaceProgram
 	case a.Door == factor.AtPortal || a.Door == factor.AtStepUp:
 		return text.PlaceBrowser
 	case a.Scope == policy.Remote:
