@@ -7,6 +7,7 @@ const (
 	OptionMail = "Code by mail (weaker)"
 	OptionSMS  = "Code by text message (weaker)"
 	PromptPost = "Code from the message: "
+	PostBack   = "Type m for another code, or another way."
 
 	PostTooSoon    = "A code was sent a moment ago. Wait a little before you ask for another."
 	PostTooMany    = "Too many codes were sent. Use another factor, or wait."

@@ -218,6 +218,9 @@ func (p *Post) SendCode(ctx context.Context, tx *store.Tx, channel string, a fac
 	if channel == rest.ChannelSMS {
 		tell = text.PostTexted(shown)
 	}
+	if a.Door == factor.AtMachine { // a page has buttons for that
+		tell += " " + text.PostBack
+	}
 	return factor.Sent{Tell: tell, Prompt: text.PromptPost, Expires: expires, Data: map[string]any{"to": shown}}, nil
 }
 

@@ -82,7 +82,7 @@ func (x *turn) prepare(ctx context.Context) error {
 		}
 		return x.preparePassword(ctx, u, x.step.Answer.Text.Bytes)
 	case awaitCode, awaitEnrolCode:
-		if x.blank() {
+		if x.blank() || x.leaves() {
 			return x.settle(ctx)
 		}
 		var err error
@@ -451,8 +451,14 @@ func (x *turn) decide(ctx context.Context, first policy.First, result policy.Fir
 		t.Change = changeAsked
 		// Who has no factor at all changes the password at a local seat, whatever the
 		// policy asks of a sign-in (S9).
-		if (d.Outcome == policy.EnrolFirst || d.Reason == policy.ReasonNotEnrolled) && len(f.User.Factors) == 0 {
-			return x.change(ctx)
+		if d.Outcome == policy.EnrolFirst || d.Reason == policy.ReasonNotEnrolled {
+			owned, err := x.owned(ctx)
+			if err != nil {
+				return err
+			}
+			if len(owned) == 0 && len(f.User.Factors) == 0 {
+				return x.change(ctx)
+			}
 		}
 	}
 	switch d.Outcome {
@@ -513,7 +519,10 @@ func (x *turn) denial(ctx context.Context, reason policy.Reason) string {
 }
 
 // firstAlone: no second factor is asked. But whoever must change the password and
-// has a factor gives it first (S9).
+// has a factor gives it first (S9): as many as the policy asks, of the kinds that it
+// accepts, or else of those that open the console. It is for the change alone, and no
+// MFA otherwise. Whoever has one that can not be given here and now changes nothing:
+// the password alone must not become a new one.
 func (x *turn) firstAlone(ctx context.Context, f policy.Facts) error {
 	t := x.talk
 	if t.UserID == "" { // an exempt account that the server does not know
@@ -526,13 +535,52 @@ func (x *turn) firstAlone(ctx context.Context, f policy.Facts) error {
 		}
 		return x.allow(ctx, u)
 	}
-	not := append(x.notHere(), policy.Bypass)
-	own := slices.DeleteFunc(x.s.Factors.Known(f.User.Factors), func(k policy.Factor) bool { return slices.Contains(not, k) })
-	if len(own) == 0 {
+	owned, err := x.owned(ctx)
+	if err != nil {
+		return err
+	}
+	if len(owned) == 0 {
 		return x.change(ctx)
 	}
-	t.Kinds, t.Count = own, 1
-	return x.askFactorUnlessBlocked(ctx)
+	not := append(x.notHere(), policy.Bypass)
+	for _, accepted := range [][]policy.Factor{t.Policy.OnlineFactors, {policy.FIDO2, policy.Push, policy.TOTP}} {
+		own := slices.DeleteFunc(x.s.Factors.Known(accepted), func(k policy.Factor) bool { return !slices.Contains(owned, k) })
+		here := slices.DeleteFunc(slices.Clone(own), func(k policy.Factor) bool { return slices.Contains(not, k) || !slices.Contains(f.User.Factors, k) })
+		if len(here) > 0 {
+			t.Kinds, t.Count, t.ForChange = here, min(max(1, t.Policy.FactorsOnline), len(own)), true
+			return x.askFactorUnlessBlocked(ctx)
+		}
+	}
+	return x.deny(ctx, policy.ReasonNotEnrolled, f)
+}
+
+// owned are the kinds of which the user has, or had, an authenticator or codes, whether
+// they can be used now or not: who locks somebody's phone, or sits where no key can be
+// asked, has not taken the factor away.
+func (x *turn) owned(ctx context.Context) ([]policy.Factor, error) {
+	if x.talk.UserID == "" {
+		return nil, nil
+	}
+	rows, err := x.tx.ListAuthenticators(ctx, x.talk.UserID)
+	if err != nil {
+		return nil, fmt.Errorf("authenticators: %w", err)
+	}
+	var out []policy.Factor
+	for _, a := range rows {
+		kind := policy.Factor(a.Kind)
+		// What nobody has confirmed has never been a factor; see facts.Usable.
+		if (a.ConfirmedAt > 0 || kind == policy.TOTP) && !slices.Contains(out, kind) {
+			out = append(out, kind)
+		}
+	}
+	codes, err := x.tx.ListBackupCodes(ctx, x.talk.UserID)
+	if err != nil {
+		return nil, fmt.Errorf("backup codes: %w", err)
+	}
+	if len(codes) > 0 {
+		out = append(out, policy.Backup)
+	}
+	return out, nil
 }
 
 // changeDue tells whether a new password is to be chosen now. An unlock changes
@@ -644,12 +692,12 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 	if x.block.On() {
 		return x.wait(ctx, x.block)
 	}
-	if x.blank() {
-		// Not an attempt: back to the menu, where there is one.
+	if x.blank() || x.leaves() {
+		// Not an attempt: back to the menu, where there is one; else it is sent again.
 		if x.mistake() {
 			return x.end(ctx, denied{}, reasonMistakes, text.DeniedCodes)
 		}
-		if st.Kind != policy.FIDO2 { // a key that did not answer: the agent has said why
+		if x.blank() && st.Kind != policy.FIDO2 { // a key that did not answer: the agent has said why
 			x.say(wire.MessageWarn, text.NothingTyped)
 		}
 		return x.askFactor(ctx)
@@ -890,7 +938,7 @@ var errEnrolSpent = fault.Newf(fault.Conflict, "The enrolment code has been used
 // seat.
 func (x *turn) change(ctx context.Context) error {
 	t := x.talk
-	if !t.mfa() && !t.Opening.local() {
+	if !t.proven() && !t.Opening.local() {
 		return x.end(ctx, denied{}, reasonRemote, text.DeniedRemoteChange)
 	}
 	switch t.Change {
@@ -1090,12 +1138,16 @@ func (x *turn) openWindow(ctx context.Context) error {
 // forgive forgets the failures of the pair after a full MFA. A password alone does
 // not: else who knows it could try codes for ever, nine at a time.
 func (x *turn) forgive(ctx context.Context, u db.User) error {
-	if len(x.talk.Given) == 0 || len(x.talk.Given) < x.talk.Count {
+	if t := x.talk; t.ForChange || len(t.Given) == 0 || len(t.Given) < t.Count {
 		f, err := facts.User(ctx, x.tx.Queries, u, facts.At{Now: x.now})
 		if err != nil {
 			return err
 		}
-		if len(f.Factors) > 0 {
+		owned, err := x.owned(ctx)
+		if err != nil {
+			return err
+		}
+		if len(owned) > 0 || len(f.Factors) > 0 {
 			return nil
 		}
 	}

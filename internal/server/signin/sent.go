@@ -222,6 +222,13 @@ func (x *turn) wantsBack() bool {
 	return ok && (s == "0" || strings.EqualFold(s, wire.Back))
 }
 
+// leaves tells whether the person wants the menu, or another message, in place of typing
+// the code that was sent. No such code looks like that: it is no attempt.
+func (x *turn) leaves() bool {
+	st, ok := x.at.(awaitCode)
+	return ok && st.Asked != nil && st.Kind != policy.FIDO2 && x.wantsBack()
+}
+
 // Wait returns when the answer that a conversation of the machine waits for may have
 // come, when the context ends, or at once if it waits for none. It is no step, and
 // tells nothing: a step with an empty answer does.

@@ -340,6 +340,44 @@ func TestM6WhoHasOnlyTheMailGetsAnother(t *testing.T) {
 	})
 }
 
+// TestM6FromTheCodeBackToTheMenu: at the prompt for a code that was sent, m is no try; at that of an app it is one.
+func TestM6FromTheCodeBackToTheMenu(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		r.setPolicy(func(p *policy.Policy) { p.OnlineFactors = []policy.Factor{policy.TOTP, policy.Mail} })
+		_, l := sending(r)
+		u := r.addUser("alice")
+		r.addKind(u, policy.Mail, true)
+		a := r.addTOTP(u)
+		c := r.begin(begin("alice")).asks(wire.ForChoice).answer("2").asks(wire.ForCode).answer("m").asks(wire.ForChoice)
+		if len(c.last.Messages) != 0 {
+			t.Errorf("going back says %s", c.show())
+		}
+		c.answer("2").asks(wire.ForCode).answer(" 0 ").asks(wire.ForChoice)
+		if len(l.asks) != 2 || !l.asks[1].Again || r.attempt(u, r.machine.ID).Failures != 0 {
+			t.Errorf("asked %+v, %d failures", l.asks, r.attempt(u, r.machine.ID).Failures)
+		}
+		c.answer("1").asks(wire.ForCode).answer("m").says(text.WrongCode).asks(wire.ForCode)
+		if n := r.attempt(u, r.machine.ID).Failures; n != 1 {
+			t.Errorf("%d failures", n)
+		}
+		c.answer(a.code()).allowed(true)
+	})
+	onOne(t, func(r *rig) { // without another way it is sent again, not for ever
+		const most = 5
+		r.setPolicy(func(p *policy.Policy) { p.OnlineFactors = []policy.Factor{policy.Mail} })
+		_, l := sending(r)
+		r.addKind(r.addUser("alice"), policy.Mail, true)
+		c := r.begin(begin("alice")).asks(wire.ForCode)
+		for range most - 1 {
+			c.answer("m").asks(wire.ForCode)
+		}
+		c.answer("m").denied(text.DeniedCodes, "too-many-mistakes")
+		if len(l.asks) != most {
+			t.Errorf("%d were sent", len(l.asks))
+		}
+	})
+}
+
 // A conversation has fifty seconds; a phone gets what it needs on top.
 func TestAPhoneHasItsTime(t *testing.T) {
 	onOne(t, func(r *rig) {
