@@ -414,6 +414,7 @@ func TestWhatPeopleAreTold(t *testing.T) {
 		"one that was mailed":    {e: event.Event{Type: event.CodeIssued, Factor: "enrol", Data: data(map[string]any{"mail": "a…@b"})}},
 		"a bypass code":          {e: event.Event{Type: event.CodeIssued, Factor: "bypass"}, says: "A bypass code was issued"},
 		"another mail address":   {e: event.Event{Type: event.UserChanged, Data: changes("mail", "old@example.org")}, says: "The mail address of your account was changed.", to: []string{"anna@example.org", "old@example.org"}},
+		"one by an import":       {e: event.Event{Type: event.UserChanged, Data: data(map[string]any{"changes": []map[string]any{{"field": "mail", "old": "old@example.org"}, {"field": "mfa", "old": "on"}}, "import": "imp_1"})}},
 		"another name":           {e: event.Event{Type: event.UserChanged, Data: changes("display_name", "x")}},
 		"another uid":            {e: event.Event{Type: event.UserChanged, Data: changes("uid", 5)}},
 		"2FA switched":           {e: event.Event{Type: event.UserChanged, Data: changes("mfa", "on")}, says: "Whether you are asked for a second factor was changed."},
