@@ -81,7 +81,7 @@ func TestS9WhoHasNoFactorChangesThePasswordAtALocalSeat(t *testing.T) {
 		phone := r.addTOTP(r.addUser("carol", off))
 		c = r.begin(begin("carol", ssh)).asks(wire.ForCode).answer(phone.code()).asks(wire.ForNewPassword)
 		c.answer(newPassword).asks(wire.ForNewPassword2)
-		c.answer(newPassword).allowed(true)
+		c.answer(newPassword).allowed(false) // for the change alone
 		// A bypass code is no factor of the user's own.
 		dave := r.addUser("dave", mustChange)
 		code := r.addBypass(dave, "")
@@ -95,6 +95,103 @@ func TestS9WhoHasNoFactorChangesThePasswordAtALocalSeat(t *testing.T) {
 		// A password that the server has not judged is none that it would have changed.
 		phone = r.addTOTP(r.addUser("frank", mustChange))
 		r.begin(begin("frank", second, with(""))).asks(wire.ForCode).answer(phone.code()).allowed(true)
+	})
+}
+
+// TestS9AChangeTakesTheFactorsOfThePolicy: and is no MFA of the sign-in.
+func TestS9AChangeTakesTheFactorsOfThePolicy(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		_, _ = sending(r)
+		off := func(p *db.InsertUserParams) { p.MustChange, p.MFA = true, facts.MFAOff }
+		u := r.addUser("alice", off)
+		r.addKind(u, policy.Mail, true)
+		phone := r.addTOTP(u)
+		r.addBackup(u)
+		// The policy accepts neither mail nor backup codes.
+		r.setPolicy(func(p *policy.Policy) {
+			p.OnlineFactors = []policy.Factor{policy.TOTP}
+			p.Window = policy.Duration(8 * time.Hour)
+		})
+		c := r.begin(begin("alice")).asks(wire.ForCode) // and no menu
+		c.answer(phone.code()).asks(wire.ForNewPassword).answer(newPassword).asks(wire.ForNewPassword2)
+		d := c.answer(newPassword).allowed(false)
+		if row := c.row(); d.Offline || row.MFAAt != 0 || r.windows() != 0 {
+			t.Errorf("the factor was for the change alone: %+v, %d windows, MFA at %d", d, r.windows(), row.MFAAt)
+		}
+		// It asks for two: one is not enough.
+		r.setPolicy(func(p *policy.Policy) {
+			p.OnlineFactors, p.FactorsOnline = []policy.Factor{policy.TOTP, policy.Backup, policy.Mail}, 2
+		})
+		v := r.addUser("bob", off)
+		phone = r.addTOTP(v)
+		codes := r.addBackup(v)
+		c = r.begin(begin("bob")).asks(wire.ForCode)
+		if len(codes) == 0 {
+			t.Fatal("no backup codes")
+		}
+		c.answer(phone.code()).asks(wire.ForCode).answer(codes[0]).asks(wire.ForNewPassword)
+		// None that it accepts: those that open the console.
+		r.setPolicy(func(p *policy.Policy) { p.OnlineFactors, p.FactorsOnline = []policy.Factor{policy.FIDO2}, 1 })
+		w := r.addUser("carol", off)
+		r.addKind(w, policy.Mail, true)
+		phone = r.addTOTP(w)
+		c = r.begin(begin("carol")).asks(wire.ForCode)
+		c.answer(phone.code()).asks(wire.ForNewPassword)
+		dave := r.addUser("dave", off)
+		r.addKind(dave, policy.Mail, true)
+		r.begin(begin("dave")).denied(text.Denied(policy.ReasonNotEnrolled, ""), "not-enrolled")
+	})
+}
+
+// TestS9WhoHasAFactorThatCanNotBeGivenChangesNothing: a locked phone, a lost app, used
+// up codes or a seat without a key are not "no factor".
+func TestS9WhoHasAFactorThatCanNotBeGivenChangesNothing(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		_, _ = sending(r)
+		off := func(p *db.InsertUserParams) { p.MFA = facts.MFAOff }
+		notEnrolled := text.Denied(policy.ReasonNotEnrolled, "")
+		both := func(name string) {
+			t.Helper()
+			r.begin(begin(name, change, waits)).denied(notEnrolled, "not-enrolled")
+			r.setUser(name, func(p *db.UpdateUserParams) { p.MustChange = true })
+			r.begin(begin(name, waits)).denied(notEnrolled, "not-enrolled")
+		}
+		for suffix, mfa := range map[string]func(*db.InsertUserParams){"-off": off, "-on": func(*db.InsertUserParams) {}} {
+			locked := r.addUser("locked"+suffix, mfa)
+			r.addKind(locked, policy.Push, true)
+			r.update(func(ctx context.Context, tx *store.Tx) error {
+				_, err := tx.LockPush(ctx, db.LockPushParams{UserID: locked.ID, Reason: "reported", At: 1})
+				return err
+			})
+			both(locked.Name)
+			lost := r.addUser("lost"+suffix, mfa)
+			r.addTOTP(lost)
+			r.update(func(ctx context.Context, tx *store.Tx) error {
+				rows, err := tx.ListAuthenticators(ctx, lost.ID)
+				if err != nil {
+					return err
+				}
+				_, err = tx.SetAuthenticatorLost(ctx, rows[0].ID)
+				return err
+			})
+			both(lost.Name)
+		}
+		// At this seat nothing can wait for a phone.
+		far := r.addUser("far", func(p *db.InsertUserParams) { p.MustChange, p.MFA = true, facts.MFAOff })
+		r.addKind(far, policy.Push, true)
+		r.begin(begin("far")).denied(notEnrolled, "not-enrolled")
+		r.begin(begin("far", waits)).asks(wire.ForPush)
+		// An address that nobody has confirmed was never a factor.
+		open := r.addUser("open", func(p *db.InsertUserParams) { p.MustChange, p.MFA = true, facts.MFAOff })
+		r.addKind(open, policy.Mail, false)
+		r.begin(begin("open")).asks(wire.ForNewPassword)
+		// Failures stay counted, too.
+		r.setUser("locked-off", func(p *db.UpdateUserParams) { p.MustChange = false })
+		r.begin(begin("locked-off", with(wrongPassword))).denied(constant, "first-factor-rejected")
+		r.begin(begin("locked-off")).allowed(false)
+		if n := r.attempt(r.user("locked-off"), r.machine.ID).Failures; n != 1 {
+			t.Errorf("%d failures are left", n)
+		}
 	})
 }
 

@@ -725,7 +725,7 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 }
 
 func (x *turn) try(u db.User) factor.Try {
-	return factor.Try{User: u, Machine: x.m.ID, Scope: x.talk.Opening.Scope, Typed: x.step.Answer.Text.Bytes, Now: x.now, Ticket: x.id}
+	return factor.Try{User: u, Machine: x.m.ID, Scope: x.talk.Opening.Scope, Typed: x.step.Answer.Text.Bytes, Now: x.now, Ticket: x.id, Door: factor.AtMachine}
 }
 
 // accepted notes a factor that was given.

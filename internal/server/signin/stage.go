@@ -111,7 +111,9 @@ type talk struct {
 
 	Change  string `json:"change,omitempty"`  // why a new password is due: must-change, expired, asked
 	Changed bool   `json:"changed,omitempty"` // it was changed
-	Offline string `json:"offline,omitempty"` // the person's answer: yes or no
+	// The factors are asked for the change alone, where the policy asks for none.
+	ForChange bool   `json:"for_change,omitempty"`
+	Offline   string `json:"offline,omitempty"` // the person's answer: yes or no
 
 	Wrong    int `json:"wrong,omitempty"`    // codes
 	Mistakes int `json:"mistakes,omitempty"` // blanks, no choices, refused passwords
@@ -305,8 +307,11 @@ func (t *talk) behindSecond() error {
 	return nil
 }
 
+// proven tells whether all that was asked for was given, with what the user holds.
+func (t *talk) proven() bool { return t.Count > 0 && len(t.Given) >= t.Count && !t.Lent }
+
 // mfa tells whether a full MFA was completed with what the user holds.
-func (t *talk) mfa() bool { return t.Count > 0 && len(t.Given) >= t.Count && !t.Lent }
+func (t *talk) mfa() bool { return t.proven() && !t.ForChange }
 
 // left are the kinds that may still be given.
 func (t *talk) left() []policy.Factor {
