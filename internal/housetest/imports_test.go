@@ -24,7 +24,7 @@ var (
 	webAreas = []string{
 		"latchkey/internal/server/web/entry", "latchkey/internal/server/web/people", "latchkey/internal/server/web/fleet", "latchkey/internal/server/web/rules",
 		"latchkey/internal/server/web/log", "latchkey/internal/server/web/office", "latchkey/internal/server/web/portal", "latchkey/internal/server/web/bulk",
-		"latchkey/internal/server/web/authenticator",
+		"latchkey/internal/server/web/authenticator", "latchkey/internal/server/web/certs",
 	}
 	sides = []string{"latchkey/internal/server/...", "latchkey/internal/agent/...", "latchkey/internal/gateway/..."}
 )
