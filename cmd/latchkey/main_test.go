@@ -70,6 +70,8 @@ func TestScripts(t *testing.T) {
 			"window":   cmdWindow,
 			"locked":   cmdLocked,
 			"reported": cmdReported,
+			"phone":    cmdPhone,
+			"push":     cmdReportedPush,
 			"tamper":   cmdTamper,
 			"field":    cmdField,
 			"totp":     cmdTOTP,

@@ -17,7 +17,6 @@ import (
 func TestAnImportOfMailAddressesWritesNoNotes(t *testing.T) {
 	storetest.Engines(t, func(t *testing.T, s *store.Store) {
 		r := newRig(t, s)
-		s.OnEvent(r.Post.Notice)
 		on, host, from := true, "mail.invalid", "latchkey@example.org"
 		_, _, err := r.ChangeMailSettings(t.Context(), desk.Root(), "", rest.MailChange{On: &on, Host: &host, From: &from})
 		r.must(err)
