@@ -94,6 +94,12 @@ func blockedAt(ctx context.Context, tx *store.Tx, userID, machineID string, own 
 	return b, nil
 }
 
+// Own tells whether the machine or browser is one of the user's own: the user has lately
+// completed an MFA there.
+func Own(ctx context.Context, tx *store.Tx, userID, place string, now time.Time) (bool, error) {
+	return own(ctx, tx, userID, place, now)
+}
+
 // own tells whether the user has lately completed an MFA on the machine: there is a
 // window, or offline data from the last week. The pair's own count bounds guesses
 // there like everywhere.

@@ -41,6 +41,7 @@ const (
 	ReasonReported     = "push-reported"     // the person said that it was somebody else (S12)
 	ReasonWrongNumber  = "push-wrong-number" // the number typed on the phone was another
 	ReasonExpired      = "nobody-answered"   // nobody answered in time
+	ReasonMachine      = "machine-limit"     // too much of what the machine had sent came to nothing
 )
 
 // Try is one answer to be judged.
@@ -50,8 +51,10 @@ type Try struct {
 	Scope   policy.Scope
 	Typed   secret.Bytes
 	Now     time.Time
-	// Ticket is what Sender.Send was given: an answer counts for that alone.
+	// Ticket is what Sender.Send was given: an answer counts for that alone, and at the
+	// door where it was asked for.
 	Ticket string
+	Door   Door
 }
 
 // Ask is a kind that a person has chosen, where something must happen before it can
@@ -67,6 +70,9 @@ type Ask struct {
 	Service string
 	Address string // from where: the peer that sshd or the browser's door saw; may be empty
 	Program bool   // at the browser's door: the command line asks
+	// Unproven: nobody but the machine says that the first factor was given, and the
+	// person has never been seen there. Little is sent then.
+	Unproven bool
 	Again   bool   // "send again" was asked for
 	Now     time.Time
 }
@@ -124,7 +130,8 @@ type Sender interface {
 	Factor
 	// Send runs in the transaction that stores the prompt, and binds what it makes to
 	// Ask.Ticket. A *fault.Fault of code TooMany or Unavailable is told to the person, who
-	// gets back to the menu.
+	// gets back to the menu: the caller stores the transaction all the same, so that what
+	// was written before, such as an event, stays. Any other error undoes it.
 	Send(ctx context.Context, tx *store.Tx, a Ask) (Sent, error)
 }
 
