@@ -126,15 +126,24 @@ func (a *app) certificateList() *cobra.Command {
 				return err
 			}
 			return a.emit(page.Items, func(p *printer) {
-				t := text.NewTable("SERIAL", "STATE", "NAME", "MACHINE", "KEY", "UNTIL", "USED")
+				byAgent := false
+				t := text.NewTable("SERIAL", "STATE", "NAME", "MACHINE", "KEY", "UNTIL", "RENEWAL", "USED")
 				for _, c := range page.Items {
 					used := ""
 					if !c.LastUsedAt.IsZero() {
 						used = p.ago(c.LastUsedAt)
 					}
-					t.Row(c.Serial, c.State, c.Name, c.Machine, c.Key, when(c.NotAfter), used)
+					renewal := ""
+					if c.State == "good" && c.Key != "request" {
+						renewal = "from " + when(twoThirds(c.NotBefore, c.NotAfter))
+						byAgent = byAgent || c.Kind == "user"
+					}
+					t.Row(c.Serial, c.State, c.Name, c.Machine, c.Key, when(c.NotAfter), renewal, used)
 				}
 				p.table(t, "There are none.")
+				if byAgent && user == "" && machine == "" {
+					p.line("Timer on this computer: %s", timerWords(hasTimer(cmd.Context())))
+				}
 			})
 		},
 	}
@@ -146,7 +155,7 @@ func (a *app) certificateShow() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use: "show", Short: "Show the certificate that lies on this computer",
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := certFile(file)
 			if err != nil {
 				return err
@@ -163,14 +172,18 @@ func (a *app) certificateShow() *cobra.Command {
 				Name     string    `json:"name"`
 				NotAfter time.Time `json:"not_after"`
 				Renew    time.Time `json:"renew_after"`
+				Timer    bool      `json:"timer"`
 				Expired  bool      `json:"expired"`
-			}{path, hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf), a.clock.Now().After(leaf.NotAfter)}
+			}{
+				path, hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf), hasTimer(cmd.Context()),
+				a.clock.Now().After(leaf.NotAfter),
+			}
 			return a.emit(out, func(p *printer) {
 				state := "good, if the server has not revoked it"
 				if out.Expired {
 					state = "expired"
 				}
-				p.card("File", path, "Serial", out.Serial, "Name", out.Name, "State", state, "Until", when(out.NotAfter), "Renewal", when(out.Renew))
+				p.card("File", path, "Serial", out.Serial, "Name", out.Name, "State", state, "Until", when(out.NotAfter), "Renewal", "from "+when(out.Renew), "Timer", timerWords(out.Timer))
 			})
 		},
 	}
@@ -179,9 +192,9 @@ func (a *app) certificateShow() *cobra.Command {
 }
 
 // renewAfter is two thirds of its life.
-func renewAfter(c *x509.Certificate) time.Time {
-	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)
-}
+func renewAfter(c *x509.Certificate) time.Time { return twoThirds(c.NotBefore, c.NotAfter) }
+
+func twoThirds(from, to time.Time) time.Time { return from.Add(to.Sub(from) * 2 / 3) }
 
 func (a *app) certificateRequest() *cobra.Command {
 	var file, name, csrFile string
@@ -242,20 +255,41 @@ may read; with --csr the certificate alone is printed.`,
 
 func (a *app) certificateInstall() *cobra.Command {
 	var file, socket string
-	var noBrowser bool
+	var noBrowser, noTimer bool
 	c := &cobra.Command{
 		Use: "install", Short: "Get a certificate from this machine's agent, and put it where browsers find it",
 		Long: `Makes a key of yours on this machine and asks the agent for a certificate, which the
 server issues if you have signed in here with a second factor. It is bound to this
-machine, and renewed by latchkey certificate renew.
+machine.
 
 On Linux it is put into the databases of Chromium and Firefox, where certutil and
-pk12util (libnss3-tools) and openssl are installed.`,
+pk12util (libnss3-tools) and openssl are installed, and a timer of your own systemd
+(latchkey-certificate.timer) renews it by itself. Where you have no systemd, the
+command says what to put into cron.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return a.install(cmd.Context(), file, socket, noBrowser)
+			path, err := certFile(file)
+			if err != nil {
+				return err
+			}
+			again, err := newRenewal(file, socket, noBrowser)
+			if err != nil {
+				return err
+			}
+			out, leaf, err := a.install(cmd.Context(), path, socket, noBrowser)
+			if err != nil {
+				return err
+			}
+			if !noTimer {
+				var problem string
+				if out.Timer, problem = startTimer(cmd.Context(), again, leaf.SerialNumber.Bytes()); problem != "" {
+					out.Problems = append(out.Problems, problem)
+				}
+			}
+			return a.tellInstalled(out)
 		},
 	}
 	certFlags(c, &file, &socket, &noBrowser)
+	c.Flags().BoolVar(&noTimer, "no-timer", false, "set up no timer that renews it")
 	return c
 }
 
@@ -271,48 +305,60 @@ type installed struct {
 	Serial   string    `json:"serial"`
 	User     string    `json:"user"`
 	NotAfter time.Time `json:"not_after"`
+	Renew    time.Time `json:"renew_after"`
+	Timer    bool      `json:"timer"` // one that renews it is switched on
 	Browsers []string  `json:"browsers"`
 	Problems []string  `json:"problems"`
 	Renewed  bool      `json:"renewed"`
 }
 
-func (a *app) install(ctx context.Context, file, socket string, noBrowser bool) error {
-	path, err := certFile(file)
-	if err != nil {
-		return err
-	}
+// certRefused is the agent's or the server's own word that there is no certificate now.
+type certRefused struct{ error }
+
+// install gets a certificate for a new key, and puts both where they belong.
+func (a *app) install(ctx context.Context, path, socket string, noBrowser bool) (out installed, leaf *x509.Certificate, err error) {
 	conn, err := agent(ctx, socket)
 	if err != nil {
-		return err
+		return out, nil, err
 	}
 	defer conn.Close()
 	key, csr, err := newKey()
 	if err != nil {
-		return err
+		return out, nil, err
 	}
 	host, _ := os.Hostname()
 	r, err := conn.Certificate(shim.CertificateRequest{CSR: csr, Name: cmp.Or(host, "this machine")})
 	if err != nil {
-		return fmt.Errorf("the agent gives no certificate: %w", err)
+		return out, nil, fmt.Errorf("the agent gives no certificate: %w", err)
 	}
 	if r.Problem != "" {
-		return errors.New(text.Clean(r.Problem))
+		return out, nil, certRefused{errors.New(text.Clean(r.Problem))}
 	}
-	leaf, err := x509.ParseCertificate(r.Certificate)
+	leaf, err = x509.ParseCertificate(r.Certificate)
 	if err != nil || !key.PublicKey.Equal(leaf.PublicKey) {
-		return errors.New("the agent's answer is not a certificate for this key; is it of another version than this command?")
+		return out, nil, errors.New("the agent's answer is not a certificate for this key; is it of another version than this command?")
 	}
 	if err := writeCert(path, key, r.Certificate); err != nil {
-		return err
+		return out, nil, err
 	}
-	out := installed{File: path, Serial: hex.EncodeToString(leaf.SerialNumber.Bytes()), User: text.Clean(r.User), NotAfter: leaf.NotAfter, Browsers: []string{}, Problems: []string{}, Renewed: true}
+	out = installed{
+		File: path, Serial: hex.EncodeToString(leaf.SerialNumber.Bytes()), User: text.Clean(r.User), NotAfter: leaf.NotAfter, Renew: renewAfter(leaf),
+		Browsers: []string{}, Problems: []string{}, Renewed: true,
+	}
 	if !noBrowser {
 		out.Browsers, out.Problems = a.intoBrowsers(ctx, path, leaf)
 	}
+	return out, leaf, nil
+}
+
+func (a *app) tellInstalled(out installed) error {
 	return a.emit(out, func(p *printer) {
-		p.line("The certificate of %s is good until %s. It lies with its key in %s.", out.User, when(out.NotAfter), path)
+		p.line("The certificate of %s is good until %s. It lies with its key in %s.", out.User, when(out.NotAfter), out.File)
 		for _, b := range out.Browsers {
 			p.line("Put into %s", b)
+		}
+		if out.Timer {
+			p.line("It is renewed by itself from %s on (%s).", when(out.Renew), timerUnit)
 		}
 		for _, why := range out.Problems {
 			a.say("%s", why)
@@ -325,7 +371,13 @@ func (a *app) certificateRenew() *cobra.Command {
 	var noBrowser, quiet bool
 	c := &cobra.Command{
 		Use: "renew", Short: "Renew the certificate of this machine's agent, when two thirds of its life are over",
-		Long: "Does nothing before that, and nothing where there is no certificate: a timer may call it every day.\nIt takes a sign-in on this machine with a second factor since the certificate was issued.",
+		Long: `Does nothing before that, and nothing where there is no certificate: a timer calls it
+every day (latchkey certificate install switches it on). It takes a sign-in on this
+machine with a second factor since the certificate was issued.
+
+With --quiet it writes nothing but lines for a log, and only when it did something or
+could not. That the server does not agree yet is no failure while the certificate is
+good: the timer comes again.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := certFile(file)
 			if err != nil {
@@ -340,7 +392,11 @@ func (a *app) certificateRenew() *cobra.Command {
 				if quiet {
 					return nil
 				}
-				return a.emit(installed{File: path, Browsers: []string{}, Problems: []string{}}, func(p *printer) {
+				out := installed{File: path, Browsers: []string{}, Problems: []string{}, Timer: hasTimer(cmd.Context())}
+				if !none {
+					out.Serial, out.User, out.NotAfter, out.Renew = hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf)
+				}
+				return a.emit(out, func(p *printer) {
 					if none {
 						p.line("There is no certificate in %s.", path)
 						return
@@ -348,11 +404,27 @@ func (a *app) certificateRenew() *cobra.Command {
 					p.line("It is good until %s, and is renewed from %s on.", when(leaf.NotAfter), when(renewAfter(leaf)))
 				})
 			}
-			return a.install(cmd.Context(), file, socket, noBrowser)
+			out, fresh, err := a.install(cmd.Context(), path, socket, noBrowser)
+			if no := (certRefused{}); quiet && errors.As(err, &no) && a.clock.Now().Before(leaf.NotAfter) {
+				a.say("the certificate was not renewed; it is good until %s. %s", when(leaf.NotAfter), no)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if quiet {
+				a.say("the certificate of %s was renewed; it is good until %s", out.User, when(fresh.NotAfter))
+				for _, why := range out.Problems {
+					a.say("%s", why)
+				}
+				return nil
+			}
+			out.Timer = hasTimer(cmd.Context())
+			return a.tellInstalled(out)
 		},
 	}
 	certFlags(c, &file, &socket, &noBrowser)
-	c.Flags().BoolVar(&quiet, "quiet", false, "say nothing where there is nothing to do")
+	c.Flags().BoolVar(&quiet, "quiet", false, "for a timer: write nothing but lines for a log")
 	return c
 }
 

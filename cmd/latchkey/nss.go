@@ -3,14 +3,19 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
 	"crypto/rand"
+	"crypto/sha1"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 )
@@ -21,8 +26,8 @@ import (
 
 const nssTime = 20 * time.Second
 
-// nickname is what the certificate is called in the databases. The one of before, of the
-// same name, goes.
+// nickname is what the certificate is called in the databases. The one of before has the
+// same name, and goes when the new one is in.
 func nickname(c *x509.Certificate) string { return "Latchkey " + c.Subject.CommonName }
 
 // databases are those that are there, and Chromium's, which is made.
@@ -54,7 +59,7 @@ func (a *app) intoBrowsers(ctx context.Context, file string, leaf *x509.Certific
 		}
 	}
 	for _, dir := range databases(home) {
-		if err := intoDatabase(ctx, dir, file, nickname(leaf)); err != nil {
+		if err := intoDatabase(ctx, dir, file, leaf); err != nil {
 			problems = append(problems, fmt.Sprintf("the certificate was not put into %s: %v", dir, err))
 			continue
 		}
@@ -63,8 +68,46 @@ func (a *app) intoBrowsers(ctx context.Context, file string, leaf *x509.Certific
 	return done, problems
 }
 
-// intoDatabase replaces the certificate of the name in one database.
-func intoDatabase(ctx context.Context, dir, file, name string) error {
+// keyLine is a line of certutil -K: number, kind, id of the key, name.
+var keyLine = regexp.MustCompile(`(?m)^<\s*[0-9]+>\s+\S+\s+([0-9a-f]{2,128})\s+(\S.*?)\s*$`)
+
+// keysOf are the ids of the keys in a database whose certificate has the name.
+func keysOf(ctx context.Context, dir, name, pass string) (ids []string, err error) {
+	out, err := exec.CommandContext(ctx, "certutil", "-K", "-d", "sql:"+dir, "-f", pass).CombinedOutput()
+	for _, m := range keyLine.FindAllStringSubmatch(string(out), -1) {
+		if called := m[2]; called == name || strings.HasSuffix(called, ":"+name) {
+			ids = append(ids, m[1])
+		}
+	}
+	if err != nil && ids == nil {
+		return nil, fmt.Errorf("certutil: %w: %.200s", err, out)
+	}
+	return ids, nil
+}
+
+// keyID is what NSS calls a key by: the SHA-1 of the public point. It names and protects
+// nothing.
+func keyID(c *x509.Certificate) (string, error) {
+	pub, ok := c.PublicKey.(*ecdsa.PublicKey)
+	if !ok {
+		return "", errors.New("the key is not one of elliptic curves")
+	}
+	point, err := pub.Bytes()
+	if err != nil {
+		return "", err
+	}
+	id := sha1.Sum(point)
+	return hex.EncodeToString(id[:]), nil
+}
+
+// intoDatabase replaces the certificate of the name in one database: the new one goes in,
+// and when it is there, what was there before goes out. At no moment is there none.
+func intoDatabase(ctx context.Context, dir, file string, leaf *x509.Certificate) error {
+	name := nickname(leaf)
+	own, err := keyID(leaf)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, nssTime)
 	defer cancel()
 	work, err := os.MkdirTemp("", "latchkey-") // mode 0700
@@ -92,9 +135,36 @@ func intoDatabase(ctx context.Context, dir, file, name string) error {
 	if err := tool(ctx, "openssl", "pkcs12", "-export", "-in", file, "-inkey", file, "-name", name, "-out", p12, "-passout", "file:"+pass); err != nil {
 		return err
 	}
-	// The one of before, with its key; that there is none is no fault.
-	_ = tool(ctx, "certutil", "-F", "-d", "sql:"+dir, "-n", name, "-f", empty)
-	return tool(ctx, "pk12util", "-i", p12, "-d", "sql:"+dir, "-w", pass, "-k", empty)
+	if err := tool(ctx, "pk12util", "-i", p12, "-d", "sql:"+dir, "-w", pass, "-k", empty); err != nil {
+		return err
+	}
+	have, err := keysOf(ctx, dir, name, empty)
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(have, own) {
+		return errors.New("it is not there after it was put in; the one of before was left")
+	}
+	for _, id := range have {
+		if id == own {
+			continue
+		}
+		// By its key, for all have one name.
+		if err := tool(ctx, "certutil", "-F", "-d", "sql:"+dir, "-n", keyURI(id), "-f", empty); err != nil {
+			return fmt.Errorf("the new one is there, and the one of before could not be taken out: %w", err)
+		}
+	}
+	return nil
+}
+
+// keyURI names a certificate by the id of its key (RFC 7512).
+func keyURI(id string) string {
+	var b strings.Builder
+	b.WriteString("pkcs11:id=")
+	for i := 0; i+1 < len(id); i += 2 {
+		b.WriteString("%" + id[i:i+2])
+	}
+	return b.String()
 }
 
 // tool runs a tool that asks nothing.
