@@ -83,7 +83,8 @@ func noticeOf(e event.Event) (string, bool) {
 		Agent      string `json:"agent"`
 	}
 	switch e.Type {
-	case event.FactorAdded, event.FactorRemoved, event.FactorLost, event.CodeIssued, event.PasswordChanged, event.PushReported, event.UserChanged, event.SessionOpened:
+	case event.FactorAdded, event.FactorRemoved, event.FactorLost, event.CodeIssued, event.PasswordChanged, event.PushReported, event.UserChanged, event.SessionOpened,
+		event.FactorCloned, event.CertificateIssued:
 		if len(e.Data) > 0 {
 			// Data of another form says nothing that is asked for here.
 			_ = json.Unmarshal(e.Data, &data)
@@ -104,6 +105,13 @@ func noticeOf(e event.Event) (string, bool) {
 		return "A second factor was removed from your account: " + kindName(e.Factor) + ".", true
 	case event.FactorLost:
 		return "A second factor of yours was marked as lost and is no longer accepted: " + kindName(e.Factor) + ".", true
+	case event.FactorCloned:
+		return "There may be a copy of your security key or passkey: it has counted backwards. It is no longer accepted.", true
+	case event.CertificateIssued:
+		if e.Reason == "renewed" {
+			return "", false // every few weeks, without anybody's doing
+		}
+		return "A certificate was issued for you: with it somebody signs in to your account without your password.", true
 	case event.PasswordChanged:
 		return "Your password was changed.", true
 	case event.PushReported:

@@ -330,7 +330,7 @@ func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except,
 	if _, err := tx.DeleteSigninsOfUser(ctx, userID); err != nil {
 		return 0, fmt.Errorf("end sign-ins: %w", err)
 	}
-	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" && except == "" {
+	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" {
 		if err := m.endTokens(ctx, tx, by, u, reason); err != nil {
 			return 0, err
 		}

@@ -321,14 +321,14 @@ const (
 // The password.
 const (
 	MyPasswordTitle    = "Change your password"
-	MyPasswordLead     = "Your other sessions end, and machines ask for the second factor anew."
+	MyPasswordLead     = "Your other sessions, API tokens and certificates end, and machines ask for the second factor anew."
 	MyPasswordOld      = "Present password"
 	MyPasswordNew      = "New password"
 	MyPasswordNewHint  = "The longer the better: several words that only you put together. Your account name must not be in it."
 	MyPasswordAgain    = "New password once more"
 	MyPasswordDiffers  = "it is not the same as the one above; type the new password twice"
 	MyPasswordChange   = "Change password"
-	MyPasswordChanged  = "Your password is changed. Your other sessions have ended. On your machines the new one works at once while they are connected; without the network it works there after your next sign-in."
+	MyPasswordChanged  = "Your password is changed. Your other sessions, API tokens and certificates have ended. On your machines the new one works at once while they are connected; without the network it works there after your next sign-in."
 	MyPasswordShow     = "Without the network"
 	MyPasswordShowText = "A machine that is not connected goes on asking for the old password until you have signed in there once while it is connected."
 )
