@@ -45,7 +45,7 @@ func runPost(c *script) {
 
 	for i, id := range []string{"pc1", "pc2"} {
 		c.do("InsertPostCode", db.InsertPostCodeParams{
-			ID: id, UserID: "pu1", Kind: "mail", Ticket: "t", AuthenticatorID: "pa1", Hash: []byte{9}, Place: []byte{8}, CreatedAt: int64(10 + i), ExpiresAt: 100,
+			ID: id, UserID: "pu1", Kind: "mail", Ticket: "t", AuthenticatorID: "pa1", Hash: []byte{9}, Place: []byte{8}, Door: "machine", MachineID: "m1", CreatedAt: int64(10 + i), ExpiresAt: 100,
 		})
 	}
 	c.do("NewestPostCode", db.NewestPostCodeParams{Ticket: "t", UserID: "pu1", Kind: "mail"})
@@ -53,8 +53,16 @@ func runPost(c *script) {
 	c.want("1", "SpendPostCode", db.SpendPostCodeParams{ID: "pc2", At: 20})
 	c.want("0", "SpendPostCode", db.SpendPostCodeParams{ID: "pc2", At: 20})
 	c.want("2", "CountPostCodesOfTicket", db.CountPostCodesOfTicketParams{Ticket: "t", Kind: "mail"})
+	c.do("InsertPostCode", db.InsertPostCodeParams{ID: "pc0", UserID: "pu1", Kind: "mail", Ticket: "c", Hash: []byte{9}, Place: []byte{8}, Door: "confirm", CreatedAt: 11, ExpiresAt: 100})
 	c.want("1", "CountPostCodesOfUser", db.CountPostCodesOfUserParams{UserID: "pu1", Since: 10})
-	c.want("2", "CountPostCodesOfPlace", db.CountPostCodesOfPlaceParams{Place: []byte{8}, Since: 9})
+	c.want("2", "CountPostCodesOfPlace", db.CountPostCodesOfPlaceParams{Place: []byte{8}, UserID: "pu1", Since: 9})
+	c.want("0", "CountPostCodesOfPlace", db.CountPostCodesOfPlaceParams{Place: []byte{8}, UserID: "pu2", Since: 9})
+	c.want("2", "CountPostCodesAt", db.CountPostCodesAtParams{UserID: "pu1", Since: 9, Door: "machine", MachineID: "m1"})
+	c.want("0", "CountPostCodesAt", db.CountPostCodesAtParams{UserID: "pu1", Since: 9, Door: "machine", MachineID: "m2"})
+	c.want("1", "CountPostCodesUsedAt", db.CountPostCodesUsedAtParams{UserID: "pu1", Since: 9, Door: "machine", MachineID: "m1"})
+	c.want("1", "CountPostCodesOfMachine", db.CountPostCodesOfMachineParams{MachineID: "m1", Since: 9})
+	c.want("1", "CountPostConfirmations", db.CountPostConfirmationsParams{UserID: "pu1", Since: 9})
+	c.want("1", "CountPostConfirmationsOfPlace", db.CountPostConfirmationsOfPlaceParams{Place: []byte{8}, Since: 9})
 	c.want("0", "CountPostCodesOfKind", db.CountPostCodesOfKindParams{Kind: "sms", Since: 9})
 	c.want("1", "DeleteOldPostCodes", int64(11))
 

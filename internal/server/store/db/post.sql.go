@@ -70,6 +70,31 @@ func (q *Queries) CountPostCodeTry(ctx context.Context, id string) (int64, error
 	return result.RowsAffected()
 }
 
+const countPostCodesAt = `-- name: CountPostCodesAt :one
+SELECT COUNT(*) FROM post_codes
+WHERE user_id = $1 AND created_at > CAST($2 AS BIGINT) AND door = $3 AND machine_id = $4
+`
+
+type CountPostCodesAtParams struct {
+	UserID    string
+	Since     int64
+	Door      string
+	MachineID string
+}
+
+// At one machine or door.
+func (q *Queries) CountPostCodesAt(ctx context.Context, arg CountPostCodesAtParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPostCodesAt,
+		arg.UserID,
+		arg.Since,
+		arg.Door,
+		arg.MachineID,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countPostCodesOfKind = `-- name: CountPostCodesOfKind :one
 SELECT COUNT(*) FROM post_codes WHERE kind = $1 AND created_at > CAST($2 AS BIGINT)
 `
@@ -86,17 +111,37 @@ func (q *Queries) CountPostCodesOfKind(ctx context.Context, arg CountPostCodesOf
 	return count, err
 }
 
+const countPostCodesOfMachine = `-- name: CountPostCodesOfMachine :one
+SELECT COUNT(*) FROM post_codes WHERE machine_id = $1 AND created_at > CAST($2 AS BIGINT) AND used_at = 0
+`
+
+type CountPostCodesOfMachineParams struct {
+	MachineID string
+	Since     int64
+}
+
+// Those of everybody at one machine that came to nothing.
+func (q *Queries) CountPostCodesOfMachine(ctx context.Context, arg CountPostCodesOfMachineParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPostCodesOfMachine, arg.MachineID, arg.Since)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countPostCodesOfPlace = `-- name: CountPostCodesOfPlace :one
-SELECT COUNT(*) FROM post_codes WHERE place = $1 AND created_at > CAST($2 AS BIGINT)
+SELECT COUNT(*) FROM post_codes
+WHERE place = $1 AND created_at > CAST($2 AS BIGINT) AND user_id = $3 AND door <> 'confirm'
 `
 
 type CountPostCodesOfPlaceParams struct {
-	Place []byte
-	Since int64
+	Place  []byte
+	Since  int64
+	UserID string
 }
 
+// For sign-ins of the user to an address: what others do with it is not counted here.
 func (q *Queries) CountPostCodesOfPlace(ctx context.Context, arg CountPostCodesOfPlaceParams) (int64, error) {
-	row := q.db.QueryRowContext(ctx, countPostCodesOfPlace, arg.Place, arg.Since)
+	row := q.db.QueryRowContext(ctx, countPostCodesOfPlace, arg.Place, arg.Since, arg.UserID)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -119,7 +164,7 @@ func (q *Queries) CountPostCodesOfTicket(ctx context.Context, arg CountPostCodes
 }
 
 const countPostCodesOfUser = `-- name: CountPostCodesOfUser :one
-SELECT COUNT(*) FROM post_codes WHERE user_id = $1 AND created_at > CAST($2 AS BIGINT)
+SELECT COUNT(*) FROM post_codes WHERE user_id = $1 AND created_at > CAST($2 AS BIGINT) AND door <> 'confirm'
 `
 
 type CountPostCodesOfUserParams struct {
@@ -127,8 +172,69 @@ type CountPostCodesOfUserParams struct {
 	Since  int64
 }
 
+// For sign-ins, at all machines and doors.
 func (q *Queries) CountPostCodesOfUser(ctx context.Context, arg CountPostCodesOfUserParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countPostCodesOfUser, arg.UserID, arg.Since)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countPostCodesUsedAt = `-- name: CountPostCodesUsedAt :one
+SELECT COUNT(*) FROM post_codes
+WHERE user_id = $1 AND created_at > CAST($2 AS BIGINT) AND door = $3 AND machine_id = $4 AND used_at > 0
+`
+
+type CountPostCodesUsedAtParams struct {
+	UserID    string
+	Since     int64
+	Door      string
+	MachineID string
+}
+
+// Those that were typed there.
+func (q *Queries) CountPostCodesUsedAt(ctx context.Context, arg CountPostCodesUsedAtParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPostCodesUsedAt,
+		arg.UserID,
+		arg.Since,
+		arg.Door,
+		arg.MachineID,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countPostConfirmations = `-- name: CountPostConfirmations :one
+SELECT COUNT(*) FROM post_codes
+WHERE created_at > CAST($1 AS BIGINT) AND door = 'confirm' AND user_id = $2
+`
+
+type CountPostConfirmationsParams struct {
+	Since  int64
+	UserID string
+}
+
+// Codes for the user that show whose an address is.
+func (q *Queries) CountPostConfirmations(ctx context.Context, arg CountPostConfirmationsParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPostConfirmations, arg.Since, arg.UserID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countPostConfirmationsOfPlace = `-- name: CountPostConfirmationsOfPlace :one
+SELECT COUNT(*) FROM post_codes WHERE place = $1 AND created_at > CAST($2 AS BIGINT) AND door = 'confirm'
+`
+
+type CountPostConfirmationsOfPlaceParams struct {
+	Place []byte
+	Since int64
+}
+
+// The same to an address, whoever has asked.
+func (q *Queries) CountPostConfirmationsOfPlace(ctx context.Context, arg CountPostConfirmationsOfPlaceParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPostConfirmationsOfPlace, arg.Place, arg.Since)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
@@ -313,7 +419,7 @@ func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) erro
 }
 
 const insertPostCode = `-- name: InsertPostCode :exec
-INSERT INTO post_codes (id, user_id, kind, ticket, authenticator_id, hash, place, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO post_codes (id, user_id, kind, ticket, authenticator_id, hash, place, door, machine_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 `
 
 type InsertPostCodeParams struct {
@@ -324,6 +430,8 @@ type InsertPostCodeParams struct {
 	AuthenticatorID string
 	Hash            []byte
 	Place           []byte
+	Door            string
+	MachineID       string
 	CreatedAt       int64
 	ExpiresAt       int64
 }
@@ -337,6 +445,8 @@ func (q *Queries) InsertPostCode(ctx context.Context, arg InsertPostCodeParams) 
 		arg.AuthenticatorID,
 		arg.Hash,
 		arg.Place,
+		arg.Door,
+		arg.MachineID,
 		arg.CreatedAt,
 		arg.ExpiresAt,
 	)
@@ -476,7 +586,7 @@ func (q *Queries) ListOutboxDue(ctx context.Context, arg ListOutboxDueParams) ([
 }
 
 const newestPostCode = `-- name: NewestPostCode :one
-SELECT id, user_id, kind, ticket, authenticator_id, hash, place, tries, created_at, expires_at, used_at FROM post_codes WHERE ticket = $1 AND user_id = $2 AND kind = $3
+SELECT id, user_id, kind, ticket, authenticator_id, hash, place, tries, created_at, expires_at, used_at, door, machine_id FROM post_codes WHERE ticket = $1 AND user_id = $2 AND kind = $3
 ORDER BY created_at DESC, id DESC LIMIT 1
 `
 
@@ -502,6 +612,8 @@ func (q *Queries) NewestPostCode(ctx context.Context, arg NewestPostCodeParams) 
 		&i.CreatedAt,
 		&i.ExpiresAt,
 		&i.UsedAt,
+		&i.Door,
+		&i.MachineID,
 	)
 	return i, err
 }

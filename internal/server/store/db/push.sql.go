@@ -57,6 +57,31 @@ func (q *Queries) ClosePushRequest(ctx context.Context, arg ClosePushRequestPara
 	return result.RowsAffected()
 }
 
+const countPushApprovedAt = `-- name: CountPushApprovedAt :one
+SELECT COUNT(*) FROM push_requests
+WHERE user_id = $1 AND created_at > $2 AND door = $3 AND machine_id = $4 AND state = 'spent'
+`
+
+type CountPushApprovedAtParams struct {
+	UserID    string
+	Since     int64
+	Door      string
+	MachineID string
+}
+
+// What the user has approved at one machine.
+func (q *Queries) CountPushApprovedAt(ctx context.Context, arg CountPushApprovedAtParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPushApprovedAt,
+		arg.UserID,
+		arg.Since,
+		arg.Door,
+		arg.MachineID,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countPushRequests = `-- name: CountPushRequests :one
 SELECT CAST(COUNT(*) AS BIGINT) AS n, CAST(COALESCE(MIN(created_at), 0) AS BIGINT) AS oldest FROM push_requests
 WHERE user_id = $1 AND created_at > $2 AND state NOT IN ('approved', 'spent')
@@ -78,6 +103,48 @@ func (q *Queries) CountPushRequests(ctx context.Context, arg CountPushRequestsPa
 	var i CountPushRequestsRow
 	err := row.Scan(&i.N, &i.Oldest)
 	return i, err
+}
+
+const countPushRequestsAt = `-- name: CountPushRequestsAt :one
+SELECT COUNT(*) FROM push_requests
+WHERE user_id = $1 AND created_at > $2 AND door = $3 AND machine_id = $4 AND state NOT IN ('approved', 'spent')
+`
+
+type CountPushRequestsAtParams struct {
+	UserID    string
+	Since     int64
+	Door      string
+	MachineID string
+}
+
+// The same at one machine or door.
+func (q *Queries) CountPushRequestsAt(ctx context.Context, arg CountPushRequestsAtParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPushRequestsAt,
+		arg.UserID,
+		arg.Since,
+		arg.Door,
+		arg.MachineID,
+	)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countPushRequestsOfMachine = `-- name: CountPushRequestsOfMachine :one
+SELECT COUNT(*) FROM push_requests WHERE machine_id = $1 AND created_at > $2 AND state NOT IN ('approved', 'spent')
+`
+
+type CountPushRequestsOfMachineParams struct {
+	MachineID string
+	Since     int64
+}
+
+// The same of everybody at one machine.
+func (q *Queries) CountPushRequestsOfMachine(ctx context.Context, arg CountPushRequestsOfMachineParams) (int64, error) {
+	row := q.db.QueryRowContext(ctx, countPushRequestsOfMachine, arg.MachineID, arg.Since)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const deleteOldPushEnrolments = `-- name: DeleteOldPushEnrolments :execrows
@@ -171,7 +238,7 @@ func (q *Queries) ExpirePushRequests(ctx context.Context, arg ExpirePushRequests
 }
 
 const findPushEnrolment = `-- name: FindPushEnrolment :one
-SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id FROM push_enrolments WHERE hash = $1
+SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user FROM push_enrolments WHERE hash = $1
 `
 
 func (q *Queries) FindPushEnrolment(ctx context.Context, hash []byte) (PushEnrolment, error) {
@@ -190,6 +257,7 @@ func (q *Queries) FindPushEnrolment(ctx context.Context, hash []byte) (PushEnrol
 		&i.ExpiresAt,
 		&i.UsedAt,
 		&i.DeviceID,
+		&i.ByUser,
 	)
 	return i, err
 }
@@ -277,7 +345,7 @@ func (q *Queries) GetPushDevice(ctx context.Context, authenticatorID string) (Ge
 }
 
 const getPushEnrolment = `-- name: GetPushEnrolment :one
-SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id FROM push_enrolments WHERE id = $1
+SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user FROM push_enrolments WHERE id = $1
 `
 
 func (q *Queries) GetPushEnrolment(ctx context.Context, id string) (PushEnrolment, error) {
@@ -296,6 +364,7 @@ func (q *Queries) GetPushEnrolment(ctx context.Context, id string) (PushEnrolmen
 		&i.ExpiresAt,
 		&i.UsedAt,
 		&i.DeviceID,
+		&i.ByUser,
 	)
 	return i, err
 }
@@ -395,7 +464,7 @@ func (q *Queries) InsertPushDevice(ctx context.Context, arg InsertPushDevicePara
 }
 
 const insertPushEnrolment = `-- name: InsertPushEnrolment :exec
-INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 `
 
 type InsertPushEnrolmentParams struct {
@@ -406,6 +475,7 @@ type InsertPushEnrolmentParams struct {
 	EnrolCode  string
 	Session    string
 	ByActor    string
+	ByUser     string
 	Self       bool
 	CreatedAt  int64
 	ExpiresAt  int64
@@ -420,6 +490,7 @@ func (q *Queries) InsertPushEnrolment(ctx context.Context, arg InsertPushEnrolme
 		arg.EnrolCode,
 		arg.Session,
 		arg.ByActor,
+		arg.ByUser,
 		arg.Self,
 		arg.CreatedAt,
 		arg.ExpiresAt,

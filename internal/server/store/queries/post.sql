@@ -63,7 +63,7 @@ DELETE FROM outbox WHERE state = 'sent' AND done_at < CAST(sqlc.arg(sent_before)
    OR state = 'failed' AND done_at < CAST(sqlc.arg(failed_before) AS BIGINT);
 
 -- name: InsertPostCode :exec
-INSERT INTO post_codes (id, user_id, kind, ticket, authenticator_id, hash, place, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+INSERT INTO post_codes (id, user_id, kind, ticket, authenticator_id, hash, place, door, machine_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: NewestPostCode :one
 -- The one that counts for a ticket.
@@ -81,10 +81,36 @@ UPDATE post_codes SET used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND used_at
 SELECT COUNT(*) FROM post_codes WHERE ticket = sqlc.arg(ticket) AND kind = sqlc.arg(kind);
 
 -- name: CountPostCodesOfUser :one
-SELECT COUNT(*) FROM post_codes WHERE user_id = sqlc.arg(user_id) AND created_at > CAST(sqlc.arg(since) AS BIGINT);
+-- For sign-ins, at all machines and doors.
+SELECT COUNT(*) FROM post_codes WHERE user_id = sqlc.arg(user_id) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND door <> 'confirm';
+
+-- name: CountPostCodesAt :one
+-- At one machine or door.
+SELECT COUNT(*) FROM post_codes
+WHERE user_id = sqlc.arg(user_id) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id);
+
+-- name: CountPostCodesUsedAt :one
+-- Those that were typed there.
+SELECT COUNT(*) FROM post_codes
+WHERE user_id = sqlc.arg(user_id) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id) AND used_at > 0;
+
+-- name: CountPostCodesOfMachine :one
+-- Those of everybody at one machine that came to nothing.
+SELECT COUNT(*) FROM post_codes WHERE machine_id = sqlc.arg(machine_id) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND used_at = 0;
 
 -- name: CountPostCodesOfPlace :one
-SELECT COUNT(*) FROM post_codes WHERE place = sqlc.arg(place) AND created_at > CAST(sqlc.arg(since) AS BIGINT);
+-- For sign-ins of the user to an address: what others do with it is not counted here.
+SELECT COUNT(*) FROM post_codes
+WHERE place = sqlc.arg(place) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND user_id = sqlc.arg(user_id) AND door <> 'confirm';
+
+-- name: CountPostConfirmations :one
+-- Codes for the user that show whose an address is.
+SELECT COUNT(*) FROM post_codes
+WHERE created_at > CAST(sqlc.arg(since) AS BIGINT) AND door = 'confirm' AND user_id = sqlc.arg(user_id);
+
+-- name: CountPostConfirmationsOfPlace :one
+-- The same to an address, whoever has asked.
+SELECT COUNT(*) FROM post_codes WHERE place = sqlc.arg(place) AND created_at > CAST(sqlc.arg(since) AS BIGINT) AND door = 'confirm';
 
 -- name: CountPostCodesOfKind :one
 SELECT COUNT(*) FROM post_codes WHERE kind = sqlc.arg(kind) AND created_at > CAST(sqlc.arg(since) AS BIGINT);

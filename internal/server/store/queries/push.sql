@@ -36,7 +36,7 @@ UPDATE push_devices SET credential = sqlc.arg(credential) WHERE authenticator_id
 UPDATE push_devices SET credential = sqlc.arg(credential) WHERE authenticator_id = sqlc.arg(id) AND credential = sqlc.arg(was);
 
 -- name: InsertPushEnrolment :exec
-INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
 -- name: GetPushEnrolment :one
 SELECT * FROM push_enrolments WHERE id = $1;
@@ -100,6 +100,20 @@ UPDATE push_requests SET state = 'withdrawn', answered_at = sqlc.arg(at) WHERE u
 -- Requests that came to nothing since a time: against fatigue.
 SELECT CAST(COUNT(*) AS BIGINT) AS n, CAST(COALESCE(MIN(created_at), 0) AS BIGINT) AS oldest FROM push_requests
 WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND state NOT IN ('approved', 'spent');
+
+-- name: CountPushRequestsAt :one
+-- The same at one machine or door.
+SELECT COUNT(*) FROM push_requests
+WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id) AND state NOT IN ('approved', 'spent');
+
+-- name: CountPushRequestsOfMachine :one
+-- The same of everybody at one machine.
+SELECT COUNT(*) FROM push_requests WHERE machine_id = sqlc.arg(machine_id) AND created_at > sqlc.arg(since) AND state NOT IN ('approved', 'spent');
+
+-- name: CountPushApprovedAt :one
+-- What the user has approved at one machine.
+SELECT COUNT(*) FROM push_requests
+WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id) AND state = 'spent';
 
 -- name: ListUntoldPushRequests :many
 SELECT id, user_id, expires_at FROM push_requests WHERE told_at = 0 AND state = 'open' AND created_at > sqlc.arg(since) ORDER BY created_at LIMIT 200;

@@ -1,0 +1,15 @@
+-- Where codes and requests are asked for, so that one machine can not use up what others may ask; and who has made a phone's code.
+
+-- +goose Up
+
+-- door: machine, portal, step-up, or confirm for the code that shows whose an address is. machine_id: at a machine.
+ALTER TABLE post_codes ADD COLUMN door TEXT COLLATE "C" NOT NULL DEFAULT '';
+ALTER TABLE post_codes ADD COLUMN machine_id TEXT COLLATE "C" NOT NULL DEFAULT '';
+CREATE INDEX post_codes_machine ON post_codes (machine_id, created_at);
+CREATE INDEX push_requests_machine ON push_requests (machine_id, created_at);
+
+-- by_user: the id of whoever has made the code; empty: the user, or root at the server.
+ALTER TABLE push_enrolments ADD COLUMN by_user TEXT COLLATE "C" NOT NULL DEFAULT '';
+
+-- Codes of before can not be judged by that: they are made anew.
+DELETE FROM push_enrolments WHERE used_at = 0;
