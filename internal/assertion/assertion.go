@@ -9,6 +9,11 @@
 // verified where that is wanted, proves nothing; a counter that does not rise is told
 // apart, for it may be a copy. It does no I/O and asks no clock.
 //
+// It does not promise that the key was at that machine: a key signs whatever hash it is
+// handed, for the relying party that it is told. Root on a machine into which it is
+// plugged can have a touch sign the hash of another machine, or of a browser's sign-in
+// (docs/design/0036-what-a-key-at-a-machine-proves.md).
+//
 // Rows: M2, O3.
 package assertion
 
