@@ -31,8 +31,9 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 		return nil, err
 	}
 	var out *Pending
+	var denied error
 	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		out = nil
+		out, denied = nil, nil
 		now := m.Clock.Now()
 		row, st, u, err := m.resume(ctx, tx.Queries, raw, now)
 		if err != nil {
@@ -50,12 +51,15 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 			return err
 		}
 		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: name, Service: service, Address: address, Program: st.Kind == CLI, Again: again, Now: now}
-		if st.Asked, err = m.send(ctx, tx, kind, ask); err != nil {
+		if st.Asked, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
 			return err
 		}
 		out = m.pendingOf(AskCode, st, u, now)
 		return m.keepState(ctx, tx, row, AskCode, st, row.Wrong)
 	})
+	if err == nil {
+		err = denied
+	}
 	return out, err
 }
 
@@ -69,20 +73,25 @@ func (m *Sessions) doorName(ctx context.Context, q *db.Queries) (string, error) 
 	return cmp.Or(strings.TrimPrefix(at, "https://"), attempts.Name(attempts.Door)), nil
 }
 
-// send has a factor send what it must.
-func (m *Sessions) send(ctx context.Context, tx *store.Tx, kind string, ask factor.Ask) (*asked, error) {
+// send has a factor send what it must. denied is for the person, with a transaction
+// that is stored: what the factor has written, such as an event, stays.
+func (m *Sessions) send(ctx context.Context, tx *store.Tx, kind string, ask factor.Ask) (a *asked, denied, err error) {
 	plug, err := m.plug(kind)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	a := &asked{Asked: Asked{Kind: kind}, Ticket: ask.Ticket}
+	a = &asked{Asked: Asked{Kind: kind}, Ticket: ask.Ticket}
 	if s, ok := plug.(factor.Sender); ok {
-		if a.Sent, err = s.Send(ctx, tx, ask); err != nil {
-			return nil, err
+		a.Sent, err = s.Send(ctx, tx, ask)
+		switch {
+		case fault.Is(err, fault.TooMany) || fault.Is(err, fault.Unavailable):
+			return nil, err, nil
+		case err != nil:
+			return nil, nil, err
 		}
 		a.Sent.Data = nil
 	}
-	return a, nil
+	return a, nil, nil
 }
 
 // keepState stores what the sign-in has come to. Of two at once one does.

@@ -82,8 +82,9 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 		return nil, err
 	}
 	var out *Proof
+	var denied error
 	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		out = nil
+		out, denied = nil, nil
 		now := m.Clock.Now()
 		u, kinds, a, err := m.proofs(ctx, tx.Queries, s, now)
 		if err != nil {
@@ -101,7 +102,7 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 				User: u, Ticket: s.ID + ":" + store.NewID(), Door: factor.AtStepUp, Name: name, Service: service, Address: address,
 				Program: s.Kind == CLI, Again: again, Now: now,
 			}
-			if a, err = m.send(ctx, tx, kind, ask); err != nil {
+			if a, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
 				return err
 			}
 			if err := m.keepProof(ctx, tx, s, a); err != nil {
@@ -111,6 +112,9 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 		out = m.proofOf(kinds, a, now)
 		return nil
 	})
+	if err == nil {
+		err = denied
+	}
 	return out, err
 }
 

@@ -31,8 +31,10 @@ import (
 	_ "latchkey/internal/server/factor/backup"
 	_ "latchkey/internal/server/factor/bypass"
 	"latchkey/internal/server/factor/fido2"
+	factorpush "latchkey/internal/server/factor/push"
 	_ "latchkey/internal/server/factor/totp"
 	"latchkey/internal/server/passkey"
+	"latchkey/internal/server/phoneapi"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
@@ -80,7 +82,7 @@ func newRig(t *testing.T, s *store.Store, c *clock.Manual, grain time.Duration) 
 	}})
 	r.must(err)
 	r.passkeys = passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return people }})
-	factors := factor.All(r.Keeper, fido2.New(r.passkeys))
+	factors := factor.All(r.Keeper, fido2.New(r.passkeys), factorpush.New(r.Push))
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r.sessions = session.New(session.Config{
 		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: grain, SetupFile: r.setup, Passkeys: r.passkeys,
@@ -93,7 +95,8 @@ func newRig(t *testing.T, s *store.Store, c *clock.Manual, grain time.Duration) 
 		return api.Front(api.FrontDeps{API: rest, Sessions: r.sessions, Clock: c, Logger: log})
 	})
 	r.server = httptest.NewTLSServer(web.New(web.Deps{
-		Deps: ui.Deps{Desk: r.Desk, Sessions: r.sessions, Clock: c, Log: log, Version: "test"},
+		Deps:   ui.Deps{Desk: r.Desk, Sessions: r.sessions, Clock: c, Log: log, Version: "test"},
+		Phones: phoneapi.New(phoneapi.Deps{Push: r.Push, Desk: r.Desk, Store: s, Clock: c, Log: log}),
 		API: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			once().ServeHTTP(w, req)
 		}),
