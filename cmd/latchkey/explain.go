@@ -56,6 +56,7 @@ rule that was passed over. The first factor is taken as right; nothing is change
 	f.Int64Var(&uid, "uid", 0, "account number on the machine")
 	f.StringVar(&in.First, "first", "", "who judges the first factor: server (default), machine or sshkey")
 	f.StringVar(&in.Boot, "boot", "", "another boot than the machine's present one")
+	f.StringSliceVar(&in.Cannot, "cannot", nil, "kinds of factors that the machine has no way to ask for, such as fido2")
 	for _, name := range []string{"user", "machine", "scope"} {
 		if err := c.MarkFlagRequired(name); err != nil {
 			panic(err)

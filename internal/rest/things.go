@@ -294,6 +294,7 @@ type Explain struct {
 	UID     *int64    `json:"uid,omitempty" doc:"Account number on the machine"`
 	First   string    `json:"first,omitempty" doc:"Who judges the first factor: machine, server (default) or sshkey"`
 	Boot    string    `json:"boot,omitempty" doc:"Absent: the machine's present boot"`
+	Cannot  []string  `json:"cannot,omitempty" doc:"Kinds of factors that the program there has no way to ask for, such as fido2 where the agent can not use security keys"`
 }
 
 // Explained is the decision with every rule that was looked at.

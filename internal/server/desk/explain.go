@@ -56,6 +56,18 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 	}
 	first := or(in.First, string(policy.FirstServer))
 	v.word("first", first, []string{string(policy.FirstMachine), string(policy.FirstServer), string(policy.FirstSSHKey)})
+	if len(in.Cannot) > len(policy.Kinds) {
+		v.add("cannot", "it names %d kinds; allowed are %d", len(in.Cannot), len(policy.Kinds))
+		in.Cannot = nil
+	}
+	kinds := make([]string, len(policy.Kinds))
+	for i, k := range policy.Kinds {
+		kinds[i] = string(k)
+	}
+	for _, k := range in.Cannot {
+		v.word("cannot", k, kinds)
+		ask.Cannot = append(ask.Cannot, policy.Factor(k))
+	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -103,12 +115,30 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 		}
 		out.User, out.Machine, out.At, out.Link = ask.Name.User, m.Name, ask.At.UTC(), string(ask.Link)
 		out.Decision = policy.Decide(r, f)
+		if n := assumed(out.Decision); n != "" {
+			out.Notes = append(out.Notes, n)
+		}
 		if !in.Offline {
 			out.Reports = policy.Reports(r, f, out.Decision)
 		}
 		return nil
 	})
 	return out, err
+}
+
+// assumed says what the decision takes for granted of the program that asks, which only a
+// sign-in tells: agents that are old, or of other systems, can not use keys or wait.
+func assumed(d policy.Decision) string {
+	var list []string
+	for _, k := range d.Factors {
+		if k == policy.FIDO2 || k == policy.Push {
+			list = append(list, string(k))
+		}
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return "It is assumed that the machine can ask for " + strings.Join(list, " and ") + ". Each sign-in says whether it can; to decide without it, say that the machine can not ask for it."
 }
 
 // A page of ListStuck goes through the pairs of machine and user in looks: the first one

@@ -17,6 +17,7 @@ import (
 type question struct {
 	user, machine, scope, service, from, at, link, first, uid, boot string
 	remote                                                          bool
+	nokey, nophone                                                  bool // the machine can not ask for these
 	faults                                                          map[string]string
 	answer                                                          *rest.Explained
 	path                                                            string   // of this very question
@@ -24,7 +25,7 @@ type question struct {
 }
 
 func (q question) more() bool {
-	return q.remote || q.uid != "" || q.boot != "" || q.first != "" && q.first != string(policy.FirstServer) || q.service != ""
+	return q.remote || q.nokey || q.nophone || q.uid != "" || q.boot != "" || q.first != "" && q.first != string(policy.FirstServer) || q.service != ""
 }
 
 func explainTabs(current string) []ui.Link {
@@ -40,7 +41,7 @@ func explainTabs(current string) []ui.Link {
 func explain(r *ui.Request) error {
 	q := question{
 		user: r.Value("user"), machine: r.Value("machine"), scope: r.Value("scope"), service: r.Value("service"), from: r.Value("from"), at: r.Value("at"),
-		link: r.Value("link"), first: r.Value("first"), uid: r.Value("uid"), boot: r.Value("boot"), remote: r.Value("remote") != "", faults: map[string]string{},
+		link: r.Value("link"), first: r.Value("first"), uid: r.Value("uid"), boot: r.Value("boot"), remote: r.Value("remote") != "", nokey: r.Value("nokey") != "", nophone: r.Value("nophone") != "", faults: map[string]string{},
 	}
 	page := ui.Page{Title: words.NavExplain, Section: "explain", Lead: words.ExplainLead}
 	if !r.Actor().Can("read") {
@@ -75,12 +76,20 @@ func explain(r *ui.Request) error {
 		}
 		in.UID = &n
 	}
-	remote := ""
-	if q.remote {
-		remote = "yes"
+	if q.nokey {
+		in.Cannot = append(in.Cannot, string(policy.FIDO2))
+	}
+	if q.nophone {
+		in.Cannot = append(in.Cannot, string(policy.Push))
+	}
+	set := func(on bool) string {
+		if on {
+			return "yes"
+		}
+		return ""
 	}
 	q.path = query("/console/explain", "user", q.user, "machine", q.machine, "scope", q.scope, "service", q.service, "from", q.from, "at", q.at, "link", q.link,
-		"first", q.first, "uid", q.uid, "boot", q.boot, "remote", remote)
+		"first", q.first, "uid", q.uid, "boot", q.boot, "remote", set(q.remote), "nokey", set(q.nokey), "nophone", set(q.nophone))
 	page.Curl = &ui.Curl{Method: "POST", Path: api("/explain"), Body: in}
 	if len(q.faults) > 0 {
 		return r.ShowStatus(422, page, explainPage(q))

@@ -168,6 +168,7 @@ func TestS13WhyHasAnAddress(t *testing.T) {
 		q := url.Values{"user": {"alice"}, "machine": {"laptop"}, "scope": {"remote"}, "from": {"192.0.2.7"}, "at": {"2026-11-22T09:00"}, "link": {"up"}}
 		a := b.Get("/console/explain?" + q.Encode()).Is(200)
 		a.Has("Asked for 1 of: Authenticator app (TOTP)").Has("S2 second factor").Has("passed over").Has("from=192.0.2.7").Has(rest.Base + "/explain")
+		b.Get("/console/explain?" + q.Encode() + "&nokey=yes&nophone=yes").Is(200).Has("nokey=yes&nophone=yes").Has("cannot").Has("Asked for 1 of: Authenticator app (TOTP)")
 		q.Set("link", "down")
 		b.Get("/console/explain?" + q.Encode()).Is(200).Has("not known on this machine")
 		// Nobody of that name is explained, too: it is what a sign-in would say.

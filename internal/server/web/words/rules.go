@@ -262,6 +262,8 @@ const (
 	ExplainByMachine = "the machine itself"
 	ExplainKey       = "nobody: an ssh key"
 	ExplainRemote    = "Inside a remote session"
+	ExplainNoKey     = "The machine can not ask for security keys"
+	ExplainNoPhone   = "The machine can not wait for a phone"
 	ExplainUID       = "Account number"
 	ExplainUIDHint   = "On the machine; matters for exempt accounts."
 	ExplainBoot      = "Boot"
