@@ -103,7 +103,16 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask, verifica
 // (AuthenticationResponseJSON or wire.KeyAnswer). The challenge is spent by it, whatever
 // comes of it.
 func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor.Verdict, error) {
-	k, ok, err := spend(ctx, tx, ticketOf(toSign, t.Ticket), t.User.ID, t.Now, toSign, toProve, toMachine)
+	door := purpose("")
+	switch t.Door {
+	case factor.AtMachine:
+		door = toMachine
+	case factor.AtPortal:
+		door = toSign
+	case factor.AtStepUp:
+		door = toProve
+	}
+	k, ok, err := spend(ctx, tx, ticketOf(toSign, t.Ticket), t.User.ID, t.Now, door)
 	if err != nil {
 		return factor.Verdict{}, err
 	}
@@ -187,6 +196,12 @@ func (s *Service) copied(ctx context.Context, tx *store.Tx, u db.User, row db.Li
 	}
 	v := rejected(ReasonCloned, text.PasskeyCloned, "")
 	v.ID, v.Data = row.Authenticator.ID, map[string]any{"authenticator": row.Authenticator.ID, "count": count, "known": row.Passkey.SignCount}
+	v.End = true
+	if s.copied != nil {
+		if err := s.copied(ctx, tx, u); err != nil {
+			return factor.Verdict{}, err
+		}
+	}
 	return v, factor.Changed(ctx, tx, u.ID)
 }
 

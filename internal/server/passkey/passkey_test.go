@@ -43,7 +43,8 @@ type rig struct {
 	user  db.User
 	auth  virtualwebauthn.Authenticator
 	key   virtualwebauthn.Credential
-	id    string // of the authenticator that was registered
+	id    string                 // of the authenticator that was registered
+	doors map[string]factor.Door // at which a ticket was asked for
 }
 
 func onBoth(t *testing.T, fn func(r *rig)) {
@@ -56,7 +57,7 @@ func onBoth(t *testing.T, fn func(r *rig)) {
 
 func newRig(t testing.TB, s *store.Store, c *clock.Manual) *rig {
 	t.Helper()
-	r := &rig{TB: t, desk: desktest.New(t, s, c), clock: c}
+	r := &rig{TB: t, desk: desktest.New(t, s, c), clock: c, doors: map[string]factor.Door{}}
 	r.keys = passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return site }})
 	r.user = r.person("anna")
 	r.auth = virtualwebauthn.NewAuthenticator()
@@ -153,6 +154,7 @@ func (r *rig) send(door factor.Door, ticket string) json.RawMessage {
 	r.Helper()
 	var sent factor.Sent
 	r.must(r.update(func(ctx context.Context, tx *store.Tx) (err error) {
+		r.doors[ticket] = door
 		sent, err = r.keys.Send(ctx, tx, factor.Ask{User: r.user, Ticket: ticket, Door: door, Machine: "m-1", Now: r.clock.Now()}, false)
 		return err
 	}))
@@ -170,7 +172,7 @@ func (r *rig) sign(at virtualwebauthn.RelyingParty, options json.RawMessage) sec
 func (r *rig) judge(ticket string, answer secret.Bytes) (v factor.Verdict) {
 	r.Helper()
 	r.must(r.update(func(ctx context.Context, tx *store.Tx) (err error) {
-		v, err = r.keys.Judge(ctx, tx, factor.Try{User: r.user, Ticket: ticket, Typed: answer, Machine: "m-1", Now: r.clock.Now()})
+		v, err = r.keys.Judge(ctx, tx, factor.Try{User: r.user, Ticket: ticket, Typed: answer, Machine: "m-1", Door: r.doors[ticket], Now: r.clock.Now()})
 		return err
 	}))
 	return v
@@ -192,6 +194,25 @@ func (r *rig) row() (p db.Passkey, a db.Authenticator) {
 		return err
 	}))
 	return p, a
+}
+
+// TestAnAnswerCountsAtItsDoorAlone: M7.
+func TestAnAnswerCountsAtItsDoorAlone(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		r.register()
+		r.auth.Options.UserNotVerified = false
+		doors := []factor.Door{factor.AtPortal, factor.AtStepUp}
+		for i, door := range doors {
+			answer := r.sign(home, r.send(door, "t"))
+			r.doors["t"] = doors[1-i]
+			r.want("an answer for "+string(door)+" at the other door", r.judge("t", answer), passkey.ReasonOver)
+			answer = r.sign(home, r.send(door, "t"))
+			r.doors["t"] = factor.AtMachine
+			r.want("an answer for "+string(door)+" at a machine", r.judge("t", answer), passkey.ReasonOver)
+			r.key.Counter++
+			r.want("an answer at its door", r.judge("t", r.sign(home, r.send(door, "t"))), "")
+		}
+	})
 }
 
 func TestAPasskeyIsRegisteredAndSigns(t *testing.T) {

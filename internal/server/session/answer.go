@@ -171,7 +171,7 @@ func (m *Sessions) Answer(ctx context.Context, raw, kind string, code secret.Byt
 		if row.Rev != claimed || !asks(row.Stage, st, kind) {
 			return fault.New(fault.Conflict, nil)
 		}
-		v, enrolCode, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Typed: code, Ticket: st.Asked.ticket(kind), Now: now})
+		v, enrolCode, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Typed: code, Ticket: st.Asked.ticket(kind), Door: factor.AtPortal, Now: now})
 		if err != nil {
 			return err
 		}
@@ -241,7 +241,7 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 			denied = wait(block, now)
 			return nil
 		}
-		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Ticket: ticket, Now: now})
+		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Ticket: ticket, Door: factor.AtPortal, Now: now})
 		switch {
 		case err != nil:
 			return err
@@ -254,11 +254,12 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 		if err := m.noteFactor(tx, event.FactorRejected, u, kind, v.Reason, address, v); err != nil {
 			return err
 		}
-		if goesOn(v.Reason) {
-			st.Asked, denied = nil, wrongField(FieldCode, v.Text)
+		if v.Over {
+			st.Asked, denied = nil, wrongField(FieldCode, said(v))
 			return m.keepState(ctx, tx, row, AskCode, st, row.Wrong)
 		}
-		denied = fault.Newf(fault.Expired, "%s", v.Text)
+		// Somebody has said no.
+		denied = fault.Newf(fault.Expired, "%s", said(v))
 		if _, err := tx.DeleteSignin(ctx, row.ID); err != nil {
 			return err
 		}
@@ -366,14 +367,16 @@ func (m *Sessions) rejected(ctx context.Context, tx *store.Tx, row db.Signin, st
 	}
 	over, reason := error(nil), ""
 	switch {
+	case v.End: // all that was under way has ended with it
+		over, reason = fault.Newf(fault.Expired, "%s", v.Text), v.Reason
 	case b.On() && b.Locked:
 		over, reason = wait(b, now), string(policy.ReasonLocked)
 	case row.Wrong >= maxWrong:
 		over, reason = fault.Newf(fault.Expired, text.DeniedCodes), reasonTooMany
 	case b.On():
-		return wrongField(FieldCode, v.Text+" "+text.Wait(b.Until.Sub(now))), m.forget(ctx, tx, row, st, kind)
+		return wrongField(FieldCode, said(v)+" "+text.Wait(b.Until.Sub(now))), m.forget(ctx, tx, row, st, kind)
 	default:
-		return wrongField(FieldCode, v.Text), m.forget(ctx, tx, row, st, kind)
+		return wrongField(FieldCode, said(v)), m.forget(ctx, tx, row, st, kind)
 	}
 	if _, err := tx.DeleteSignin(ctx, row.ID); err != nil {
 		return nil, err

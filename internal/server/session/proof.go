@@ -210,7 +210,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		case !slices.Contains(kinds.here, kind) || a.ticket(kind) != ticket:
 			return fault.New(fault.Conflict, nil)
 		}
-		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Typed: code, Ticket: ticket, Now: now})
+		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Typed: code, Ticket: ticket, Door: factor.AtStepUp, Now: now})
 		if err != nil {
 			return err
 		}
@@ -219,12 +219,17 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 			return nil
 		}
 		if !v.OK {
-			denied = wrongField(FieldCode, v.Text)
+			denied = wrongField(FieldCode, said(v))
 			if err := m.noteFactor(tx, event.FactorRejected, u, kind, v.Reason, address, v); err != nil {
 				return err
 			}
 			if waits || kind == FIDO2 {
-				if err := m.keepProof(ctx, tx, s, nil); err != nil {
+				err := m.keepProof(ctx, tx, s, nil)
+				if v.End && fault.Is(err, fault.Unauthorized) {
+					// This session has ended with what was found. That must stand.
+					denied, err = fault.Newf(fault.Unauthorized, "%s", v.Text), nil
+				}
+				if err != nil {
 					return err
 				}
 			}
