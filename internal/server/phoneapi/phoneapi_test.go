@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -134,7 +135,7 @@ func (r *rig) ask(ticket string) factor.Ask {
 }
 
 func (r *rig) try(a factor.Ask) factor.Try {
-	return factor.Try{User: a.User, Machine: a.Machine, Scope: a.Scope, Typed: secret.FromString(""), Now: r.clock.Now(), Ticket: a.Ticket}
+	return factor.Try{User: a.User, Machine: a.Machine, Scope: a.Scope, Typed: secret.FromString(""), Now: r.clock.Now(), Ticket: a.Ticket, Door: a.Door}
 }
 
 func (r *rig) mustSend(a factor.Ask) factor.Sent {
@@ -517,6 +518,119 @@ func TestNobodyIsWornOutWithRequests(t *testing.T) {
 			r.ok(p.Approve(t.Context(), req, sent.Number))
 			if !r.judge(a).OK {
 				t.Fatal("not accepted")
+			}
+		}
+	})
+}
+
+// TestAMachineOfAnotherKeepsNobodyFromTheirOwn: who holds one machine, and has it say that
+// people are there, can neither use up their requests nor ring the phones of everybody.
+func TestAMachineOfAnotherKeepsNobodyFromTheirOwn(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		p := r.phone("anna", "phone")
+		a := r.ask("own")
+		sent := r.mustSend(a)
+		req, _ := r.next(p)
+		r.ok(p.Approve(t.Context(), req, sent.Number))
+		if !r.judge(a).OK {
+			t.Fatal("not accepted")
+		}
+		// Begun, sent and given up, over and over, at machines that are new to her.
+		evil, second := r.Machine(t, "evil", "active"), r.Machine(t, "evil-2", "active")
+		rings := func(m db.Machine, u db.User, unproven bool, times int) (n int) {
+			for range times {
+				a := r.ask(store.NewID())
+				a.User, a.Machine, a.Name, a.Unproven = u, m.ID, m.Name, unproven
+				r.update(func(ctx context.Context, tx *store.Tx) error {
+					switch _, err := r.plug.Send(ctx, tx, a); {
+					case err == nil:
+						n++
+					case !fault.Is(err, fault.TooMany):
+						return err
+					}
+					return nil
+				})
+			}
+			return n
+		}
+		if n := rings(evil, r.anna, false, 9); n != 4 {
+			t.Errorf("one machine rings %d times in ten minutes", n)
+		}
+		if n := rings(second, r.anna, false, 9); n != 1 {
+			t.Errorf("two machines ring %d times in ten minutes", 4+n)
+		}
+		for i := range 6 * 12 { // and so on for half a day
+			r.clock.Advance(10 * time.Minute)
+			if n := rings([]db.Machine{evil, second}[i%2], r.anna, false, 5); n > 4 {
+				t.Fatalf("%d rings", n)
+			}
+		}
+		if n := rings(evil, r.anna, false, 5); n != 0 {
+			t.Errorf("%d rings after half a day", n)
+		}
+		// Her own machine and the portal ask as before.
+		portal := r.ask("portal")
+		portal.Door, portal.Machine, portal.Name = factor.AtPortal, "", "portal"
+		for _, a := range []factor.Ask{r.ask("own-2"), portal} {
+			sent := r.mustSend(a)
+			for {
+				req, c := r.next(p)
+				if c.Machine != a.Name {
+					r.ok(p.Deny(t.Context(), req))
+					continue
+				}
+				r.ok(p.Approve(t.Context(), req, sent.Number))
+				break
+			}
+			if !r.judge(a).OK {
+				t.Errorf("not accepted at %s", a.Name)
+			}
+		}
+		// Where nobody but the machine says that somebody is there, it is less.
+		ben := r.user("ben")
+		r.phone("ben", "phone")
+		if n := rings(r.Machine(t, "evil-3", "active"), ben, true, 9); n != 2 {
+			t.Errorf("%d rings without proof", n)
+		}
+		// One machine, everybody's phones.
+		fresh := r.Machine(t, "evil-4", "active")
+		n := 0
+		for i := range 30 {
+			r.clock.Advance(30 * time.Second)
+			u := r.user(fmt.Sprint("u", i))
+			r.phone(u.Name, "phone")
+			n += rings(fresh, u, false, 1)
+		}
+		if n != 20 {
+			t.Errorf("%d phones rang", n)
+		}
+		if e := r.events(event.FactorLimited); len(e) != 10 || e[0].Machine != fresh.Name || e[0].Reason != factor.ReasonMachine {
+			t.Errorf("%d events: %+v", len(e), e)
+		}
+	})
+}
+
+// TestAnApprovalCountsAtItsDoorAlone: S2, M3.
+func TestAnApprovalCountsAtItsDoorAlone(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		p := r.phone("anna", "phone")
+		for _, door := range []factor.Door{factor.AtMachine, factor.AtPortal, factor.AtStepUp} {
+			a := r.ask(store.NewID())
+			a.Door = door
+			if door != factor.AtMachine {
+				a.Machine = ""
+			}
+			sent := r.mustSend(a)
+			req, _ := r.next(p)
+			r.ok(p.Approve(t.Context(), req, sent.Number))
+			for _, other := range []factor.Door{factor.AtMachine, factor.AtPortal, factor.AtStepUp, ""} {
+				b := a
+				if b.Door = other; other != door && r.judge(b).OK {
+					t.Errorf("what was approved at %s counts at %q", door, other)
+				}
+			}
+			if !r.judge(a).OK {
+				t.Errorf("not accepted at %s", door)
 			}
 		}
 	})

@@ -11,7 +11,8 @@
 //     denies the request: there is one guess.
 //   - There is one open request for a user and machine, three for a user, and behind a
 //     few that came to nothing there is a pause: nobody is worn out with requests
-//     (S12). "It wasn't me" locks the user's push until the help desk unlocks it.
+//     (S12). A machine that has not let the user in lately can neither use up what the
+//     user's own machines may ask nor ring the phones of everybody. "It wasn't me" locks the user's push until the help desk unlocks it.
 //   - An approval is spent by the sign-in that asked, once, within the transaction that
 //     stores what came of it.
 //   - What goes to a push service says "look", and neither who nor where. It goes to
@@ -74,6 +75,14 @@ const (
 	// manyIn and manyFor over a day.
 	fewIn, fewFor   = 5, 10 * time.Minute
 	manyIn, manyFor = 25, 24 * time.Hour
+	// fewNew and manyNew are the part of these that one machine gets which has not let
+	// the user in lately, and fewUnproven and manyUnproven that of one which alone says
+	// that the first factor was given.
+	fewNew, manyNew           = 4, 10
+	fewUnproven, manyUnproven = 2, 5
+	// machineIn and machineFor bound what one machine asks of all people who are new
+	// there.
+	machineIn, machineFor = 20, time.Hour
 	// keep is how long requests lie in the table: the figures above are counted there.
 	keep = 48 * time.Hour
 	// lowest and highest are the numbers that are shown.

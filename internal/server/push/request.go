@@ -9,6 +9,7 @@ import (
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
+	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
@@ -20,7 +21,6 @@ import (
 // package factor.
 const (
 	ReasonWithdrawn = "push-withdrawn"
-	ReasonLocked    = "push-locked"
 	ReasonLimit     = "push-limit"
 	ReasonGone      = "push-device-gone"
 )
@@ -154,36 +154,90 @@ func (s *Service) over(ctx context.Context, tx *store.Tx, r db.PushRequest, now 
 	return c.Outcome != facts.Open || c.ExpiresAt <= now, nil
 }
 
-// bounded refuses where a user is asked too often.
+// bounded refuses where a user is asked too often. Where the user has lately been let in,
+// and at the people's door, only what was asked there counts: a machine that somebody else
+// holds must not keep the person's own from asking. Everywhere else all of it counts, and
+// one machine gets no more than a part; of everybody together it gets a few in an hour.
 func (s *Service) bounded(ctx context.Context, tx *store.Tx, a factor.Ask, now int64) error {
 	open, err := tx.ListOpenPushRequests(ctx, db.ListOpenPushRequestsParams{UserID: a.User.ID, At: now})
 	if err != nil {
 		return fmt.Errorf("open requests: %w", err)
 	}
-	if len(open) >= maxOpen {
+	own, err := s.own(ctx, tx, a)
+	if err != nil {
+		return err
+	}
+	most, few, many := 2*maxOpen, int64(fewIn), int64(manyIn)
+	switch {
+	case own:
+	case a.Unproven:
+		most, few, many = 1, fewUnproven, manyUnproven
+	default:
+		most, few, many = maxOpen, fewNew, manyNew
+	}
+	if len(open) >= most {
 		return errTooMany(text.PushTooMany)
 	}
+	at := func(per time.Duration) (int64, error) {
+		return tx.CountPushRequestsAt(ctx, db.CountPushRequestsAtParams{UserID: a.User.ID, Since: now - per.Microseconds(), Door: string(a.Door), MachineID: a.Machine})
+	}
+	all := func(per time.Duration) (int64, error) {
+		c, err := tx.CountPushRequests(ctx, db.CountPushRequestsParams{UserID: a.User.ID, Since: now - per.Microseconds()})
+		return c.N, err
+	}
 	for _, b := range []struct {
-		n   int64
-		per time.Duration
-	}{{fewIn, fewFor}, {manyIn, manyFor}} {
-		c, err := tx.CountPushRequests(ctx, db.CountPushRequestsParams{UserID: a.User.ID, Since: now - b.per.Microseconds()})
+		count func(per time.Duration) (int64, error)
+		n     int64
+		per   time.Duration
+		new   bool
+	}{{at, few, fewFor, false}, {at, many, manyFor, false}, {all, fewIn, fewFor, true}, {all, manyIn, manyFor, true}} {
+		if own && b.new {
+			continue
+		}
+		n, err := b.count(b.per)
 		if err != nil {
 			return fmt.Errorf("count requests: %w", err)
 		}
-		if c.N < b.n {
-			continue
+		if n >= b.n {
+			return s.pause(tx, a, event.PushLimited, ReasonLimit, n)
 		}
-		return s.pause(tx, a, c.N)
+	}
+	if own {
+		return nil
+	}
+	n, err := tx.CountPushRequestsOfMachine(ctx, db.CountPushRequestsOfMachineParams{MachineID: a.Machine, Since: now - machineFor.Microseconds()})
+	if err != nil {
+		return fmt.Errorf("count requests: %w", err)
+	}
+	if n >= machineIn {
+		return s.pause(tx, a, event.FactorLimited, factor.ReasonMachine, n)
 	}
 	return nil
 }
 
+// own tells whether the place is one of the user's own: the people's door, which has
+// judged the first factor itself, or a machine that has lately let the user in.
+func (s *Service) own(ctx context.Context, tx *store.Tx, a factor.Ask) (bool, error) {
+	if a.Door != factor.AtMachine {
+		return true, nil
+	}
+	if ok, err := attempts.Own(ctx, tx, a.User.ID, a.Machine, a.Now); ok || err != nil {
+		return ok, err
+	}
+	n, err := tx.CountPushApprovedAt(ctx, db.CountPushApprovedAtParams{
+		UserID: a.User.ID, Since: clock.Micros(a.Now.Add(-keep)), Door: string(a.Door), MachineID: a.Machine,
+	})
+	if err != nil {
+		return false, fmt.Errorf("count approvals: %w", err)
+	}
+	return n > 0, nil
+}
+
 // pause refuses, with an event.
-func (s *Service) pause(tx *store.Tx, a factor.Ask, n int64) error {
+func (s *Service) pause(tx *store.Tx, a factor.Ask, what event.Type, reason string, n int64) error {
 	err := note(tx, event.Event{
-		Type: event.PushLimited, Actor: a.User.Name, Subject: a.User.Name, UserID: a.User.ID, MachineID: a.Machine, Machine: a.Name, Scope: string(a.Scope),
-		Service: a.Service, Address: a.Address, Reason: ReasonLimit, Factor: string(policy.Push),
+		Type: what, Actor: a.User.Name, Subject: a.User.Name, UserID: a.User.ID, MachineID: a.Machine, Machine: a.Name, Scope: string(a.Scope),
+		Service: a.Service, Address: a.Address, Reason: reason, Factor: string(policy.Push),
 	}, map[string]any{"requests": n})
 	if err != nil {
 		return err
@@ -221,7 +275,7 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	data := map[string]any{"request": r.ID}
 	now := clock.Micros(t.Now)
 	switch {
-	case r.UserID != t.User.ID || r.Door == string(factor.AtMachine) && r.MachineID != t.Machine: // at a browser's door the ticket says it all
+	case r.UserID != t.User.ID || r.Door != string(t.Door) || t.Door == factor.AtMachine && r.MachineID != t.Machine:
 		return factor.Verdict{Reason: factor.ReasonNothingThere, Over: true}, nil
 	case r.State == StateOpen && now < r.ExpiresAt:
 		return factor.Verdict{Wait: true, Data: data}, nil

@@ -108,7 +108,7 @@ func (r *rig) send(a factor.Ask) (sent factor.Sent) {
 func (r *rig) judge(a factor.Ask) (v factor.Verdict) {
 	r.Helper()
 	r.ok(r.Store.Update(context.Background(), func(ctx context.Context, tx *store.Tx) (err error) {
-		v, err = r.plug.Judge(ctx, tx, factor.Try{User: a.User, Machine: a.Machine, Scope: a.Scope, Typed: secret.FromString(""), Now: r.clock.Now(), Ticket: a.Ticket})
+		v, err = r.plug.Judge(ctx, tx, factor.Try{User: a.User, Machine: a.Machine, Scope: a.Scope, Typed: secret.FromString(""), Now: r.clock.Now(), Ticket: a.Ticket, Door: a.Door})
 		return err
 	}))
 	return v
