@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,9 +12,11 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -24,9 +27,18 @@ import (
 const (
 	codeDigits   = 8
 	maxOfTicket  = 3  // of one sign-in, mails and text messages apart
-	maxOfUser    = 10 // in an hour
-	maxOfAddress = 20 // in a day, whoever asks
+	maxOfUser    = 10 // in an hour, where the user is at home, or at all other places together
+	maxOfNew     = 5  // in an hour, at one machine that has not let the user in lately
+	maxUnproven  = 2  // in an hour, where the machine alone says that the first factor was given
+	maxOfMachine = 20 // in an hour, of everybody new at one machine, that nobody typed
+	maxOfAddress = 20 // in a day, for sign-ins of its owner
 	maxOfServer  = 600
+	// Codes that show whose an address is go wherever somebody says.
+	maxConfirmHour  = 3
+	maxConfirmDay   = 5
+	maxConfirmPlace = 2 // in a day to one address, whoever asks
+	// lately is how far a code that was typed at a machine makes it one of the user's own.
+	lately = 23 * time.Hour
 	// MaxTries is how often one code is tried, beside what is counted for the person (S10).
 	MaxTries = 5
 	// resend is how long one waits before the next.
@@ -45,6 +57,7 @@ type wanted struct {
 	channel, purpose, ticket string
 	user                     db.User
 	authenticator, address   string
+	ask                      *factor.Ask // of a sign-in; nil: to show whose the address is
 	text                     func(code string, minutes int) Message
 }
 
@@ -79,7 +92,7 @@ func (p *Post) send(ctx context.Context, tx *store.Tx, w wanted, now time.Time) 
 	expires = now.Add(time.Duration(minutes) * time.Minute)
 	err = tx.InsertPostCode(ctx, db.InsertPostCodeParams{
 		ID: store.NewID(), UserID: w.user.ID, Kind: w.channel, Ticket: w.ticket, AuthenticatorID: w.authenticator,
-		Hash: p.hash(w.channel, w.user.ID, w.ticket, code), Place: place, CreatedAt: clock.Micros(now), ExpiresAt: clock.Micros(expires),
+		Hash: p.hash(w.channel, w.user.ID, w.ticket, code), Place: place, Door: w.door(), MachineID: w.machine(), CreatedAt: clock.Micros(now), ExpiresAt: clock.Micros(expires),
 	})
 	if err != nil {
 		return expires, fmt.Errorf("store a code: %w", err)
@@ -118,33 +131,140 @@ func (p *Post) limit(ctx context.Context, tx *store.Tx, w wanted, place []byte, 
 	case err != nil && !store.IsNotFound(err):
 		return fmt.Errorf("codes that were sent: %w", err)
 	}
-	since := func(d time.Duration) int64 { return clock.Micros(now.Add(-d)) }
-	n, err := tx.CountPostCodesOfTicket(ctx, db.CountPostCodesOfTicketParams{Ticket: w.ticket, Kind: w.channel})
-	if err == nil && n >= maxOfTicket {
-		return fault.Newf(fault.TooMany, text.PostTooMany)
-	}
-	if err == nil {
-		n, err = tx.CountPostCodesOfUser(ctx, db.CountPostCodesOfUserParams{UserID: w.user.ID, Since: since(time.Hour)})
-		if err == nil && n >= maxOfUser {
-			return fault.Newf(fault.TooMany, text.PostTooMany)
-		}
-	}
-	if err == nil {
-		n, err = tx.CountPostCodesOfPlace(ctx, db.CountPostCodesOfPlaceParams{Place: place, Since: since(24 * time.Hour)})
-		if err == nil && n >= maxOfAddress {
-			return fault.Newf(fault.TooMany, text.PostTooMany)
-		}
-	}
-	if err == nil {
-		n, err = tx.CountPostCodesOfKind(ctx, db.CountPostCodesOfKindParams{Kind: w.channel, Since: since(time.Minute)})
-		if err == nil && n >= int64(perMinute) {
-			return fault.Newf(fault.TooMany, text.PostServerBusy)
-		}
-	}
+	counts, err := p.bounds(ctx, tx, w, place, now)
 	if err != nil {
-		return fmt.Errorf("count codes that were sent: %w", err)
+		return err
+	}
+	since := func(d time.Duration) int64 { return clock.Micros(now.Add(-d)) }
+	counts = append(counts,
+		bound{maxOfTicket, text.PostTooMany, "", func() (int64, error) {
+			return tx.CountPostCodesOfTicket(ctx, db.CountPostCodesOfTicketParams{Ticket: w.ticket, Kind: w.channel})
+		}},
+		bound{int64(perMinute), text.PostServerBusy, "", func() (int64, error) {
+			return tx.CountPostCodesOfKind(ctx, db.CountPostCodesOfKindParams{Kind: w.channel, Since: since(time.Minute)})
+		}})
+	for _, b := range counts {
+		n, err := b.count()
+		switch {
+		case err != nil:
+			return fmt.Errorf("count codes that were sent: %w", err)
+		case n < b.n:
+			continue
+		case b.event != "":
+			if err := noteLimit(tx, w, b.event, n); err != nil {
+				return err
+			}
+		}
+		return fault.Newf(fault.TooMany, "%s", b.told)
 	}
 	return nil
+}
+
+// bound is how many of something may have gone out.
+type bound struct {
+	n     int64
+	told  string
+	event event.Type // of a refusal; empty: none
+	count func() (int64, error)
+}
+
+// bounds are those of the person and the place. Where the user has lately been let in, and
+// at the people's door, what was asked elsewhere does not count: a machine that somebody
+// else holds must not keep the person from a code.
+func (p *Post) bounds(ctx context.Context, tx *store.Tx, w wanted, place []byte, now time.Time) ([]bound, error) {
+	since := func(d time.Duration) int64 { return clock.Micros(now.Add(-d)) }
+	confirmed := func(d time.Duration) func() (int64, error) {
+		return func() (int64, error) {
+			return tx.CountPostConfirmations(ctx, db.CountPostConfirmationsParams{UserID: w.user.ID, Since: since(d)})
+		}
+	}
+	if w.ask == nil {
+		return []bound{
+			{maxConfirmHour, text.PostTooMany, "", confirmed(time.Hour)},
+			{maxConfirmDay, text.PostTooMany, "", confirmed(24 * time.Hour)},
+			{maxConfirmPlace, text.PostTooMany, "", func() (int64, error) {
+				return tx.CountPostConfirmationsOfPlace(ctx, db.CountPostConfirmationsOfPlaceParams{Place: place, Since: since(24 * time.Hour)})
+			}},
+		}, nil
+	}
+	own, err := p.own(ctx, tx, *w.ask)
+	if err != nil {
+		return nil, err
+	}
+	here := int64(maxOfUser)
+	switch {
+	case own:
+	case w.ask.Unproven:
+		here = maxUnproven
+	default:
+		here = maxOfNew
+	}
+	out := []bound{
+		{here, text.PostTooMany, "", func() (int64, error) {
+			return tx.CountPostCodesAt(ctx, db.CountPostCodesAtParams{UserID: w.user.ID, Since: since(time.Hour), Door: w.door(), MachineID: w.machine()})
+		}},
+	}
+	if own {
+		return out, nil
+	}
+	return append(out,
+		bound{maxOfUser, text.PostTooMany, "", func() (int64, error) {
+			return tx.CountPostCodesOfUser(ctx, db.CountPostCodesOfUserParams{UserID: w.user.ID, Since: since(time.Hour)})
+		}},
+		bound{maxOfAddress, text.PostTooMany, "", func() (int64, error) {
+			return tx.CountPostCodesOfPlace(ctx, db.CountPostCodesOfPlaceParams{Place: place, UserID: w.user.ID, Since: since(24 * time.Hour)})
+		}},
+		bound{maxOfMachine, text.PostTooMany, event.FactorLimited, func() (int64, error) {
+			return tx.CountPostCodesOfMachine(ctx, db.CountPostCodesOfMachineParams{MachineID: w.machine(), Since: since(time.Hour)})
+		}}), nil
+}
+
+// own tells whether the place is one of the user's own: the people's door, which has
+// judged the first factor itself, or a machine that has lately let the user in.
+func (p *Post) own(ctx context.Context, tx *store.Tx, a factor.Ask) (bool, error) {
+	if a.Door != factor.AtMachine {
+		return true, nil
+	}
+	if ok, err := attempts.Own(ctx, tx, a.User.ID, a.Machine, a.Now); ok || err != nil {
+		return ok, err
+	}
+	n, err := tx.CountPostCodesUsedAt(ctx, db.CountPostCodesUsedAtParams{
+		UserID: a.User.ID, Since: clock.Micros(a.Now.Add(-lately)), Door: string(a.Door), MachineID: a.Machine,
+	})
+	if err != nil {
+		return false, fmt.Errorf("count codes that were typed: %w", err)
+	}
+	return n > 0, nil
+}
+
+// noteLimit says that a machine has too much sent.
+func noteLimit(tx *store.Tx, w wanted, what event.Type, n int64) error {
+	data, err := json.Marshal(map[string]any{"codes": n})
+	if err != nil {
+		return err
+	}
+	_, err = tx.Event(event.Event{
+		Type: what, Actor: w.user.Name, Subject: w.user.Name, UserID: w.user.ID, MachineID: w.ask.Machine, Machine: w.ask.Name, Scope: string(w.ask.Scope),
+		Service: w.ask.Service, Address: w.ask.Address, Reason: factor.ReasonMachine, Factor: w.channel, Data: data,
+	})
+	return err
+}
+
+// doorConfirm is the door of codes that show whose an address is.
+const doorConfirm = "confirm"
+
+func (w wanted) door() string {
+	if w.ask == nil {
+		return doorConfirm
+	}
+	return string(w.ask.Door)
+}
+
+func (w wanted) machine() string {
+	if w.ask == nil {
+		return ""
+	}
+	return w.ask.Machine
 }
 
 // newCode makes eight digits, each combination as likely as any other.
@@ -199,7 +319,7 @@ func (p *Post) SendCode(ctx context.Context, tx *store.Tx, channel string, a fac
 	}
 	shown := mask(channel, address)
 	expires, err := p.send(ctx, tx, wanted{
-		channel: channel, purpose: ForCode, ticket: a.Ticket, user: a.User, authenticator: row.ID, address: address,
+		channel: channel, purpose: ForCode, ticket: a.Ticket, user: a.User, authenticator: row.ID, address: address, ask: &a,
 		text: func(code string, minutes int) Message { return codeText(channel, a, code, minutes, contact) },
 	}, a.Now)
 	if f := fault.Of(err); err != nil && f.Code == fault.TooMany {
@@ -241,7 +361,7 @@ func (p *Post) usable(ctx context.Context, q *db.Queries, channel, userID string
 
 // JudgeCode judges a code that SendCode has sent for the ticket: the newest alone counts.
 func (p *Post) JudgeCode(ctx context.Context, tx *store.Tx, channel string, t factor.Try) (factor.Verdict, error) {
-	v, row, err := p.judge(ctx, tx, channel, t.User.ID, t.Ticket, t.Typed, t.Now)
+	v, row, err := p.judge(ctx, tx, channel, string(t.Door), machineOf(t), t.User.ID, t.Ticket, t.Typed, t.Now)
 	if err != nil || !v.OK {
 		return v, err
 	}
@@ -256,7 +376,15 @@ func (p *Post) JudgeCode(ctx context.Context, tx *store.Tx, channel string, t fa
 	return v, nil
 }
 
-func (p *Post) judge(ctx context.Context, tx *store.Tx, channel, userID, ticket string, typed secret.Bytes, now time.Time) (factor.Verdict, db.PostCode, error) {
+// machineOf is where a code must have been asked for.
+func machineOf(t factor.Try) string {
+	if t.Door == factor.AtMachine {
+		return t.Machine
+	}
+	return ""
+}
+
+func (p *Post) judge(ctx context.Context, tx *store.Tx, channel, door, machine, userID, ticket string, typed secret.Bytes, now time.Time) (factor.Verdict, db.PostCode, error) {
 	none := db.PostCode{}
 	if ticket == "" {
 		return factor.Verdict{Reason: ReasonNoCode, Text: text.WrongCode}, none, nil
@@ -267,6 +395,9 @@ func (p *Post) judge(ctx context.Context, tx *store.Tx, channel, userID, ticket 
 	}
 	if err != nil {
 		return factor.Verdict{}, none, fmt.Errorf("codes that were sent: %w", err)
+	}
+	if row.Door != door || row.MachineID != machine {
+		return factor.Verdict{Reason: ReasonNoCode, Text: text.WrongCode}, none, nil
 	}
 	// Counted before it is judged.
 	if _, err := tx.CountPostCodeTry(ctx, row.ID); err != nil {
@@ -307,6 +438,6 @@ func (p *Post) SendConfirm(ctx context.Context, tx *store.Tx, channel, ticket st
 // JudgeConfirm judges that code. The transaction must be kept whatever it says, so that
 // tries are counted.
 func (p *Post) JudgeConfirm(ctx context.Context, tx *store.Tx, channel, ticket, userID string, typed secret.Bytes) (factor.Verdict, error) {
-	v, _, err := p.judge(ctx, tx, channel, userID, ticket, typed, p.Clock.Now())
+	v, _, err := p.judge(ctx, tx, channel, doorConfirm, "", userID, ticket, typed, p.Clock.Now())
 	return v, err
 }

@@ -59,6 +59,14 @@ const (
 	MaxOfTicket  = maxOfTicket
 	MaxOfUser    = maxOfUser
 	MaxOfAddress = maxOfAddress
-	Resend       = resend
-	NoticeLife   = noticeLife
+	MaxOfNew     = maxOfNew
+	MaxOfMachine = maxOfMachine
+	MaxUnproven  = maxUnproven
+
+	MaxConfirmHour  = maxConfirmHour
+	MaxConfirmDay   = maxConfirmDay
+	MaxConfirmPlace = maxConfirmPlace
+
+	Resend     = resend
+	NoticeLife = noticeLife
 )

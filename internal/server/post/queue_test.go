@@ -30,7 +30,7 @@ func (o *office) ask(channel, ticket string, now time.Time) (factor.Sent, error)
 	o.t.Helper()
 	var sent factor.Sent
 	err := o.store.Update(o.t.Context(), func(ctx context.Context, tx *store.Tx) (err error) {
-		sent, err = o.SendCode(ctx, tx, channel, factor.Ask{User: o.user, Ticket: ticket, Door: factor.AtMachine, Name: "mill", Scope: policy.Logon, Address: "192.0.2.7", Now: now})
+		sent, err = o.SendCode(ctx, tx, channel, factor.Ask{User: o.user, Ticket: ticket, Door: factor.AtMachine, Machine: o.machine, Name: "mill", Unproven: o.unproven, Scope: policy.Logon, Address: "192.0.2.7", Now: now})
 		return err
 	})
 	return sent, err
@@ -41,7 +41,7 @@ func (o *office) answer(channel, ticket, code string, now time.Time) factor.Verd
 	o.t.Helper()
 	var v factor.Verdict
 	o.update(func(ctx context.Context, tx *store.Tx) (err error) {
-		v, err = o.JudgeCode(ctx, tx, channel, factor.Try{User: o.user, Ticket: ticket, Typed: typed(code), Now: now})
+		v, err = o.JudgeCode(ctx, tx, channel, factor.Try{User: o.user, Ticket: ticket, Door: factor.AtMachine, Machine: o.machine, Typed: typed(code), Now: now})
 		return err
 	})
 	return v
@@ -139,6 +139,17 @@ func TestACodeByMail(t *testing.T) {
 		if v.OK || v.Text == "" || v.Reason == "" {
 			t.Errorf("a code %s: %+v", name, v)
 		}
+	}
+	// S10, M6: where it was asked for, and nowhere else.
+	for _, x := range []factor.Try{{Door: factor.AtPortal}, {Door: factor.AtStepUp}, {}, {Door: factor.AtMachine, Machine: "other"}} {
+		o.update(func(ctx context.Context, tx *store.Tx) error {
+			x.User, x.Ticket, x.Typed, x.Now = o.user, "t1", typed(code), c.Now()
+			v, err := o.JudgeCode(ctx, tx, rest.ChannelMail, x)
+			if v.OK {
+				t.Errorf("the code counts at %q %q", x.Door, x.Machine)
+			}
+			return err
+		})
 	}
 	if v := o.answer(rest.ChannelMail, "t1", " "+code[:4]+"-"+code[4:]+" ", c.Now()); !v.OK || v.ID != id || !v.Own {
 		t.Errorf("the right code: %+v", v)
@@ -256,30 +267,138 @@ func TestHowManyCodesGoOut(t *testing.T) {
 		_, err = o.ask(rest.ChannelMail, "t", c.Now())
 		limited(t, err)
 	})
-	t.Run("for one person in an hour, whatever the way", func(t *testing.T) {
+	t.Run("for one person in an hour, whatever the way, by machines that are new to them", func(t *testing.T) {
 		o, c := setup(t)
 		for i := range post.MaxOfUser {
+			o.machine = fmt.Sprint("m", i/post.MaxOfNew)
 			ok(t, o, []string{rest.ChannelMail, rest.ChannelSMS}[i%2], fmt.Sprint("t", i), c.Now())
 			c.Advance(time.Minute)
 		}
+		o.machine = "m9"
 		_, err := o.ask(rest.ChannelMail, "more", c.Now())
 		limited(t, err)
 		c.Advance(time.Hour)
 		ok(t, o, rest.ChannelMail, "later", c.Now())
 	})
-	t.Run("to one address in a day, whoever asks, however it is written", func(t *testing.T) {
+	t.Run("a machine that is new to a person keeps nobody from their own, and not from the portal", func(t *testing.T) {
+		o, c := setup(t)
+		r := newRelay(t, relayOption{})
+		o.mail(r.settings())
+		o.machine = "own"
+		ok(t, o, rest.ChannelMail, "t", c.Now())
+		o.step(rest.ChannelMail)
+		if v := o.answer(rest.ChannelMail, "t", sentCodes(t, r)[0], c.Now()); !v.OK {
+			t.Fatalf("%+v", v)
+		}
+		o.machine = "evil"
+		for i := range post.MaxOfNew {
+			ok(t, o, rest.ChannelMail, fmt.Sprint("e", i), c.Now())
+		}
+		_, err := o.ask(rest.ChannelMail, "e", c.Now())
+		limited(t, err)
+		for i := range 2 * post.MaxOfNew {
+			o.machine = fmt.Sprint("evil", i)
+			_, _ = o.ask(rest.ChannelMail, fmt.Sprint("x", i), c.Now())
+		}
+		o.machine = "new"
+		_, err = o.ask(rest.ChannelMail, "new", c.Now())
+		limited(t, err)
+		o.machine = "own"
+		ok(t, o, rest.ChannelMail, "again", c.Now())
+		o.update(func(ctx context.Context, tx *store.Tx) error {
+			_, err := o.SendCode(ctx, tx, rest.ChannelMail, factor.Ask{User: o.user, Ticket: "p", Door: factor.AtPortal, Name: "portal", Now: c.Now()})
+			return err
+		})
+	})
+	t.Run("where the machine alone speaks for the first factor", func(t *testing.T) {
+		o, c := setup(t)
+		o.unproven = true
+		for i := range post.MaxUnproven {
+			ok(t, o, rest.ChannelMail, fmt.Sprint("u", i), c.Now())
+		}
+		_, err := o.ask(rest.ChannelMail, "u", c.Now())
+		limited(t, err)
+	})
+	t.Run("of one machine in an hour, to everybody who is new there", func(t *testing.T) {
+		o, c := setup(t)
+		o.machine = "evil"
+		for i := range post.MaxOfMachine {
+			o.user = o.person(fmt.Sprint("p", i), "")
+			o.address(o.user, rest.ChannelMail, fmt.Sprintf("p%d@example.org", i))
+			ok(t, o, rest.ChannelMail, fmt.Sprint("t", i), c.Now())
+		}
+		o.user = o.person("last", "")
+		o.address(o.user, rest.ChannelMail, "last@example.org")
+		o.update(func(ctx context.Context, tx *store.Tx) error { // a sign-in keeps what is noted
+			_, err := o.SendCode(ctx, tx, rest.ChannelMail, factor.Ask{User: o.user, Ticket: "t", Door: factor.AtMachine, Machine: "evil", Name: "mill", Now: c.Now()})
+			limited(t, err)
+			return nil
+		})
+		if e := o.events(event.FactorLimited); len(e) != 1 || e[0].MachineID != "evil" || e[0].Reason != factor.ReasonMachine {
+			t.Errorf("%+v", e)
+		}
+		o.machine = "other"
+		ok(t, o, rest.ChannelMail, "o", c.Now())
+	})
+	t.Run("to one address in a day, for sign-ins of its owner, whatever others do with it", func(t *testing.T) {
 		o, c := setup(t)
 		anna := o.user
 		for i := range post.MaxOfAddress {
 			o.user = o.person(fmt.Sprint("p", i), "")
 			o.address(o.user, rest.ChannelMail, []string{"anna@example.org", "ANNA@Example.org"}[i%2])
+			o.machine = fmt.Sprint("m", i%3)
 			ok(t, o, rest.ChannelMail, fmt.Sprint("t", i), c.Now())
 		}
-		o.user = anna
+		o.user, o.machine = anna, "m9"
+		for i := range post.MaxOfAddress {
+			o.machine = fmt.Sprint("n", i)
+			ok(t, o, rest.ChannelMail, fmt.Sprint("a", i), c.Now())
+			c.Advance(time.Hour)
+		}
 		_, err := o.ask(rest.ChannelMail, "more", c.Now())
 		limited(t, err)
 		c.Advance(24*time.Hour + time.Second)
 		ok(t, o, rest.ChannelMail, "more", c.Now())
+	})
+	t.Run("to show whose an address is, apart from sign-ins", func(t *testing.T) {
+		o, c := setup(t)
+		anna := o.user
+		confirm := func(channel, ticket, address string) (err error) {
+			_ = o.store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+				_, err = o.SendConfirm(ctx, tx, channel, ticket, o.user, address)
+				return err
+			})
+			return err
+		}
+		// Strangers who say that her number is theirs.
+		for i := range post.MaxOfAddress {
+			o.user = o.person(fmt.Sprint("p", i), "")
+			switch err := confirm(rest.ChannelSMS, fmt.Sprint("c", i), "+491701234567"); {
+			case i < post.MaxConfirmPlace && err != nil:
+				t.Fatal(err)
+			case i >= post.MaxConfirmPlace:
+				limited(t, err)
+			}
+			c.Advance(time.Minute)
+		}
+		o.user = anna
+		ok(t, o, rest.ChannelSMS, "t", c.Now())
+		// One person tries number after number.
+		n := 0
+		for i := range 48 {
+			if err := confirm(rest.ChannelSMS, fmt.Sprint("d", i), fmt.Sprint("+4917055555", 10+i)); err == nil {
+				n++
+			} else {
+				limited(t, err)
+			}
+			if i == 10 && n != post.MaxConfirmHour {
+				t.Errorf("%d in less than an hour", n)
+			}
+			c.Advance(5 * time.Minute)
+		}
+		if n != post.MaxConfirmDay {
+			t.Errorf("%d in a few hours", n)
+		}
 	})
 	t.Run("of the whole server in a minute, for text messages", func(t *testing.T) {
 		o, c := setup(t)

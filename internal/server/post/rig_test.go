@@ -265,6 +265,9 @@ type office struct {
 	store *store.Store
 	clock clock.Clock
 	user  db.User
+
+	machine  string // where codes are asked for, and typed
+	unproven bool
 }
 
 func newOffice(t testing.TB, s *store.Store, c clock.Clock, dir string) *office {
