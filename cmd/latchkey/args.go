@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -89,18 +88,9 @@ func parseWhen(s string, now time.Time, ahead bool) (time.Time, error) {
 			return t, nil
 		}
 	}
-	var d time.Duration
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		n, err := strconv.ParseUint(days, 10, 16)
-		if err != nil {
-			return time.Time{}, fail
-		}
-		d = time.Duration(n) * 24 * time.Hour
-	} else {
-		var err error
-		if d, err = time.ParseDuration(s); err != nil || d < 0 {
-			return time.Time{}, fail
-		}
+	d, err := text.ParseDuration(s)
+	if err != nil || d < 0 {
+		return time.Time{}, fail
 	}
 	if ahead {
 		return now.Add(d), nil

@@ -2,6 +2,8 @@ package text
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -42,6 +44,53 @@ func Duration(d time.Duration) string {
 	default:
 		return two(day, "days", time.Hour, "h")
 	}
+}
+
+// ParseDuration reads what time.ParseDuration reads ("90m", "24h"), days ("30d"), and what Duration writes ("30 days",
+// "1 day 3 h", "3 h 20 min"): what was shown can be given in again. At most 100 years of days.
+func ParseDuration(s string) (time.Duration, error) {
+	fail := fmt.Errorf("%q is no duration such as 90m, 24h or 30d", CleanN(s, 64))
+	if len(s) > 64 {
+		return 0, fail
+	}
+	rest := strings.ReplaceAll(strings.ReplaceAll(s, " ", ""), "min", "m")
+	var days time.Duration
+	if end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); end > 0 && rest[end] == 'd' {
+		n, err := strconv.ParseUint(rest[:end], 10, 16)
+		if err != nil || n > 36500 {
+			return 0, fail
+		}
+		days, rest = time.Duration(n)*24*time.Hour, rest[end:]
+		for _, unit := range []string{"days", "day", "d"} {
+			if r, ok := strings.CutPrefix(rest, unit); ok {
+				rest = r
+				break
+			}
+		}
+		if rest == "" {
+			return days, nil
+		}
+		if rest[0] < '0' || rest[0] > '9' {
+			return 0, fail // a sign between the two
+		}
+	}
+	d, err := time.ParseDuration(rest)
+	if err != nil || days+d < d {
+		return 0, fail
+	}
+	return days + d, nil
+}
+
+// Span writes d in the shortest form that time.ParseDuration reads, for what is sent in again: "720h", "1h30m".
+func Span(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
 }
 
 // Ago writes how long before now t was ("5 min 3 s ago"), "just now" within two seconds, "in 5 min" for the future,

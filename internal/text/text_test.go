@@ -156,6 +156,49 @@ func TestDuration(t *testing.T) {
 	}
 }
 
+func TestParseDuration(t *testing.T) {
+	const day = 24 * time.Hour
+	for s, want := range map[string]time.Duration{
+		"720h": 30 * day, "90m": 90 * time.Minute, "1h30m": 90 * time.Minute, "30d": 30 * day, "30 days": 30 * day, "1 day 3 h": 27 * time.Hour,
+		"3 h 20 min": 200 * time.Minute, "45 s": 45 * time.Second, "0 s": 0, "120 ms": 120 * time.Millisecond, "1d12h": 36 * time.Hour,
+	} {
+		if got, err := ParseDuration(s); err != nil || got != want {
+			t.Errorf("ParseDuration(%q) = %v, %v, want %v", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"", "d", "30", "days", "30 weeks", "99999999d", "36501d", "1d-3h", "1d3d", "9d2562047h60m", strings.Repeat("1h", 60)} {
+		if got, err := ParseDuration(s); err == nil {
+			t.Errorf("ParseDuration(%q) = %v, want a refusal", s, got)
+		}
+	}
+	for d, want := range map[time.Duration]string{30 * day: "720h", 90 * time.Minute: "1h30m", 20 * time.Minute: "20m", time.Hour + 10*time.Second: "1h0m10s", 30 * time.Second: "30s"} {
+		if got := Span(d); got != want {
+			t.Errorf("Span(%v) = %q, want %q", d, got, want)
+		}
+	}
+}
+
+// FuzzParseDuration: what was read is read again from the form that programs get, and people's form of it comes near.
+func FuzzParseDuration(f *testing.F) {
+	for _, s := range []string{"30 days", "720h", "1 day 3 h", "3 h 20 min", "9d2562047h60m", "-5m", "1.5h"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		d, err := ParseDuration(s)
+		if err != nil {
+			return
+		}
+		if again, err := ParseDuration(Span(d)); err != nil || again != d {
+			t.Fatalf("%q is %v, whose form %q is %v, %v", s, d, Span(d), again, err)
+		}
+		if d >= time.Millisecond && d < 36500*24*time.Hour {
+			if again, err := ParseDuration(Duration(d)); err != nil || again > d || d-again > time.Hour {
+				t.Fatalf("%q is %v, for people %q, read as %v, %v", s, d, Duration(d), again, err)
+			}
+		}
+	})
+}
+
 func TestTable(t *testing.T) {
 	tab := NewTable("USER", "MACHINE", "LEFT", "NOTE")
 	tab.Row("alice", "laptop-of-alice.corp.example", "48", "the last online sign-in was long ago")

@@ -355,7 +355,7 @@ func (d *Desk) RevokeMachineCertificate(ctx context.Context, a Actor, machineRef
 }
 
 func certificateSettings(s ca.UserSettings) rest.CertificateSettings {
-	return rest.CertificateSettings{Use: s.Use, Life: text.Duration(s.Life)}
+	return rest.CertificateSettings{Use: s.Use, Life: text.Span(s.Life)}
 }
 
 // CertificateSettings gives what users' certificates may do.
@@ -396,7 +396,7 @@ func (d *Desk) ChangeCertificateSettings(ctx context.Context, a Actor, in rest.C
 		var list []changed
 		set(&list, "use", &s.Use, in.Use)
 		if in.Life != nil && life != s.Life {
-			list = append(list, changed{"life", text.Duration(s.Life), text.Duration(life)})
+			list = append(list, changed{"life", text.Span(s.Life), text.Span(life)})
 			s.Life = life
 		}
 		out = certificateSettings(s)

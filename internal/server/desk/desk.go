@@ -221,13 +221,13 @@ func (v *faults) span(field, value string, otherwise, low, high time.Duration) t
 	if value == "" {
 		return otherwise
 	}
-	d, err := time.ParseDuration(value)
+	d, err := text.ParseDuration(value)
 	if err != nil {
-		v.add(field, "%q is no duration; allowed are durations such as 90m or 24h, from %s to %s", text.CleanN(value, 64), text.Duration(low), text.Duration(high))
+		v.add(field, "%q is no duration; allowed are durations such as 90m, 24h or 7d, from %s to %s", text.CleanN(value, 64), text.Duration(low), text.Duration(high))
 		return otherwise
 	}
 	if d < low || d > high {
-		v.add(field, "%s is out of range; allowed are %s to %s", d, text.Duration(low), text.Duration(high))
+		v.add(field, "%s is out of range; allowed are %s to %s", text.Duration(d), text.Duration(low), text.Duration(high))
 		return otherwise
 	}
 	return d

@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/web/ui"
 	"latchkey/internal/server/web/words"
+	"latchkey/internal/text"
 )
 
 // Routes are the pages of this area.
@@ -54,6 +55,14 @@ func where(c rest.Certificate) string {
 		return c.Machine + " (" + words.CertInTPM + ")"
 	}
 	return c.Machine
+}
+
+// lifeInWords is for who only reads; the form holds what can be sent in again.
+func lifeInWords(s string) string {
+	if d, err := text.ParseDuration(s); err == nil {
+		return text.Duration(d)
+	}
+	return s
 }
 
 func state(s string) (kind, text string) {

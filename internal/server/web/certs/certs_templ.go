@@ -5,10 +5,8 @@ package certs
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
 	"latchkey/internal/rest"
@@ -703,7 +701,7 @@ func settingsPage(s rest.CertificateSettings, faults map[string]string, may bool
 					return templ_7745c5c3_Err
 				}
 			} else {
-				templ_7745c5c3_Err = ui.Facts(ui.Pair{Term: words.CertUse, Body: ui.Text(s.Use)}, ui.Pair{Term: words.CertLife, Body: ui.Text(s.Life)}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Facts(ui.Pair{Term: words.CertUse, Body: ui.Text(s.Use)}, ui.Pair{Term: words.CertLife, Body: ui.Text(lifeInWords(s.Life))}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

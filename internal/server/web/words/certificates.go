@@ -49,7 +49,7 @@ const (
 	CertUseConsole     = "The console too"
 	CertUseConsoleText = "For who has a role. What is dangerous still asks for a second factor. A stolen computer that is unlocked then looks into the console."
 	CertLife           = "How long a new one lasts"
-	CertLifeHint       = "1h to 8760h; 720h are 30 days. Shorter is better: agents renew by themselves."
+	CertLifeHint       = "1h to 8760h, or 30d for days. Shorter is better: agents renew by themselves."
 	CertSave           = "Save"
 	CertSaved          = "The settings were saved. Sessions that certificates have opened have ended if what they open has changed."
 	CertByRequest      = "somewhere else"
