@@ -177,8 +177,15 @@ func typed(kind string, code secret.Bytes) error {
 // without scripts loads a page that long.
 const longestLook = 4 * time.Second
 
-// goesOn tells whether the rejection leads back to the choice: nobody has said anything.
-// Any other ends what has asked: somebody has said no.
-func goesOn(reason string) bool {
-	return slices.Contains([]string{factor.ReasonExpired, "push-expired", "push-withdrawn", "push-locked"}, reason)
+// said is what the person reads of a rejection.
+func said(v factor.Verdict) string {
+	switch {
+	case v.Text != "":
+		return v.Text
+	case v.Over:
+		return text.NobodyThere
+	case v.End:
+		return text.SaidNo
+	}
+	return text.WrongCode
 }
