@@ -61,7 +61,6 @@ func newCertRig(t *testing.T) *certRig {
 	_ = os.Unsetenv("XDG_CONFIG_HOME")
 	t.Setenv("XDG_RUNTIME_DIR", filepath.Join(home, "none"))
 	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
-	t.Setenv("TZ", "UTC")
 	r := &certRig{
 		TB: t, home: home, file: filepath.Join(home, ".config", "latchkey", "certificate.pem"), socket: filepath.Join(home, "agent"),
 		clock: clock.NewManual(time.Now().Truncate(time.Second)),
