@@ -9,6 +9,7 @@ const (
 	OptionPush      = "Approve on my phone"
 	PushWaiting     = "Approve the request on your phone."
 	PushLocked      = "Requests to your phone are locked, because one was reported. Ask the help desk, or choose another way."
+	NotSentHere     = "Nothing is sent: you have not been let in at this machine before, and it has not passed on your password. Use another way, or sign in here with your password once."
 	PushNoPhone     = "No phone of yours can be asked now. Choose another way."
 	PushTooMany     = "Too many requests have gone to your phone and were not approved. Wait some minutes, or choose another way."
 	PushDenied      = "The request was denied on your phone."

@@ -63,10 +63,19 @@ func (x *turn) send(ctx context.Context, plug factor.Sender) error {
 	if err != nil {
 		return fmt.Errorf("user: %w", err)
 	}
-	sent, err := plug.Send(ctx, x.tx, factor.Ask{
-		User: u, Ticket: x.id, Door: factor.AtMachine, Machine: x.m.ID, Name: x.m.Name, Scope: o.Scope, Service: o.Service,
-		Address: o.RHost, Again: slices.Contains(x.talk.Sent, kind), Now: x.now,
-	})
+	unproven, refused, err := x.unproven(ctx, u)
+	if err != nil {
+		return err
+	}
+	var sent factor.Sent
+	if refused && kind != policy.FIDO2 { // a challenge goes to whoever sits there
+		err = fault.Newf(fault.Unavailable, text.NotSentHere)
+	} else {
+		sent, err = plug.Send(ctx, x.tx, factor.Ask{
+			User: u, Ticket: x.id, Door: factor.AtMachine, Machine: x.m.ID, Name: x.m.Name, Scope: o.Scope, Service: o.Service,
+			Address: o.RHost, Again: slices.Contains(x.talk.Sent, kind), Unproven: unproven, Now: x.now,
+		})
+	}
 	var f *fault.Fault
 	switch {
 	case errors.As(err, &f) && (f.Code == fault.TooMany || f.Code == fault.Unavailable):
@@ -108,6 +117,22 @@ func (x *turn) send(ctx context.Context, plug factor.Sender) error {
 		p.Kind, p.For, p.Data = wire.PromptKey, wire.ForKey, sent.Public
 	}
 	return x.ask(ctx, awaitCode{Kind: kind, Asked: &p}, p)
+}
+
+// unproven tells whether the machine alone says that the first factor was given, of
+// somebody who has never been let in there: whoever holds the machine could say so of
+// anybody, have every phone ring and use up what they may be sent (S12). refused: the
+// machine could have passed on a password that the server holds, and has not; a key of
+// sshd can not be passed on.
+func (x *turn) unproven(ctx context.Context, u db.User) (unproven, refused bool, err error) {
+	if x.talk.Judged {
+		return false, false, nil
+	}
+	n, err := x.tx.MachineKnowsUser(ctx, db.MachineKnowsUserParams{UserID: u.ID, MachineID: x.m.ID})
+	if err != nil {
+		return false, false, fmt.Errorf("whom a machine knows: %w", err)
+	}
+	return n == 0, n == 0 && x.talk.First == policy.FirstMachine && x.directory(&u).Has(u), nil
 }
 
 // askWait asks the machine to wait, with words or, when they have been shown, without.

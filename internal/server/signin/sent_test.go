@@ -378,6 +378,49 @@ func TestM6FromTheCodeBackToTheMenu(t *testing.T) {
 	})
 }
 
+// TestS12AMachinesWordAloneRingsNobody: root of a machine says of anybody that the password
+// was right, or the key of sshd.
+func TestS12AMachinesWordAloneRingsNobody(t *testing.T) {
+	empty := func(b *wire.Begin) { b.Password = wire.Secret{} }
+	onBoth(t, func(r *rig) {
+		p, _ := sending(r)
+		u := r.addUser("alice")
+		r.addKind(u, policy.Push, true)
+		a := r.addTOTP(u)
+		c := r.begin(begin("alice", waits, second, empty)).asks(wire.ForChoice).answer("1").says(text.NotSentHere).asks(wire.ForChoice)
+		if len(p.asks) != 0 {
+			t.Fatalf("the phone rings: %+v", p.asks)
+		}
+		c.answer("2").asks(wire.ForCode).answer(a.code()).allowed(true)
+		// Who was let in there once is somebody there.
+		r.clock.Advance(time.Minute)
+		r.update(func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.EndWindows(ctx, db.EndWindowsParams{UserID: u.ID, At: clock.Micros(r.clock.Now())})
+			return err
+		})
+		r.begin(begin("alice", waits, second, empty)).asks(wire.ForChoice).answer("1").asks(wire.ForPush)
+		if len(p.asks) != 1 || p.asks[0].Unproven {
+			t.Errorf("asked %+v", p.asks)
+		}
+	})
+	onOne(t, func(r *rig) { // the password was judged here
+		p, _ := sending(r)
+		r.addKind(r.addUser("alice"), policy.Push, true)
+		r.begin(begin("alice", waits, second)).asks(wire.ForPush)
+		if len(p.asks) != 1 || p.asks[0].Unproven {
+			t.Errorf("asked %+v", p.asks)
+		}
+	})
+	onOne(t, func(r *rig) { // a key can not be passed on: a little is sent
+		p, _ := sending(r)
+		r.addKind(r.addUser("alice"), policy.Push, true)
+		r.begin(begin("alice", waits, ssh, key)).asks(wire.ForPush)
+		if len(p.asks) != 1 || !p.asks[0].Unproven {
+			t.Errorf("asked %+v", p.asks)
+		}
+	})
+}
+
 // A conversation has fifty seconds; a phone gets what it needs on top.
 func TestAPhoneHasItsTime(t *testing.T) {
 	onOne(t, func(r *rig) {
