@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -44,6 +45,39 @@ func TestDocsNameWhatIsThere(t *testing.T) {
 				t.Errorf("%s names the test %s, which is not there", page, name)
 			}
 		}
+	}
+}
+
+// TestEveryPageIsFound: from the README, or from a page that it links to.
+func TestEveryPageIsFound(t *testing.T) {
+	links := func(page string) []string {
+		b, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []string
+		for _, m := range docLink.FindAllSubmatch(b, -1) {
+			out = append(out, filepath.Join(filepath.Dir(page), string(m[1])))
+		}
+		return out
+	}
+	found := links(filepath.Join(root, "README.md"))
+	for _, page := range found {
+		if strings.HasSuffix(page, ".md") {
+			found = append(found, links(page)...)
+		}
+	}
+	all, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	if err != nil || len(all) < 10 {
+		t.Fatalf("only %d pages were found (%v)", len(all), err)
+	}
+	for _, page := range all {
+		if !slices.Contains(found, page) {
+			t.Errorf("%s is linked from neither README.md nor a page that it links to", page)
+		}
+	}
+	if notes := filepath.Join(root, "docs", "design"); !slices.Contains(found, notes) {
+		t.Errorf("%s is not linked", notes)
 	}
 }
 
