@@ -46,8 +46,12 @@ func TestRealServer(t *testing.T) {
 			e.Setenv("DATABASE", filepath.Join(dir, "data", "latchkey.db"))
 			return startServer(e, bin, dir)
 		},
-		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"field": cmdField, "code": cmdCode, "export": cmdExport, "answers": cmdAnswers, "private": cmdPrivate, "stale": cmdStale},
+		Cmds:                realCmds,
 	})
+}
+
+var realCmds = map[string]func(ts *testscript.TestScript, neg bool, args []string){
+	"field": cmdField, "code": cmdCode, "export": cmdExport, "answers": cmdAnswers, "private": cmdPrivate, "stale": cmdStale,
 }
 
 func startServer(e *testscript.Env, bin, dir string) error {
