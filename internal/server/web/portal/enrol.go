@@ -301,11 +301,14 @@ func renameFactor(r *ui.Request) error {
 }
 
 func removeFactor(r *ui.Request) error {
-	_, err := r.Desk.RemoveOwnFactor(r.Context(), r.Actor(), r.PathValue("factor"))
+	f, err := r.Desk.ShowOwnFactor(r.Context(), r.Actor(), r.PathValue("factor"))
+	if err == nil {
+		_, err = r.Desk.RemoveOwnFactor(r.Context(), r.Actor(), f.ID)
+	}
 	if err != nil {
 		return err
 	}
-	return r.Go("/me/factors", words.MyFactorRemoved)
+	return r.Go("/me/factors", words.MyFactorRemovedWhat(f.Kind))
 }
 
 func loseFactor(r *ui.Request) error {

@@ -1916,7 +1916,7 @@ func factorPage(f rest.Factor, only bool, name string, faults map[string]string)
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = ui.Field(ui.FieldProps{Name: "name", Label: words.MyEnrolName, Value: name, Fault: faults["name"], Max: 128, Required: true}).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Field(ui.FieldProps{Name: "name", Label: words.MyFactorNameLabel, Value: name, Fault: faults["name"], Max: 128, Required: true}).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -1948,7 +1948,7 @@ func factorPage(f rest.Factor, only bool, name string, faults map[string]string)
 					}
 					return nil
 				})
-				templ_7745c5c3_Err = ui.Form(ui.FormProps{Action: "/me/factors/" + f.ID + "/name", Faults: faults, Labels: map[string]string{"name": words.MyEnrolName}}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var81), templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Form(ui.FormProps{Action: "/me/factors/" + f.ID + "/name", Faults: faults, Labels: map[string]string{"name": words.MyFactorNameLabel}}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var81), templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
@@ -2166,7 +2166,7 @@ func factorName(f rest.Factor) string {
 	case f.Kind == "backup":
 		return words.MyFactorsBackup
 	}
-	return words.MyFactorUnnamed
+	return words.MyFactorNamed(f.Kind)
 }
 
 func keptPath(first bool) string {

@@ -2622,7 +2622,7 @@ func reseedName(x rest.Reseed) string {
 	case x.Name != "":
 		return x.Name
 	}
-	return words.MyFactorUnnamed
+	return words.MyFactorNamed(x.Kind)
 }
 
 // place is where somebody signed in.
@@ -2666,12 +2666,12 @@ func given(s rest.OwnSignin) string {
 	for _, f := range strings.Split(s.Factor, "+") {
 		switch f {
 		case "":
-		case "totp":
-			out = append(out, words.MyFactorUnnamed)
 		case "backup":
 			out = append(out, words.MyFactorsBackup)
-		default:
+		case "certificate":
 			out = append(out, f)
+		default:
+			out = append(out, words.MyFactorNamed(f))
 		}
 	}
 	return strings.Join(out, ", ")

@@ -191,7 +191,7 @@ func TestFactorsAreTheirOwners(t *testing.T) {
 
 		b.get("/me/factors/" + mine).is(200).has(words.MyFactorLastOne).lacks("/remove\"")
 		b.post("/me/factors/" + mine + "/remove").is(409)
-		b.post("/me/factors/"+mine+"/name", "name", "").is(422).has(words.MyEnrolName)
+		b.post("/me/factors/"+mine+"/name", "name", "").is(422).has(words.MyFactorNameLabel)
 		b.post("/me/factors/"+mine+"/name", "name", "<b>old</b> phone").goes("/me/factors/" + mine)
 		if a := b.get("/me/factors/" + mine).is(200); strings.Contains(a.body, "<b>old") {
 			t.Error("a name is not escaped")

@@ -120,8 +120,8 @@ const (
 const (
 	MyFactorsTitle       = "Your second factors"
 	MyFactorsLead        = "What you give beside your password. One factor serves all your machines, with and without the network."
-	MyFactorsApps        = "Authenticator apps"
-	MyFactorsAppsCaption = "Your authenticator apps"
+	MyFactorsApps        = "Apps, phones and addresses"
+	MyFactorsAppsCaption = "Your apps, phones and addresses"
 	MyFactorsBackup      = "Backup codes"
 	MyFactorsAdd         = "Add an authenticator"
 	MyFactorsNone        = "No authenticator yet"
@@ -130,19 +130,20 @@ const (
 	MyFactorState        = "State"
 	MyFactorAdded        = "Added"
 	MyFactorUsed         = "Last used"
-	MyFactorKind         = "Codes"
+	MyFactorKind         = "Kind"
 	MyFactorUnnamed      = "Authenticator app"
 	MyFactorRename       = "Rename"
 	MyFactorRenamed      = "The name is changed."
 	MyFactorRemove       = "Remove"
-	MyFactorRemoveAsk    = "Remove this authenticator?"
-	MyFactorRemoveText   = "Its codes stop working everywhere. Your other sessions end, and machines prepare themselves anew at your next sign-in there."
-	MyFactorRemoved      = "The authenticator is removed. Delete its entry in the app too."
+	MyFactorRemoveAsk    = "Remove this factor?"
+	MyFactorRemoveText   = "It is accepted nowhere any more. Your other sessions end, and machines prepare themselves anew at your next sign-in there."
+	MyFactorRemoved      = "The factor is removed, and accepted nowhere any more."
 	MyFactorLose         = "I lost this"
-	MyFactorLoseAsk      = "Mark this authenticator as lost?"
-	MyFactorLoseText     = "Its codes are refused everywhere from now on, and your other sessions end. Machines that are not connected learn it at their next contact."
-	MyFactorLostDone     = "Its codes are refused from now on. Add another authenticator, and tell the help desk if a machine is gone too."
-	MyFactorLastOne      = "This is your only authenticator. Add another one first; then this one can be removed."
+	MyFactorLoseAsk      = "Mark this factor as lost?"
+	MyFactorLoseText     = "It is refused everywhere from now on, and your other sessions end. Machines that are not connected learn it at their next contact."
+	MyFactorLostDone     = "It is refused from now on. Add another factor, and tell the help desk if a machine is gone too."
+	MyFactorLastOne      = "This is your only factor beside backup codes. Add another one first; then this one can be removed."
+	MyFactorNameLabel    = "Name of the factor"
 	MyFactorOpen         = "Open"
 	MyFactorUsable       = "ready"
 	MyFactorUnconfirmed  = "waits for its first code"
@@ -383,3 +384,24 @@ func MyLostDone(revoked bool) string {
 
 // MyStep is a heading with its number.
 func MyStep(n int, text string) string { return fmt.Sprintf("%d. %s", n, text) }
+
+// MyFactorRemovedWhat says what came of it, and what is left to do on the person's side.
+func MyFactorRemovedWhat(kind string) string {
+	switch kind {
+	case "totp":
+		return MyFactorRemoved + " Delete its entry in the app too."
+	case "push":
+		return MyFactorRemoved + " Remove the account in Latchkey Authenticator on that phone too."
+	case "fido2":
+		return MyFactorRemoved + " The passkey itself stays on its device; delete it there too."
+	}
+	return MyFactorRemoved
+}
+
+// MyFactorNamed is a factor without a name of its own.
+func MyFactorNamed(kind string) string {
+	if s := DeskFactorKinds[kind]; s != "" && kind != "totp" {
+		return s
+	}
+	return MyFactorUnnamed
+}
