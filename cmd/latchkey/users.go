@@ -780,7 +780,8 @@ func (a *app) factorAddBackup() *cobra.Command {
 
 func (a *app) factorRemove() *cobra.Command {
 	return a.yesFlag(&cobra.Command{
-		Use: "remove USER FACTOR", Short: "Remove a factor by its id, or all of a kind", Aliases: []string{"rm"}, Args: words("USER", "FACTOR"),
+		Use: "remove USER FACTOR", Short: "Remove a factor, or all of a kind", Aliases: []string{"rm"}, Args: words("USER", "FACTOR"),
+		Long: "Removes a factor for good. FACTOR is its id as \"latchkey factor list\" shows it, the beginning\nof one, or its name; or a kind such as totp, for all of it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -801,6 +802,7 @@ func (a *app) factorRemove() *cobra.Command {
 func (a *app) factorLost() *cobra.Command {
 	return a.yesFlag(&cobra.Command{
 		Use: "lost USER FACTOR", Short: "Mark an authenticator as lost; it is no longer accepted", Args: words("USER", "FACTOR"),
+		Long: "Marks an authenticator as lost: no machine accepts it any more. FACTOR is its id as\n\"latchkey factor list\" shows it, the beginning of one, or its name; or its kind, such as totp,\nif the user has only one of it.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {

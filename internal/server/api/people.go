@@ -112,7 +112,7 @@ func (x *door) people() {
 	})
 	type FactorPath struct {
 		UserPath
-		Factor string `path:"factor" maxLength:"64" doc:"Id, or the kind for all of it"`
+		Factor string `path:"factor" maxLength:"128" doc:"Id, the beginning of one, or name; or a kind: to remove all of it, or to mark the only one as lost"`
 	}
 	add(x, op("remove-factor", "DELETE", "/users/{user}/factors/{factor}", "Remove a factor", http.StatusOK), func(ctx context.Context, a desk.Actor, in *FactorPath) (*plain[rest.Done], error) {
 		return reply(d.RemoveFactor(ctx, a, in.User, in.Factor))

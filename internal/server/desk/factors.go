@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"latchkey/internal/clock"
@@ -20,6 +21,7 @@ import (
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
 )
 
 // The kinds and states of a factor as lists show them.
@@ -254,8 +256,8 @@ func (d *Desk) AddBackup(ctx context.Context, a Actor, ref string) (rest.BackupC
 	return out, err
 }
 
-// RemoveFactor removes an authenticator, a set of backup codes or an issued code.
-// ref is its id, or the word "backup" or "totp" for all of that kind.
+// RemoveFactor removes an authenticator, a set of backup codes or an issued code. ref is
+// its id, the beginning of one, its name, or a kind for all of that.
 func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (rest.Done, error) {
 	var out rest.Done
 	if err := a.may(change); err != nil {
@@ -272,10 +274,11 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 		}
 		out = rest.Done{}
 		generation := false
-		for _, f := range have {
-			if f.ID != ref && f.Kind != ref {
-				continue
-			}
+		meant := meantFactors(have, ref)
+		if len(meant) > 1 && meant[0].Kind != ref {
+			return whichFactor(u, ref, meant)
+		}
+		for _, f := range meant {
 			id, _ := cut(rest.FactorPrefix, f.ID)
 			switch f.Kind {
 			case kindBackup:
@@ -301,7 +304,7 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 		}
 		switch {
 		case out.Count == 0:
-			return fault.Newf(fault.NotFound, "%s has no factor %q. Look with: latchkey factor list %s.", u.Name, ref, u.Name)
+			return noFactor(u, ref)
 		case generation:
 			return errors.Join(factor.Changed(ctx, tx, u.ID), d.newFactors(ctx, tx, a, u.ID))
 		}
@@ -327,8 +330,51 @@ func (d *Desk) newFactors(ctx context.Context, tx *store.Tx, a Actor, userID str
 	return err
 }
 
+// minFactorRef is how much of a factor's id stands for it, if it fits no other.
+const minFactorRef = len(rest.FactorPrefix) + 4
+
+// meantFactors are those of a user's factors that ref may mean: the one with this id; else
+// those of this kind; else those of this name; else those whose ids begin so.
+func meantFactors(have []rest.Factor, ref string) []rest.Factor {
+	for _, fits := range []func(f rest.Factor) bool{
+		func(f rest.Factor) bool { return f.ID == ref },
+		func(f rest.Factor) bool { return f.Kind == ref },
+		func(f rest.Factor) bool {
+			// A bypass code's name is the reason that it was given for.
+			return f.Name != "" && f.Name == ref && f.Kind != kindBypass
+		},
+		func(f rest.Factor) bool { return len(ref) >= minFactorRef && strings.HasPrefix(f.ID, ref) },
+	} {
+		var meant []rest.Factor
+		for _, f := range have {
+			if fits(f) {
+				meant = append(meant, f)
+			}
+		}
+		if len(meant) > 0 {
+			return meant
+		}
+	}
+	return nil
+}
+
+func noFactor(u db.User, ref string) error {
+	return fault.Newf(fault.NotFound, "%s has no factor %q. Allowed are an id, the beginning of one, a name or a kind, as in: latchkey factor list %s.", u.Name, text.CleanN(ref, 64), u.Name)
+}
+
+func whichFactor(u db.User, ref string, meant []rest.Factor) error {
+	list := make([]string, len(meant))
+	for i, f := range meant {
+		if list[i] = f.ID; f.Name != "" && f.Name != ref {
+			list[i] += " (" + text.CleanN(f.Name, 32) + ")"
+		}
+	}
+	return fault.Newf(fault.Conflict, "%s has %d factors that %q fits: %s. Name one by its id.", u.Name, len(meant), text.CleanN(ref, 64), strings.Join(list, ", "))
+}
+
 // LoseFactor marks an authenticator as lost: it is not accepted any more, on no
-// machine, but stays in the list until it is removed.
+// machine, but stays in the list until it is removed. ref is its id, the beginning of
+// one, its name, or its kind if there is only one of it.
 func (d *Desk) LoseFactor(ctx context.Context, a Actor, userRef, ref string) (rest.Factor, error) {
 	var out rest.Factor
 	if err := a.may(helpDesk); err != nil {
@@ -343,11 +389,21 @@ func (d *Desk) LoseFactor(ctx context.Context, a Actor, userRef, ref string) (re
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(have, func(f rest.Factor) bool { return f.ID == ref })
-		if i < 0 {
-			return fault.Newf(fault.NotFound, "%s has no factor %q. Look with: latchkey factor list %s.", u.Name, ref, u.Name)
+		meant := meantFactors(have, ref)
+		if len(meant) > 1 {
+			// One that is lost already is not meant by a word that fits others too.
+			if good := slices.DeleteFunc(slices.Clone(meant), func(f rest.Factor) bool { return f.State == factorLost }); len(good) > 0 {
+				meant = good
+			}
 		}
-		if out = have[i]; out.Kind == kindBackup || out.Kind == kindBypass || out.Kind == kindEnrol {
+		switch len(meant) {
+		case 0:
+			return noFactor(u, ref)
+		case 1:
+		default:
+			return whichFactor(u, ref, meant)
+		}
+		if out = meant[0]; out.Kind == kindBackup || out.Kind == kindBypass || out.Kind == kindEnrol {
 			return fault.Newf(fault.Conflict, "Codes can not be marked as lost. Remove them (latchkey factor remove %s %s).", u.Name, out.ID)
 		}
 		id, _ := cut(rest.FactorPrefix, out.ID)
