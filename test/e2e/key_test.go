@@ -218,3 +218,76 @@ func TestSecurityKeysAtTheMachine(t *testing.T) {
 		})
 	})
 }
+
+// TestAChainOfThree: a security key, a code of the app and a backup code, one after the other, open login without the
+// server; two of them do not, and the server learns of each (P1, M2, M5, O3).
+func TestAChainOfThree(t *testing.T) {
+	classes(t, func(t *testing.T, withTPM bool) {
+		w := newWorld(t, "")
+		w.server.Kill("TERM")
+		w.options = append(w.options, "--people-url", peopleURL)
+		w.startServer()
+		s := w.station("desk", withTPM)
+		w.set("window=0s")
+		s.readyForKeys()
+		alice := w.addUser("alice")
+		k := &softkey.Key{}
+		w.register(alice, k)
+		w.addBackup(alice)
+		w.set("factors_online=3", "factors_offline=3")
+		s.plugIn("blue", k)
+		n := 0
+		backup := func() string { n++; return alice.backup[n-1] }
+		code := func() string { return w.code(alice) }
+		login := func(t *testing.T, turns []Turn) Result {
+			t.Helper()
+			return s.In(t).here().Login("alice", append(Say("assword", alice.pw), turns...))
+		}
+
+		t.Run("online", func(t *testing.T) {
+			s := s.In(t)
+			before := s.mark()
+			// All are needed, so that there is nothing to choose; the key is touched.
+			opened(t, login(t, Say("Step 2 of 3. One-time code: ", code, "Step 3 of 3. Backup code: ", backup)), true)
+			if e := s.last("signin.allowed", "alice", before); e.Factor != "fido2+totp+backup" {
+				t.Errorf("%+v", e)
+			}
+		})
+		s.enrolled(alice)
+		s.cut()
+		const key = "Enter for the security key: "
+		t.Run("offline", func(t *testing.T) {
+			opened(t, login(t, Say("Step 1 of 3. ", "", "Step 2 of 3. ", code, "Step 3 of 3. ", backup)), true)
+		})
+		t.Run("offline in another order", func(t *testing.T) {
+			opened(t, login(t, Say("Step 1 of 3. ", backup, "Step 2 of 3. ", code, key, "")), true)
+		})
+		t.Run("one kind twice is not two, and two are not three", func(t *testing.T) {
+			r := login(t, append(Say("Step 1 of 3. ", "", "Step 2 of 3. ", backup, "Step 3 of 3. ", backup), giveUp))
+			opened(t, r, false)
+		})
+		t.Run("the server learns with which kinds", func(t *testing.T) {
+			s := s.In(t)
+			s.mend()
+			s.delivered()
+			down := 0
+			for _, e := range s.events("--type", "signin.allowed") {
+				if e.Link != "down" {
+					continue
+				}
+				down++
+				for _, kind := range []string{"fido2", "totp", "backup"} {
+					if !strings.Contains(e.Factor, kind) {
+						t.Errorf("without %s: %+v", kind, e)
+					}
+				}
+			}
+			if down != 2 {
+				t.Errorf("%d sign-ins without the server", down)
+			}
+			for _, e := range s.events("--type", "journal.forged") {
+				t.Errorf("not believed: %+v", e)
+			}
+		})
+	})
+}
