@@ -193,8 +193,8 @@ func (m *Sessions) Answer(ctx context.Context, raw, kind string, code secret.Byt
 	return out, nil
 }
 
-// look sees whether the answer has come that comes another way. That is no attempt: what
-// can be guessed at lies on the phone.
+// look sees whether the answer has come that comes another way. That is no attempt, unless
+// the answer is no: what can be guessed at lies on the phone.
 func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, address string) (Opened, error) {
 	if err := m.limits.look(address); err != nil {
 		return Opened{}, err
@@ -258,7 +258,19 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 			st.Asked, denied = nil, wrongField(FieldCode, said(v))
 			return m.keepState(ctx, tx, row, AskCode, st, row.Wrong)
 		}
-		// Somebody has said no.
+		// Somebody has said no. That counts as a wrong code does: who makes somebody else's
+		// phone ring has the password, and is to be slowed down.
+		p, err := policyOf(ctx, tx.Queries, u, now)
+		if err != nil {
+			return err
+		}
+		counted, _, err := attempts.Count(ctx, tx, u.ID, st.Place, p, now)
+		if err != nil {
+			return err
+		}
+		if err := m.lockedNow(tx, &u, address, counted); err != nil {
+			return err
+		}
 		denied = fault.Newf(fault.Expired, "%s", said(v))
 		if _, err := tx.DeleteSignin(ctx, row.ID); err != nil {
 			return err

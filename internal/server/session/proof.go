@@ -233,10 +233,17 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 					return err
 				}
 			}
-			if counted == nil {
-				return nil
+			no := counted
+			if waits && !v.Over { // as in look
+				p, err := policyOf(ctx, tx.Queries, u, now)
+				if err != nil {
+					return err
+				}
+				if no, _, err = attempts.Count(ctx, tx, u.ID, place, p, now); err != nil {
+					return err
+				}
 			}
-			return m.lockedNow(tx, &u, address, counted)
+			return m.lockedNow(tx, &u, address, no)
 		}
 		if counted != nil {
 			if err := counted.TakeBack(ctx, tx); err != nil {

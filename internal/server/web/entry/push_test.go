@@ -1,14 +1,21 @@
 package entry_test
 
 import (
+	"context"
 	"net/http"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
 	"latchkey/internal/event"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/push/phonetest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/text"
 )
 
 // phone gives the person one.
@@ -47,6 +54,81 @@ func TestWhoIsAskedTooOftenAtThisDoorHasItWrittenDown(t *testing.T) {
 			}
 			if status != http.StatusTooManyRequests {
 				r.Errorf("%s: %d", c.path, status)
+			}
+		}
+	})
+}
+
+// asked is what the phone is shown, behind a choice of it at the path.
+func (b *browser) asked(phone *phonetest.Phone, path string) (req push.Request, number string) {
+	b.r.Helper()
+	b.post(path, "kind", "push").is(http.StatusSeeOther)
+	page := b.get(strings.TrimSuffix(path, "/choose")).is(http.StatusOK)
+	req, _, err := phone.Next(b.r.Context(), 5*time.Second)
+	b.r.must(err)
+	m := pushNumber.FindStringSubmatch(page.body)
+	if m == nil {
+		b.r.Fatalf("no number is shown\n%s", page.text())
+	}
+	return req, m[1]
+}
+
+var pushNumber = regexp.MustCompile(`(?s)data-number[^>]*>\s*(\d\d)`)
+
+// A phone that is not trusted any more, behind its approval, has said nothing: there is
+// another way on.
+func TestAPhoneThatIsGoneLeadsBackToTheChoice(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		anna := r.person("anna", rest.RoleNone)
+		phone := anna.phone()
+		b := r.browser().begins(anna)
+		req, number := b.asked(phone, "/signin/choose")
+		r.must(phone.Approve(r.Context(), req, number))
+		// The row alone: losing it at the desk ends the sign-in.
+		r.update(func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.SetAuthenticatorLost(ctx, phone.Device)
+			return err
+		})
+		b.post("/signin/code", "kind", "push").is(http.StatusUnprocessableEntity).has(text.PushWithdrawn)
+		b.post("/signin/code", "kind", "totp", "code", anna.fresh()).goes("/")
+	})
+}
+
+// A no on the phone counts as a wrong code does, at the sign-in and at a step-up: whoever
+// has the password and makes a phone ring waits longer each time (S12).
+func TestADenialOnThePhoneIsAnAttempt(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		failures := func(p person) (n int64) {
+			r.must(r.Store.Read(r.Context(), func(q *store.Queries) error {
+				a, err := q.GetAttempt(r.Context(), db.GetAttemptParams{UserID: p.id})
+				n = a.Failures
+				if store.IsNotFound(err) {
+					return nil
+				}
+				return err
+			}))
+			return n
+		}
+		for _, c := range []struct {
+			name, path, answer string
+			browser            func(p person) *browser
+			status             int
+		}{
+			{"anna", "/signin/choose", "/signin/code", func(p person) *browser { return r.browser().begins(p) }, http.StatusUnauthorized},
+			{"bert", "/stepup/choose", "/stepup", person.signedIn, http.StatusUnprocessableEntity},
+		} {
+			p := r.person(c.name, rest.RoleNone)
+			phone := p.phone()
+			b := c.browser(p)
+			before := failures(p)
+			req, _ := b.asked(phone, c.path)
+			if failures(p) != before {
+				r.Errorf("%s: asking counts", c.path)
+			}
+			r.must(phone.Deny(r.Context(), req))
+			b.post(c.answer, "kind", "push").is(c.status).has(text.PushDenied)
+			if n := failures(p); n != before+1 {
+				r.Errorf("%s: %d failures behind a denial, before %d", c.path, n, before)
 			}
 		}
 	})
