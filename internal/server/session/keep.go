@@ -330,7 +330,11 @@ func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except,
 	if _, err := tx.DeleteSigninsOfUser(ctx, userID); err != nil {
 		return 0, fmt.Errorf("end sign-ins: %w", err)
 	}
-	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" {
+	// A code for a phone that lies about would outlive what it was made with.
+	if _, err := tx.EndPushEnrolments(ctx, db.EndPushEnrolmentsParams{UserID: userID, At: clock.Micros(m.Clock.Now())}); err != nil {
+		return 0, fmt.Errorf("end codes for phones: %w", err)
+	}
+	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" || reason == reasonCopied {
 		if err := m.endTokens(ctx, tx, by, u, reason); err != nil {
 			return 0, err
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/descope/virtualwebauthn"
 
+	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
@@ -200,11 +201,30 @@ func TestACopiedPasskeyAtTheSignIn(t *testing.T) {
 		olga := r.person("olga", rest.RoleOwner)
 		k := olga.passkey()
 		copied := *k
-		r.browser().alone(k).goes("/console")
+		thief := r.browser()
+		thief.alone(k).goes("/console")
+		_, raw, err := r.sessions.MakeToken(r.Context(), thief.session(), "", session.NewToken{Name: "thief", Scopes: []string{"read"}})
+		r.must(err)
+		r.update(func(ctx context.Context, tx *store.Tx) error {
+			return tx.InsertWindow(ctx, db.InsertWindowParams{
+				ID: store.NewID(), UserID: olga.id, MachineID: r.machine.ID, Boot: "b", OpenedAt: clock.Micros(r.clock.Now()), ExpiresAt: clock.Micros(r.clock.Now().Add(time.Hour)),
+				Scopes: "[]", Factors: `["fido2"]`,
+			})
+		})
 		r.browser().alone(&copied).is(http.StatusUnauthorized).has(text.PasskeyCloned)
 		r.browser().alone(k).is(http.StatusUnauthorized).has(text.PasskeyUnknown)
 		if e := r.last(event.FactorCloned); e.UserID != olga.id {
 			t.Errorf("the event is %+v", e)
+		}
+		// What either of the two has opened ends with it.
+		if at := thief.home(); at != "/signin" {
+			t.Errorf("the session of the other is led to %s", at)
+		}
+		if status, _ := r.call("GET", "/users", string(raw.Reveal()), ""); status != http.StatusUnauthorized {
+			t.Errorf("its token is answered %d", status)
+		}
+		if e := r.last(event.WindowEnded); e.UserID != olga.id || e.Reason != "passkey-cloned" {
+			t.Errorf("no window has ended: %+v", e)
 		}
 		r.must(r.Store.Read(r.Context(), func(q *store.Queries) error {
 			p, err := q.GetPasskey(r.Context(), k.id)
@@ -213,6 +233,51 @@ func TestACopiedPasskeyAtTheSignIn(t *testing.T) {
 			}
 			return err
 		}))
+	})
+}
+
+// TestACopiedPasskeyBehindAPassword and at a step-up: what was found stands, although the
+// session or sign-in in which it was found ends with it.
+func TestACopiedPasskeyBehindAPassword(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		marked := func(k *token) {
+			t.Helper()
+			r.must(r.Store.Read(r.Context(), func(q *store.Queries) error {
+				p, err := q.GetPasskey(r.Context(), k.id)
+				if err == nil && p.ClonedAt == 0 {
+					t.Error("it is not marked")
+				}
+				return err
+			}))
+		}
+		olga := r.person("olga", rest.RoleOwner)
+		k := olga.passkey()
+		copied := *k
+		thief := r.browser()
+		thief.alone(k).goes("/console")
+		b := r.browser()
+		b.post("/signin", "name", "olga", "password", password).goes("/signin")
+		b.post("/signin/choose", "kind", "fido2").goes("/signin")
+		b.post("/signin/code", "kind", "fido2", "code", copied.sign(b.get("/signin").options())).is(http.StatusUnauthorized)
+		marked(k)
+		if at := thief.home(); at != "/signin" {
+			t.Errorf("the session of the other is led to %s", at)
+		}
+
+		adam := r.person("adam", rest.RoleNone)
+		k = adam.passkey()
+		copied = *k
+		b, thief = r.browser(), r.browser()
+		b.alone(k).goes("/me")
+		thief.alone(k).goes("/me")
+		b.post("/stepup/choose", "kind", "fido2", "next", "/me").goes("/stepup?next=%2Fme")
+		b.post("/stepup", "kind", "fido2", "code", copied.sign(b.get("/stepup").options()), "next", "/me")
+		marked(k)
+		for _, x := range []*browser{b, thief} {
+			if at := x.home(); at != "/signin" {
+				t.Errorf("a session is led to %s", at)
+			}
+		}
 	})
 }
 
