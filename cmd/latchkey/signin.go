@@ -165,6 +165,8 @@ func (a *app) verdict(ctx context.Context, s shim.Start, who *person, r shim.Res
 		return denied("interrupted")
 	case errors.Is(err, shim.ErrGaveUp):
 		return denied("there was no answer to a prompt: standard input has ended")
+	case errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
+		return denied("the agent no longer waits for an answer: it took too long, or the agent was stopped. Begin again")
 	case err != nil:
 		return denied(fmt.Sprintf("the agent ended the conversation without a word, which is a denial (%v)", err))
 	}

@@ -249,9 +249,39 @@ func (s *ShimConn) Converse(start Start, p Person) (Result, error) {
 		err = s.Send(Answer{n, val}, SendTime)
 		val.Wipe()
 		if err != nil {
+			if m := s.lastWord(p); m != nil {
+				r.Verdict = m
+				return r, nil
+			}
 			return r, err
 		}
 	}
+}
+
+// lastWord reads what an agent has said that no longer waited for an answer: why it
+// refuses. Nothing but a refusal counts: no answer has reached the agent. It is nil
+// without one.
+func (s *ShimConn) lastWord(p Person) FromAgent {
+	for range 8 {
+		m, err := s.Receive(SendTime)
+		if err != nil {
+			return nil
+		}
+		switch m := m.(type) {
+		case Deny, TooOld:
+			return m
+		case Tell:
+			p.Tell(m.Text)
+		case Warn:
+			p.Warn(m.Text)
+		case Authtok:
+			m.Value.Wipe()
+			return nil
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // Status asks for the state of the machine and returns the agent's JSON, which is

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -191,10 +192,14 @@ func TestAShimOfAnotherVersionIsToldSo(t *testing.T) {
 type typist struct {
 	answers []string
 	shown   []string
+	before  func() // is waited for before an answer; nil does not wait
 }
 
 func (p *typist) next(kind, text string) (secret.Bytes, error) {
 	p.shown = append(p.shown, kind+text)
+	if p.before != nil {
+		p.before()
+	}
 	if len(p.answers) == 0 {
 		return secret.Bytes{}, ErrGaveUp
 	}
@@ -248,6 +253,65 @@ func converse(t *testing.T, p Phase, who *typist, say ...FromAgent) (Result, []F
 	r, err := NewShimConn(a).Converse(aStart(p), who)
 	a.Close()
 	return r, <-heard, err
+}
+
+// TestAnAgentThatNoLongerWaits: whoever types too late is told why, and nothing that such an
+// agent has said lets anybody in.
+func TestAnAgentThatNoLongerWaits(t *testing.T) {
+	for name, c := range map[string]struct {
+		last    []FromAgent
+		verdict FromAgent
+		shown   []string
+	}{
+		"it says why":                   {[]FromAgent{Warn{"late"}, Deny{"The sign-in took too long."}}, Deny{"The sign-in took too long."}, []string{"secret Code: ", "warn late"}},
+		"it says nothing":               {nil, nil, []string{"secret Code: "}},
+		"it lets in without the answer": {[]FromAgent{Allow{"alice", ""}}, nil, []string{"secret Code: "}},
+		"it asks on":                    {[]FromAgent{Secret{2, "Code: "}, Deny{"no"}}, nil, []string{"secret Code: "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			closed := make(chan struct{})
+			go func() {
+				defer close(closed)
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				a := NewAgentConn(conn)
+				defer a.Close()
+				if a.Greet(time.Second, "too old") != nil {
+					return
+				}
+				if _, err := a.Receive(time.Second); err != nil {
+					return
+				}
+				for _, m := range append([]FromAgent{Secret{1, "Code: "}}, c.last...) {
+					_ = a.Send(m, time.Second)
+				}
+			}()
+			conn, err := net.Dial("unix", l.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := NewShimConn(conn)
+			defer s.Close()
+			who := &typist{answers: []string{"123456"}, before: func() { <-closed }}
+			r, err := s.Converse(aStart(PhaseAuth), who)
+			if d := cmp.Diff(c.verdict, r.Verdict, sameSecrets); d != "" {
+				t.Error(d)
+			}
+			if (err == nil) != (c.verdict != nil) {
+				t.Errorf("the error is %v", err)
+			}
+			if d := cmp.Diff(c.shown, who.shown); d != "" {
+				t.Error(d)
+			}
+		})
+	}
 }
 
 func TestAConversationWithEveryKindOfPrompt(t *testing.T) {
