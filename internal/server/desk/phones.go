@@ -127,7 +127,7 @@ func (d *Desk) phoneCode(ctx context.Context, tx *store.Tx, a Actor, u db.User, 
 		return out, err
 	}
 	row := db.InsertPushEnrolmentParams{
-		ID: store.NewID(), UserID: u.ID, Hash: hash, Generation: u.PasswordGeneration, EnrolCode: a.Enrol, Session: a.Session, ByActor: a.Name, Self: self,
+		ID: store.NewID(), UserID: u.ID, Hash: hash, Generation: u.PasswordGeneration, EnrolCode: a.Enrol, Session: a.Session, ByActor: a.Name, ByUser: a.UserID, ByToken: a.TokenID, Role: u.Role, Self: self,
 		CreatedAt: clock.Micros(now), ExpiresAt: clock.Micros(now.Add(push.CodeLife)),
 	}
 	if err := tx.InsertPushEnrolment(ctx, row); err != nil {
@@ -210,6 +210,9 @@ func (d *Desk) EnrolPhone(ctx context.Context, address string, in push.EnrolAsk)
 			return err
 		}
 		userID = u.ID
+		if err := d.stands(ctx, tx.Queries, e, u); err != nil {
+			return err
+		}
 		a := Actor{Name: e.ByActor, Address: address}
 		if e.Self {
 			a.Name, a.UserID, a.Session = u.Name, u.ID, e.Session
@@ -256,6 +259,51 @@ func (d *Desk) EnrolPhone(ctx context.Context, address string, in push.EnrolAsk)
 		return push.Enrolled{}, err
 	}
 	return out, d.Push.Welcome(ctx, &out, userID)
+}
+
+// stands refuses a code when what let somebody make it is over: the session of the user's
+// own, the right of somebody else, or their token. A user who has got a higher role
+// meanwhile is another one to have power over, and for a weaker factor to reach.
+func (d *Desk) stands(ctx context.Context, q *db.Queries, e db.PushEnrolment, u db.User) error {
+	if rank(u.Role) > rank(e.Role) {
+		return push.ErrCode()
+	}
+	if e.Self {
+		row, err := q.GetSession(ctx, e.Session)
+		switch {
+		case store.IsNotFound(err):
+			return push.ErrCode()
+		case err != nil:
+			return err
+		case row.Session.UserID != u.ID || row.Session.EndsAt <= d.now() || row.Session.PasswordAt != u.PasswordChangedAt:
+			return push.ErrCode()
+		}
+		return nil
+	}
+	if e.ByToken != "" {
+		row, err := q.GetAPIToken(ctx, e.ByToken)
+		switch {
+		case store.IsNotFound(err):
+			return push.ErrCode()
+		case err != nil:
+			return err
+		case row.ApiToken.ExpiresAt <= d.now():
+			return push.ErrCode()
+		}
+	}
+	if e.ByUser == "" {
+		return nil // root at the server
+	}
+	by, err := q.GetUser(ctx, e.ByUser)
+	switch {
+	case store.IsNotFound(err):
+		return push.ErrCode()
+	case err != nil:
+		return err
+	case by.Disabled || rank(by.Role) < rank(lowest[change]) || rank(by.Role) <= rank(u.Role) && by.Role != rest.RoleOwner:
+		return push.ErrCode()
+	}
+	return nil
 }
 
 // spendEnrol spends the code of the help desk that has opened the session of a first

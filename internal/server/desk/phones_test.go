@@ -2,8 +2,10 @@ package desk_test
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
@@ -48,6 +50,96 @@ func bring(ctx context.Context, r *desktest.Rig, link, name string) (push.Enroll
 	})
 }
 
+// sits opens the session of an actor.
+func sits(t *testing.T, r *desktest.Rig, a desk.Actor) {
+	t.Helper()
+	must(t, r.Store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		u, err := tx.GetUser(ctx, a.UserID)
+		if err != nil {
+			return err
+		}
+		now := r.Clock.Now()
+		return tx.InsertSession(ctx, db.InsertSessionParams{
+			ID: a.Session, SecretHash: []byte(a.Session), UserID: u.ID, Kind: "browser", Factor: "totp", PasswordAt: u.PasswordChangedAt,
+			BeganAt: now.UnixMicro(), SeenAt: now.UnixMicro(), EndsAt: now.Add(12 * time.Hour).UnixMicro(),
+		})
+	}))
+}
+
+// A code for a phone ends with what it was made by: the session, or the right.
+func TestACodeForAPhoneEndsWithItsMaker(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
+		ctx := t.Context()
+		r.Sessions = &keeping{}
+		refused := func(what, link string) {
+			t.Helper()
+			var no *push.Refusal
+			if _, err := bring(ctx, r, link, "x"); !errors.As(err, &no) || no.Code != "code" {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		update := func(fn func(ctx context.Context, tx *store.Tx) error) {
+			t.Helper()
+			must(t, r.Store.Update(ctx, fn))
+		}
+		role := func(u rest.User, to string) {
+			t.Helper()
+			update(func(ctx context.Context, tx *store.Tx) error {
+				row, err := tx.GetUser(ctx, id(u.ID))
+				if err != nil {
+					return err
+				}
+				_, err = tx.UpdateUser(ctx, db.UpdateUserParams{
+					ID: row.ID, Rev: row.Rev, DisplayName: row.DisplayName, Mail: row.Mail, Role: to, Activation: row.Activation, MFA: row.MFA, UpdatedAt: c.Now().UnixMicro(),
+				})
+				return err
+			})
+		}
+		anna := addUser(t, r, "anna", rest.RoleNone)
+		a := person(anna)
+		sits(t, r, a)
+		link := ok(r.BeginOwnPhone(ctx, a))(t).Link.Show()
+		update(func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.DeleteSession(ctx, a.Session)
+			return err
+		})
+		refused("the session has ended", link)
+		sits(t, r, a)
+		link = ok(r.BeginOwnPhone(ctx, a))(t).Link.Show()
+		role(anna, rest.RoleAdministrator)
+		refused("the user has got a role", link)
+		role(anna, rest.RoleNone)
+		_, err := bring(ctx, r, link, "mine")
+		must(t, err)
+
+		olga := addUser(t, r, "olga", rest.RoleAdministrator)
+		for what, change := range map[string]func(){
+			"has lost the role":     func() { role(olga, rest.RoleAuditor) },
+			"is not above the user": func() { role(anna, rest.RoleAdministrator) },
+			"is gone": func() {
+				update(func(ctx context.Context, tx *store.Tx) error {
+					_, err := tx.DeleteUser(ctx, id(olga.ID))
+					return err
+				})
+				olga = addUser(t, r, "olga", rest.RoleAdministrator)
+			},
+		} {
+			link := ok(r.AddPhone(ctx, person(olga), "anna"))(t).Link.Show()
+			change()
+			refused("who made it "+what, link)
+			role(anna, rest.RoleNone)
+			role(olga, rest.RoleAdministrator)
+		}
+		token := person(olga)
+		token.Session, token.Fresh, token.Token, token.TokenID, token.Scopes = "", false, true, "no-more", []string{"change"}
+		link = ok(r.AddPhone(ctx, token, "anna"))(t).Link.Show()
+		refused("the token is gone", link)
+		link = ok(r.AddPhone(ctx, person(olga), "anna"))(t).Link.Show()
+		_, err = bring(ctx, r, link, "by olga")
+		must(t, err)
+	})
+}
+
 func TestAPhoneOfOnesOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
@@ -56,6 +148,7 @@ func TestAPhoneOfOnesOwn(t *testing.T) {
 		anna := addUser(t, r, "anna", rest.RoleNone)
 		bert := addUser(t, r, "bert", rest.RoleNone)
 		a := person(anna)
+		sits(t, r, a)
 		code := ok(r.BeginOwnPhone(ctx, a))(t)
 		if !strings.HasPrefix(code.Link.Show(), desktest.People+"/authenticator/#e=") || !code.ExpiresAt.Equal(c.Now().Add(push.CodeLife)) || code.QR.Empty() {
 			t.Errorf("%+v", code)
@@ -115,6 +208,7 @@ func TestAPhoneAsTheFirstFactor(t *testing.T) {
 		anna := addUser(t, r, "anna", rest.RoleNone)
 		issued := ok(r.IssueEnrolCode(ctx, desk.Root(), "anna", rest.NewEnrolCode{}))(t)
 		a := stale(person(anna))
+		sits(t, r, a)
 		a.Enrol = strings.TrimPrefix(issued.ID, rest.FactorPrefix)
 		code := ok(r.BeginOwnPhone(ctx, a))(t)
 		_, err := bring(ctx, r, code.Link.Show(), "first")
@@ -126,6 +220,7 @@ func TestAPhoneAsTheFirstFactor(t *testing.T) {
 		bert := addUser(t, r, "bert", rest.RoleNone)
 		issued = ok(r.IssueEnrolCode(ctx, desk.Root(), "bert", rest.NewEnrolCode{}))(t)
 		b := stale(person(bert))
+		sits(t, r, b)
 		b.Enrol = strings.TrimPrefix(issued.ID, rest.FactorPrefix)
 		code = ok(r.BeginOwnPhone(ctx, b))(t)
 		must(t, r.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {

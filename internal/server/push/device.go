@@ -155,32 +155,6 @@ func (s *Service) Open(ctx context.Context, d Device) (Requests, error) {
 	return out, err
 }
 
-// Rename gives the phone another name.
-func (s *Service) Rename(ctx context.Context, d Device, name string) error {
-	if err := text.ValidLine("name", name, text.MaxName); err != nil || name == "" {
-		return refuse(422, "invalid", "The name is missing, too long or holds characters that can not be seen.")
-	}
-	if name == d.Name {
-		return nil
-	}
-	return s.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-		have, err := tx.ListAuthenticators(ctx, d.UserID)
-		if err != nil {
-			return err
-		}
-		for _, a := range have {
-			if a.ID == d.ID || a.Parent.String == d.ID {
-				if _, err := tx.RenameAuthenticator(ctx, db.RenameAuthenticatorParams{Name: name, ID: a.ID}); err != nil {
-					return err
-				}
-			}
-		}
-		return note(tx, event.Event{Type: event.FactorRenamed, Actor: d.User, Subject: d.User, UserID: d.UserID, Address: d.Address, Factor: string(policy.Push)}, map[string]any{
-			"authenticator": rest.FactorPrefix + d.ID, "name": name, "was": d.Name, "self": true,
-		})
-	})
-}
-
 // ── enrolment ──
 
 // codeLength of a code in octets.
@@ -239,6 +213,9 @@ func (a *EnrolAsk) Judge() ([]byte, error) {
 	}
 	return der, nil
 }
+
+// ErrCode is for whoever brings a code that counts no more.
+func ErrCode() error { return errCode() }
 
 func errCode() *Refusal {
 	return refuse(403, "code", "This code is unknown, used or older than ten minutes. Ask the portal for a new one.")

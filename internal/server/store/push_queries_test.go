@@ -31,7 +31,7 @@ func runPush(c *script) {
 	c.do("ListPushDevices", "pu1")
 
 	c.do("InsertPushEnrolment", db.InsertPushEnrolmentParams{ID: "pe1", UserID: "pu1", Hash: []byte("h1"), Generation: 1, ByActor: "pu1", Self: true, CreatedAt: 5, ExpiresAt: 100})
-	c.do("InsertPushEnrolment", db.InsertPushEnrolmentParams{ID: "pe2", UserID: "pu1", Hash: []byte("h2"), Generation: 1, EnrolCode: "ec", Session: "ss", ByUser: "pu2", CreatedAt: 5, ExpiresAt: 100})
+	c.do("InsertPushEnrolment", db.InsertPushEnrolmentParams{ID: "pe2", UserID: "pu1", Hash: []byte("h2"), Generation: 1, EnrolCode: "ec", Session: "ss", ByUser: "pu2", ByToken: "t1", Role: "none", CreatedAt: 5, ExpiresAt: 100})
 	c.do("GetPushEnrolment", "pe1")
 	c.do("FindPushEnrolment", []byte("h2"))
 	c.do("FindPushEnrolment", []byte("h3"))

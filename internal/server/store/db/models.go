@@ -495,6 +495,8 @@ type PushEnrolment struct {
 	UsedAt     int64
 	DeviceID   string
 	ByUser     string
+	ByToken    string
+	Role       string
 }
 
 type PushLock struct {

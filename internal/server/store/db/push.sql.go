@@ -238,7 +238,7 @@ func (q *Queries) ExpirePushRequests(ctx context.Context, arg ExpirePushRequests
 }
 
 const findPushEnrolment = `-- name: FindPushEnrolment :one
-SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user FROM push_enrolments WHERE hash = $1
+SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user, by_token, role FROM push_enrolments WHERE hash = $1
 `
 
 func (q *Queries) FindPushEnrolment(ctx context.Context, hash []byte) (PushEnrolment, error) {
@@ -258,6 +258,8 @@ func (q *Queries) FindPushEnrolment(ctx context.Context, hash []byte) (PushEnrol
 		&i.UsedAt,
 		&i.DeviceID,
 		&i.ByUser,
+		&i.ByToken,
+		&i.Role,
 	)
 	return i, err
 }
@@ -345,7 +347,7 @@ func (q *Queries) GetPushDevice(ctx context.Context, authenticatorID string) (Ge
 }
 
 const getPushEnrolment = `-- name: GetPushEnrolment :one
-SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user FROM push_enrolments WHERE id = $1
+SELECT id, user_id, hash, generation, enrol_code, session, by_actor, self, created_at, expires_at, used_at, device_id, by_user, by_token, role FROM push_enrolments WHERE id = $1
 `
 
 func (q *Queries) GetPushEnrolment(ctx context.Context, id string) (PushEnrolment, error) {
@@ -365,6 +367,8 @@ func (q *Queries) GetPushEnrolment(ctx context.Context, id string) (PushEnrolmen
 		&i.UsedAt,
 		&i.DeviceID,
 		&i.ByUser,
+		&i.ByToken,
+		&i.Role,
 	)
 	return i, err
 }
@@ -464,7 +468,8 @@ func (q *Queries) InsertPushDevice(ctx context.Context, arg InsertPushDevicePara
 }
 
 const insertPushEnrolment = `-- name: InsertPushEnrolment :exec
-INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, by_token, role, self, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 `
 
 type InsertPushEnrolmentParams struct {
@@ -476,6 +481,8 @@ type InsertPushEnrolmentParams struct {
 	Session    string
 	ByActor    string
 	ByUser     string
+	ByToken    string
+	Role       string
 	Self       bool
 	CreatedAt  int64
 	ExpiresAt  int64
@@ -491,6 +498,8 @@ func (q *Queries) InsertPushEnrolment(ctx context.Context, arg InsertPushEnrolme
 		arg.Session,
 		arg.ByActor,
 		arg.ByUser,
+		arg.ByToken,
+		arg.Role,
 		arg.Self,
 		arg.CreatedAt,
 		arg.ExpiresAt,

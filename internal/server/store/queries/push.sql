@@ -36,7 +36,8 @@ UPDATE push_devices SET credential = sqlc.arg(credential) WHERE authenticator_id
 UPDATE push_devices SET credential = sqlc.arg(credential) WHERE authenticator_id = sqlc.arg(id) AND credential = sqlc.arg(was);
 
 -- name: InsertPushEnrolment :exec
-INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, self, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
+INSERT INTO push_enrolments (id, user_id, hash, generation, enrol_code, session, by_actor, by_user, by_token, role, self, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13);
 
 -- name: GetPushEnrolment :one
 SELECT * FROM push_enrolments WHERE id = $1;
