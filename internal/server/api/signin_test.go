@@ -1,0 +1,115 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/phoneapi"
+	"latchkey/internal/server/push/phonetest"
+	"latchkey/internal/server/session"
+	"latchkey/internal/text"
+)
+
+// phone enrols one of anna's, in software.
+func (s *scene) phone() *phonetest.Phone {
+	s.t.Helper()
+	door := phoneapi.New(phoneapi.Deps{Push: s.Push, Desk: s.Rig.Desk, Store: s.Store, Clock: s.Clock})
+	srv := httptest.NewServer(door)
+	s.t.Cleanup(func() { door.Stop(); srv.Close() })
+	code, err := s.AddPhone(s.t.Context(), desk.Root(), "anna")
+	s.must(err)
+	p, err := phonetest.New(http.DefaultClient, s.Clock)
+	s.must(err)
+	p.Base = srv.URL
+	s.must(p.Enrol(s.t.Context(), code.Link.Show(), "phone"))
+	return p
+}
+
+// TestS2SignInByPhone: a program signs somebody in by the phone, and proves the session
+// anew so: the number, the waiting, the approval.
+func TestS2SignInByPhone(t *testing.T) {
+	s := openScene(t)
+	p := s.phone()
+	post := func(path, body string, want int, header ...string) *http.Response {
+		t.Helper()
+		res := s.ask("POST", rest.Base+path, body, header...)
+		if res.StatusCode != want {
+			t.Fatalf("%s: %s %+v", path, res.Status, read[rest.Problem](t, res))
+		}
+		return res
+	}
+	approve := func(number string) {
+		t.Helper()
+		r, c, err := p.Next(t.Context(), 5*time.Second)
+		s.must(err)
+		if c.Place != text.PlaceProgram {
+			t.Errorf("the phone shows %q", c.Place)
+		}
+		s.must(p.Approve(t.Context(), r, number))
+	}
+	begun := read[rest.SignedIn](t, post("/sessions", `{"name":"anna","password":"`+annasPassword+`"}`, 200))
+	in := begun.Signin.Show()
+	want := []rest.Way{
+		{Kind: "push", Option: text.OptionPush, Sends: true, Waits: true},
+		{Kind: "totp", Option: text.OptionTOTP},
+		{Kind: "backup", Option: text.OptionBackup},
+	}
+	if d := cmp.Diff(want, begun.Choices); d != "" || begun.Next != "code" || !slices.Equal(begun.Kinds, []string{"push", "totp", "backup"}) {
+		t.Errorf("choices: %s%+v", d, begun)
+	}
+	// What was not chosen is not answered; what is none of the kinds is not chosen.
+	for path, body := range map[string]string{
+		"/sessions/answer": `{"signin":%q,"kind":"push"}`, "/sessions/choose": `{"signin":%q,"kind":"mail"}`,
+	} {
+		status(t, post(path, fmt.Sprintf(body, in), 422), 422, "invalid")
+	}
+	for _, kind := range []string{"fido2", "bypass", "enrol", "", "x"} {
+		if kind != "" { // which is an app's
+			status(t, post("/sessions/answer", fmt.Sprintf(`{"signin":%q,"kind":%q,"code":"1"}`, in, kind), 422), 422, "invalid")
+		}
+	}
+	asked := read[rest.Asked](t, post("/sessions/choose", fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in), 200))
+	if asked.Kind != "push" || !asked.Waits || asked.Number == "" || asked.Prompt != text.PushPrompt(asked.Number) || !asked.ExpiresAt.After(s.Clock.Now()) {
+		t.Errorf("asked: %+v", asked)
+	}
+	still := read[rest.SignedIn](t, post("/sessions/answer", fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in), 200))
+	if still.Session != nil || still.Next != "code" || still.Asked == nil || still.Asked.Number != asked.Number || !still.Secret.Empty() {
+		t.Errorf("before the answer: %+v", still)
+	}
+	approve(asked.Number)
+	done := read[rest.SignedIn](t, post("/sessions/answer", fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in), 200))
+	if done.Session == nil || done.Session.Factor != session.Push || done.Asked != nil {
+		t.Fatalf("behind the answer: %+v", done)
+	}
+	status(t, post("/sessions/answer", fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in), 410), 410, "conversation-expired")
+
+	// The same for a session.
+	bearer := auth(done.Secret.Show())
+	proving := read[rest.Proving](t, s.ask("GET", rest.Base+"/session/proof", "", bearer...))
+	if len(proving.Choices) == 0 || proving.Choices[0].Kind != "push" || proving.Asked != nil {
+		t.Errorf("how to prove it: %+v", proving)
+	}
+	status(t, post("/session/proof", `{"kind":"push"}`, 422, bearer...), 422, "invalid")
+	asked = read[rest.Asked](t, post("/session/proof/choose", `{"kind":"push"}`, 200, bearer...))
+	waits := read[rest.Fresh](t, post("/session/proof", `{"kind":"push"}`, 200, bearer...))
+	if waits.Asked == nil || !waits.Secret.Empty() || !waits.FreshAt.IsZero() {
+		t.Errorf("a proof before the answer: %+v", waits)
+	}
+	approve(asked.Number)
+	fresh := read[rest.Fresh](t, post("/session/proof", `{"kind":"push"}`, 200, bearer...))
+	if fresh.Secret.Empty() || fresh.Asked != nil {
+		t.Fatalf("a proof behind the answer: %+v", fresh)
+	}
+	status(t, s.ask("GET", rest.Base+"/session", "", bearer...), 401, "unauthorized") // the secret is another one
+	// A browser's session and a token prove nothing here.
+	browser := s.somebody(t, "anna", rest.RoleNone, session.Browser, 0)
+	status(t, s.ask("GET", rest.Base+"/session/proof", "", auth(browser)...), 401, "unauthorized")
+}
