@@ -263,8 +263,12 @@ func TestAChainOfThree(t *testing.T) {
 			opened(t, login(t, Say("Step 1 of 3. ", backup, "Step 2 of 3. ", code, key, "")), true)
 		})
 		t.Run("one kind twice is not two, and two are not three", func(t *testing.T) {
-			r := login(t, append(Say("Step 1 of 3. ", "", "Step 2 of 3. ", backup, "Step 3 of 3. ", backup), giveUp))
+			again := Turn{Prompt: "Step 1 of 3. ", Answer: giveUp.Answer, Keys: true} // all of it, so that nobody learns which was wrong
+			r := login(t, append(Say("Step 1 of 3. ", "", "Step 2 of 3. ", backup, "Step 3 of 3. ", backup), again))
 			opened(t, r, false)
+			if told(t, r, text.WrongCode); r.Unasked == again.Prompt {
+				t.Error("it was not asked for again")
+			}
 		})
 		t.Run("the server learns with which kinds", func(t *testing.T) {
 			s := s.In(t)
