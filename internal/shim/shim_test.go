@@ -263,10 +263,10 @@ func TestAnAgentThatNoLongerWaits(t *testing.T) {
 		verdict FromAgent
 		shown   []string
 	}{
-		"it says why":                   {[]FromAgent{Warn{"late"}, Deny{"The sign-in took too long."}}, Deny{"The sign-in took too long."}, []string{"secret Code: ", "warn late"}},
+		"it says why":                   {[]FromAgent{Warn{"late"}, Deny{Text: "The sign-in took too long."}}, Deny{Text: "The sign-in took too long."}, []string{"secret Code: ", "warn late"}},
 		"it says nothing":               {nil, nil, []string{"secret Code: "}},
 		"it lets in without the answer": {[]FromAgent{Allow{"alice", ""}}, nil, []string{"secret Code: "}},
-		"it asks on":                    {[]FromAgent{Secret{2, "Code: "}, Deny{"no"}}, nil, []string{"secret Code: "}},
+		"it asks on":                    {[]FromAgent{Secret{2, "Code: "}, Deny{Text: "no"}}, nil, []string{"secret Code: "}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
