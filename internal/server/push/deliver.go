@@ -82,16 +82,37 @@ func (d Delivery) endpoint(s string) error {
 		}
 		return nil
 	}
+	if !plainName(host) {
+		return errors.New("the address is neither a name nor a number")
+	}
 	if host == "localhost" || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal") {
 		if len(d.Private) == 0 || d.Proxy != nil {
 			return errors.New("the name is one of a private network")
 		}
 		return nil // the address behind it is judged
 	}
-	if p := u.Port(); p != "" && p != "443" && len(d.Private) == 0 {
+	// A port of a name that leads into a network of one's own is judged with the address.
+	if p := u.Port(); p != "" && p != portHTTPS && (len(d.Private) == 0 || d.Proxy != nil) {
 		return errors.New("the port is not that of HTTPS")
 	}
 	return nil
+}
+
+const portHTTPS = "443"
+
+// plainName tells whether the host is a name as it stands, and nothing that somebody
+// else, such as a proxy, reads as an address: other letters become digits there, and a
+// last label of digits, or of 0x, makes all of it a number (WHATWG URL, "ends in a
+// number").
+func plainName(host string) bool {
+	labels := strings.Split(host, ".")
+	for _, l := range labels {
+		if l == "" || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+			return false
+		}
+	}
+	last := labels[len(labels)-1]
+	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
 
 // notPublic are the addresses that are nobody's, or of one's own network, beside those
@@ -104,13 +125,14 @@ var notPublic = []netip.Prefix{
 	netip.MustParsePrefix("fec0::/10"),
 }
 
-// allowed judges an address that is about to be dialled.
-func (d Delivery) allowed(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
+// allowed judges an address that is about to be dialled. In a network of one's own any
+// port may be the push service's; elsewhere it is that of HTTPS.
+func (d Delivery) allowed(at netip.AddrPort) bool {
+	a := at.Addr().Unmap().WithZone("")
 	if cidrs(d.Private, a) {
 		return true
 	}
-	return a.IsValid() && a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !cidrs(notPublic, a)
+	return at.Port() == 443 && a.IsValid() && a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !cidrs(notPublic, a)
 }
 
 func (d Delivery) client() *http.Client {
@@ -118,7 +140,7 @@ func (d Delivery) client() *http.Client {
 		// The name was looked up by now: this is the address itself, so that no other
 		// answer of the name service comes in between.
 		a, err := netip.ParseAddrPort(address)
-		if err != nil || !d.allowed(a.Addr()) {
+		if err != nil || !d.allowed(a) {
 			return errPrivate
 		}
 		return nil

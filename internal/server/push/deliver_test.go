@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"net/url"
 	"strconv"
 	"strings"
 	"sync"
@@ -344,7 +345,18 @@ func TestNoticesGoToPublicNamesAlone(t *testing.T) {
 		{"https://8.8.8.8/", false, false},
 		{"https://[::1]/", false, false},
 		{"https://[::ffff:127.0.0.1]/", false, false},
-		{"https://2130706433/", false, true}, // a name to us; its address is judged when it is dialled
+		{"https://2130706433/", false, false}, // others read these as numbers
+		{"https://127.1/", false, false},
+		{"https://0177.0.0.1/", false, false},
+		{"https://127.0.0.1./", false, false},
+		{"https://127.0.0.1../", false, false},
+		{"https://0x7f.0.0.1/", false, false},
+		{"https://push.0x7f000001/", false, false},
+		{"https://push.0x/", false, false},
+		{"https://\uff11\uff12\uff17.\uff11/", false, false},
+		{"https://push.example\u3002org/", false, false},
+		{"https://%31%32%37.1/", false, false},
+		{"https://3com.example.org/", true, true},
 		{"https://localhost/", false, true},
 		{"https://printer/", false, true},
 		{"https://db.internal/", false, true},
@@ -388,12 +400,25 @@ func TestNoticesGoToPublicNamesAlone(t *testing.T) {
 		{"2002:a00:1::", false},
 		{"198.18.0.1", false},
 	} {
-		if got := (push.Delivery{}).Allowed(netip.MustParseAddr(x.addr)); got != x.want {
+		if got := (push.Delivery{}).Allowed(netip.AddrPortFrom(netip.MustParseAddr(x.addr), 443)); got != x.want {
 			t.Errorf("%s allowed: %v, want %v", x.addr, got, x.want)
 		}
 	}
-	if !own.Allowed(netip.MustParseAddr("::ffff:10.1.0.9")) || own.Allowed(netip.MustParseAddr("10.2.0.9")) {
-		t.Error("the list of one's own networks is not kept to")
+	for addr, want := range map[string]bool{
+		"[::ffff:10.1.0.9]:8443": true, "10.1.0.9:8443": true, "10.2.0.9:443": false, "8.8.8.8:443": true, "8.8.8.8:22": false, "[2606:4700::1111]:8443": false,
+	} {
+		if own.Allowed(netip.MustParseAddrPort(addr)) != want {
+			t.Errorf("with a network of one's own, %s: want %v", addr, want)
+		}
+	}
+	// What a proxy reaches is not seen: there the port is judged by the name alone.
+	proxied := push.Delivery{Private: own.Private, Proxy: &url.URL{Scheme: "http", Host: "proxy.example.org:3128"}}
+	for u, want := range map[string]bool{
+		"https://push.example.org:8443/x": false, "https://push.example.org/x": true, "https://127.1/": false, "https://0177.0.0.1/": false, "https://printer/": false,
+	} {
+		if (proxied.Endpoint(u) == nil) != want {
+			t.Errorf("through a proxy, %s: want %v", u, want)
+		}
 	}
 }
 
