@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
+	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -391,14 +392,50 @@ func (d *Desk) RenameOwnFactor(ctx context.Context, a Actor, ref string, in rest
 		}
 		out.Name = in.Name
 		id, _ := cut(rest.FactorPrefix, f.ID)
-		if _, err := tx.RenameAuthenticator(ctx, db.RenameAuthenticatorParams{Name: in.Name, ID: id}); err != nil {
-			return err
-		}
-		return note(tx, a, event.Event{Type: event.FactorRenamed, Subject: u.Name, UserID: u.ID, Factor: f.Kind}, map[string]any{
-			"authenticator": f.ID, "name": in.Name, "was": was, "self": true,
-		})
+		return renameFactor(ctx, tx, a, u.ID, id, in.Name)
 	})
 	return out, err
+}
+
+// RenamePhone gives a phone another name, as it wishes itself.
+func (d *Desk) RenamePhone(ctx context.Context, p push.Device, in push.Rename) error {
+	var v faults
+	if in.Name == "" {
+		v.add("name", "it is missing; say which phone it is, such as \"work phone\"")
+	}
+	v.line("name", in.Name, text.MaxName)
+	if err := v.err(); err != nil {
+		return err
+	}
+	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+		return renameFactor(ctx, tx, Actor{Name: p.User, UserID: p.UserID, Address: p.Address}, p.UserID, p.ID, in.Name)
+	})
+}
+
+// renameFactor gives an authenticator of the actor's another name, and with a phone what
+// lies on it.
+func renameFactor(ctx context.Context, tx *store.Tx, a Actor, userID, id, name string) error {
+	have, err := tx.ListAuthenticators(ctx, userID)
+	if err != nil {
+		return err
+	}
+	for _, f := range have {
+		if f.ID != id && f.Parent.String != id || f.Name == name {
+			continue
+		}
+		if _, err := tx.RenameAuthenticator(ctx, db.RenameAuthenticatorParams{Name: name, ID: f.ID}); err != nil {
+			return err
+		}
+		if f.ID != id {
+			continue
+		}
+		if err := note(tx, a, event.Event{Type: event.FactorRenamed, Subject: a.Name, UserID: userID, Factor: f.Kind}, map[string]any{
+			"authenticator": rest.FactorPrefix + id, "name": name, "was": f.Name, "self": true,
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // last tells whether f is the only factor with which the person can sign in

@@ -38,7 +38,8 @@ import (
 type Desk interface {
 	// EnrolPhone makes the phone of a code.
 	EnrolPhone(ctx context.Context, address string, in push.EnrolAsk) (push.Enrolled, error)
-	// RemovePhone removes a phone, as it wishes itself.
+	// RenamePhone gives a phone another name, and RemovePhone removes it, as it wishes itself.
+	RenamePhone(ctx context.Context, d push.Device, in push.Rename) error
 	RemovePhone(ctx context.Context, d push.Device) error
 }
 
@@ -307,7 +308,7 @@ func (x *Door) rename(ctx context.Context, c *call) (any, error) {
 	if err := read(c.body, &in); err != nil {
 		return nil, err
 	}
-	return none{}, x.Push.Rename(ctx, c.device, in.Name)
+	return none{}, x.Desk.RenamePhone(ctx, c.device, in)
 }
 
 func (x *Door) remove(ctx context.Context, c *call) (any, error) {

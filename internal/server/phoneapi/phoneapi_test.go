@@ -958,6 +958,19 @@ func TestBodiesAreBoundedAndExact(t *testing.T) {
 			t.Errorf("%s is called %q: phone and seed have one name", f.Kind, f.Name)
 		}
 	}
+	// So it is in the portal.
+	_, err = r.RenameOwnFactor(t.Context(), desk.Actor{Name: "anna", Role: rest.RoleNone, UserID: r.anna.ID, Session: "s"}, rest.FactorPrefix+p.Device, rest.FactorChange{Name: "old phone"})
+	r.ok(err)
+	list, err = r.ListFactors(t.Context(), desk.Root(), "anna")
+	r.ok(err)
+	for _, f := range list.Items {
+		if f.Name != "old phone" {
+			t.Errorf("%s is called %q behind a new name in the portal", f.Kind, f.Name)
+		}
+	}
+	if e := r.events(event.FactorRenamed); len(e) != 2 {
+		t.Errorf("%d events of two new names", len(e))
+	}
 	if !strings.HasPrefix(p.TOTP, "otpauth://totp/") {
 		t.Errorf("seed %q", p.TOTP)
 	}

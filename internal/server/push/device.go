@@ -10,10 +10,8 @@ import (
 	"time"
 
 	"latchkey/internal/clock"
-	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
-	"latchkey/internal/rest"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
