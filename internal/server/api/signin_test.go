@@ -113,3 +113,38 @@ func TestS2SignInByPhone(t *testing.T) {
 	browser := s.somebody(t, "anna", rest.RoleNone, session.Browser, 0)
 	status(t, s.ask("GET", rest.Base+"/session/proof", "", auth(browser)...), 401, "unauthorized")
 }
+
+// TestAPasskeyIsNamedForTheBrowser: a program is told of a passkey, and can not ask for it.
+// Who has nothing else is sent to a browser, and not to an enrolment.
+func TestAPasskeyIsNamedForTheBrowser(t *testing.T) {
+	s := openScene(t)
+	res := s.ask("POST", rest.Base+"/me/passkeys", s.passkey(s.anna), auth(s.anna)...)
+	if res.StatusCode != http.StatusCreated {
+		t.Fatal(res.Status)
+	}
+	begin := func() rest.SignedIn {
+		t.Helper()
+		res := s.ask("POST", rest.Base+"/sessions", `{"name":"anna","password":"`+annasPassword+`"}`)
+		if res.StatusCode != http.StatusOK {
+			t.Fatal(res.Status)
+		}
+		return read[rest.SignedIn](t, res)
+	}
+	key := rest.Way{Kind: "fido2", Option: text.OptionPasskey, Browser: true}
+	in := begin()
+	if in.Next != "code" || !slices.Contains(in.Choices, key) || slices.Contains(in.Kinds, "fido2") {
+		t.Errorf("beside other factors: %+v", in)
+	}
+	status(t, s.ask("POST", rest.Base+"/sessions/choose", fmt.Sprintf(`{"signin":%q,"kind":"fido2"}`, in.Signin.Show())), 422, "invalid")
+	for _, kind := range []string{"totp", "backup"} {
+		_, err := s.RemoveFactor(t.Context(), desk.Root(), "anna", kind)
+		s.must(err)
+	}
+	in = begin()
+	if in.Next != "browser" || in.Kinds != nil || !slices.Equal(in.Choices, []rest.Way{key}) {
+		t.Errorf("alone: %+v", in)
+	}
+	for _, step := range []string{"/sessions/choose", "/sessions/answer"} {
+		status(t, s.ask("POST", rest.Base+step, fmt.Sprintf(`{"signin":%q,"kind":"totp"%s}`, in.Signin.Show(), map[string]string{"/sessions/answer": `,"code":"000000"`}[step])), 422, "invalid")
+	}
+}
