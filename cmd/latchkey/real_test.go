@@ -46,7 +46,7 @@ func TestRealServer(t *testing.T) {
 			e.Setenv("DATABASE", filepath.Join(dir, "data", "latchkey.db"))
 			return startServer(e, bin, dir)
 		},
-		Cmds:                realCmds,
+		Cmds: realCmds,
 	})
 }
 
