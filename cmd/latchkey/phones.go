@@ -36,6 +36,9 @@ func (a *app) factorAddPhone() *cobra.Command {
 			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "factors", "push"), nil, nil, &out); err != nil {
 				return err
 			}
+			if remark := rest.PlaceRemark(out.Link.Show()); remark != "" {
+				defer a.say("the link leads to people's address, but %s Set another first: %s", remark, rest.SetPlace)
+			}
 			return a.emit(out, func(p *printer) {
 				p.raw(strings.TrimRight(out.QR.Show(), "\n") + "\n\n")
 				p.line("Scan this with the camera of %s's phone, or open the link there, until %s. It works once.", out.User, when(out.ExpiresAt))

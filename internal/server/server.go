@@ -34,6 +34,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/policy"
+	"latchkey/internal/rest"
 	"latchkey/internal/server/agentapi"
 	"latchkey/internal/server/api"
 	"latchkey/internal/server/bulk"
@@ -49,6 +50,7 @@ import (
 	"latchkey/internal/server/post"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/session"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/signin"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -559,14 +561,24 @@ func (r *running) greet(ctx context.Context) {
 		fmt.Fprintf(r.Out, "Latchkey server %s: the first start. It has made:\n  %s\n", r.Version, strings.Join(r.made, "\n  "))
 	}
 	// The first start may have failed behind the making, at a port that was taken.
-	users := int64(-1)
+	users, place := int64(-1), r.peopleURL()
 	_ = r.store.Read(ctx, func(q *store.Queries) (err error) {
-		users, err = q.CountUsers(ctx)
+		if users, err = q.CountUsers(ctx); err != nil {
+			return err
+		}
+		place, err = settings.People(ctx, q, r.peopleURL)
 		return err
 	})
+	remark := rest.PlaceRemark(place)
+	setPlace := strings.Replace(rest.SetPlace, "latchkey", cli, 1)
 	if users == 0 {
 		fmt.Fprintln(r.Out, "Next:")
-		for _, step := range [][2]string{
+		var steps [][2]string
+		if remark != "" {
+			// Passkeys and phones are bound to it.
+			steps = append(steps, [2]string{"people's address, before any of the others", setPlace})
+		}
+		for _, step := range append(steps, [][2]string{
 			{"the first administrator, in a browser", people + "/setup"},
 			{"the code for it", cli + " setup-code"},
 			{"a person who signs in", cli + " user add NAME"},
@@ -576,8 +588,8 @@ func (r *running) greet(ctx context.Context) {
 			{"and there, unless it starts at boot", "latchkey-agent run"},
 			{"a first sign-in there, for trying out", "latchkey signin NAME --service login"},
 			{"a backup; the master key is in no other", "latchkeyd backup " + r.place() + " --with-key --passphrase-file FILE BACKUP"},
-		} {
-			fmt.Fprintf(r.Out, "  %-40s  %s\n", step[0], step[1])
+		}...) {
+			fmt.Fprintf(r.Out, "  %-42s  %s\n", step[0], step[1])
 		}
 	}
 	if r.setup != "" && users != 0 {
@@ -591,6 +603,9 @@ func (r *running) greet(ctx context.Context) {
 		fmt.Fprintf(r.Out, "CA: SHA-256 %s\n", r.addrs.CA)
 	}
 	fmt.Fprintf(r.Out, "Listening: people %s, machines %s, administration %s\n", people, machines, r.addrs.AdminSocket)
+	if remark != "" {
+		fmt.Fprintf(r.Out, "Warning: people's address is %s, but %s Set it before passkeys and phones are enrolled: %s\n", place, remark, setPlace)
+	}
 }
 
 // place is how the commands beside the server are told where it is. An address of a

@@ -151,7 +151,7 @@ func TestAFirstStartMakesWhatIsNeededAndASecondFindsIt(t *testing.T) {
 		c := conf(folder(t))
 		c.Database = database
 		s := start(t, c)
-		for _, said := range []string{"first start", "master key", "CA ", "default policy", "Next:", "user add", "latchkey-agent join -", "latchkey-agent run", "latchkey signin NAME --service login", s.addrs.AdminSocket, s.addrs.ListenAgent} {
+		for _, said := range []string{"first start", "master key", "CA ", "default policy", "Next:", "user add", "latchkey-agent join -", "latchkey-agent run", "latchkey signin NAME --service login", "server set --people-url https://NAME", "Warning: people's address is", s.addrs.AdminSocket, s.addrs.ListenAgent} {
 			if !strings.Contains(s.out.String(), said) {
 				t.Errorf("it does not say %q:\n%s", said, s.out)
 			}
