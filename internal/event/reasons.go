@@ -142,6 +142,7 @@ var Reasons = map[string]string{
 	"broken":                 "The connection broke off.",
 	"certificate-denied":     "The server refuses the machine's certificate.",
 	"certificate-revoked":    "The certificate was revoked.",
+	"password-due":           "The password is to be changed first, and this way in does not ask for it.",
 	"certificate-expired":    "The certificate has expired; a machine's can be renewed, and nothing else be done with it.",
 	"certificate-of-another": "The certificate is that of another machine than the one that asks.",
 	"connection-refused":     "Nobody listens at the server's address.",

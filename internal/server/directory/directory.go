@@ -53,6 +53,9 @@ type Directory interface {
 	// Verify judges. A nil user, and one whom the directory does not let in, costs
 	// the same time and is rejected.
 	Verify(ctx context.Context, u *db.User, password secret.Bytes) Outcome
+	// Due tells, for ways in that take no password, whether the user's is to be changed:
+	// MustChange, Expired, or Accepted.
+	Due(u db.User) Outcome
 	// Propose judges a new password by the directory's rules and gives what may be
 	// kept of it until it is typed again. What is wrong with it is a *Refusal.
 	Propose(ctx context.Context, u db.User, password secret.Bytes) (proposal []byte, err error)

@@ -13,6 +13,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/ca"
+	"latchkey/internal/server/desk"
 	"latchkey/internal/server/enroll"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
@@ -109,6 +110,14 @@ func (m *Sessions) judgeCertificate(ctx context.Context, q *db.Queries, c *x509.
 	case err != nil:
 		return shown{}, err
 	}
+	if out := row.UserCertificate; out.UserID != who.ID || out.MachineID != who.MachineID || out.Fingerprint != ca.Fingerprint(c) {
+		return shown{}, &denial{reason: reasonNotKnown, user: row.User, serial: out.Serial}
+	}
+	return judgeKept(ctx, q, row, set, now)
+}
+
+// judgeKept is judgeCertificate for a certificate as it lies in the table.
+func judgeKept(ctx context.Context, q *db.Queries, row db.GetUserCertificateRow, set ca.UserSettings, now time.Time) (shown, error) {
 	out := shown{row: row.UserCertificate, user: row.User, factor: Certificate}
 	if set.Use == ca.Console {
 		out.factor = CertificateConsole
@@ -117,8 +126,6 @@ func (m *Sessions) judgeCertificate(ctx context.Context, q *db.Queries, c *x509.
 		return shown{}, &denial{reason: reason, user: row.User, serial: row.UserCertificate.Serial}
 	}
 	switch {
-	case out.row.UserID != who.ID || out.row.MachineID != who.MachineID || out.row.Fingerprint != ca.Fingerprint(c):
-		return no(reasonNotKnown)
 	case out.row.RevokedAt != 0:
 		return no(reasonCertRevoked)
 	case clock.Micros(now) >= out.row.NotAfter:
@@ -194,6 +201,10 @@ func (m *Sessions) openCertificate(ctx context.Context, kind, address, agent str
 		if err != nil {
 			return err
 		}
+		if m.due(x.user) {
+			denied = &denial{reason: reasonDue, user: x.user, serial: x.row.Serial}
+			return nil
+		}
 		if err := m.activate(ctx, tx, &x.user, address, now); err != nil {
 			return err
 		}
@@ -267,6 +278,47 @@ func (m *Sessions) bound(ctx context.Context, q *db.Queries, s *Session, now tim
 	return x.user.ID == s.UserID && x.factor == s.Factor, nil
 }
 
+// stands tells whether the certificate that has opened the session lets it open still what
+// it opens, for an answer that lasts: its connection has shown the certificate when it
+// began.
+func (m *Sessions) stands(ctx context.Context, q *db.Queries, s *Session, now time.Time) (bool, error) {
+	set, err := ca.ReadUserSettings(ctx, q)
+	if err != nil || !set.On() {
+		return false, err
+	}
+	kept, err := q.GetCertificateSession(ctx, s.ID)
+	if err == nil {
+		var row db.GetUserCertificateRow
+		if row, err = q.GetUserCertificate(ctx, kept.UserCertificate.Serial); err == nil {
+			x, err := judgeKept(ctx, q, row, set, now)
+			if d := (*denial)(nil); errors.As(err, &d) {
+				return false, nil
+			}
+			return x.user.ID == s.UserID && x.factor == s.Factor, err
+		}
+	}
+	if store.IsNotFound(err) {
+		return false, nil
+	}
+	return false, err
+}
+
+// stillShown is Still for who has shown a certificate and nothing else (OfCertificate).
+func (m *Sessions) stillShown(ctx context.Context, q *db.Queries, a desk.Actor, now time.Time) (bool, error) {
+	c := Peer(ctx)
+	if c == nil || a.UserID == "" {
+		return false, nil
+	}
+	x, err := m.judgeCertificate(ctx, q, c, now)
+	if d := (*denial)(nil); errors.As(err, &d) {
+		return false, nil
+	}
+	if err != nil || x.user.ID != a.UserID || m.due(x.user) {
+		return false, err
+	}
+	return sessionFor(x, now, "", "").Actor("").Role == a.Role, nil
+}
+
 // OfCertificate is a session for this one request of a program that shows a certificate
 // and nothing else. It has no id, is never fresh, and so does nothing that takes a
 // session or a second factor. Nil without an error: no certificate was shown.
@@ -279,6 +331,9 @@ func (m *Sessions) OfCertificate(ctx context.Context, address, agent string) (*S
 	var x shown
 	err := m.Store.Read(ctx, func(q *store.Queries) (err error) {
 		x, err = m.judgeCertificate(ctx, q, c, now)
+		if err == nil && m.due(x.user) {
+			err = &denial{reason: reasonDue, user: x.user, serial: x.row.Serial}
+		}
 		return err
 	})
 	var d *denial
@@ -300,10 +355,14 @@ func (m *Sessions) OfCertificate(ctx context.Context, address, agent string) (*S
 			m.Logger.WarnContext(ctx, "the use of a certificate was not written down", "error", err)
 		}
 	}
+	return sessionFor(x, now, address, agent), nil
+}
+
+func sessionFor(x shown, now time.Time, address, agent string) *Session {
 	return &Session{
 		UserID: x.user.ID, Name: x.user.Name, Display: x.user.DisplayName, Role: x.user.Role, Kind: CLI, Factor: x.factor, Began: now, Seen: now, Ends: rest.Time(x.row.NotAfter),
 		Address: address, Agent: agent, Portal: true, Console: x.factor == CertificateConsole && x.user.Role != rest.RoleNone && knownRole(x.user.Role),
-	}, nil
+	}
 }
 
 // endCertificates revokes all certificates of the user.

@@ -367,8 +367,8 @@ func (m *Sessions) endTokens(ctx context.Context, tx *store.Tx, by string, u db.
 	return nil
 }
 
-// Still refuses an actor whose session or API token has ended, or whose role or scopes
-// have changed, since the request began: for answers that last. Root is always there.
+// Still refuses an actor whose session, certificate or API token has ended, or whose role
+// or scopes have changed, since the request began: for answers that last. Root is always there.
 func (m *Sessions) Still(ctx context.Context, a desk.Actor) error {
 	ended := fault.New(fault.Unauthorized, nil)
 	return m.Store.Read(ctx, func(q *store.Queries) error {
@@ -395,11 +395,27 @@ func (m *Sessions) Still(ctx context.Context, a desk.Actor) error {
 			} else if err != nil {
 				return err
 			}
-			if s := sessionOf(row.Session, row.User, now); s == nil || s.Actor("").Role != a.Role {
+			s := sessionOf(row.Session, row.User, now)
+			if s == nil || s.Actor("").Role != a.Role {
 				return ended
 			}
+			if byCertificate(s.Factor) {
+				ok, err := m.stands(ctx, q, s, now)
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return ended
+				}
+			}
 		case !a.Local:
-			return ended
+			ok, err := m.stillShown(ctx, q, a, now)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				return ended
+			}
 		}
 		return nil
 	})

@@ -10,6 +10,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/attempts"
+	"latchkey/internal/server/directory"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
@@ -142,6 +143,8 @@ func (m *Sessions) FinishPasskey(ctx context.Context, raw string, answer secret.
 			return refuse(reasonUnknown, refusedPasskey())
 		case block.On():
 			return refuse(string(policy.ReasonLocked), wait(block, now))
+		case m.due(u):
+			return refuse(reasonDue, fault.Newf(fault.Unauthorized, "%s", text.PasskeyPasswordDue))
 		case !v.Own || v.Data["verified"] != true:
 			return fault.New(fault.Internal, nil) // it would be the whole proof
 		}
@@ -160,6 +163,16 @@ func (m *Sessions) FinishPasskey(ctx context.Context, raw string, answer secret.
 	}
 	return out, nil
 }
+
+// due tells whether the user's password is to be changed now (S9). It is changed by whoever
+// knows it: a way in that takes none must not lead past that, nor to a new one.
+func (m *Sessions) due(u db.User) bool {
+	dir := m.Directories.Of(&u)
+	return dir.Has(u) && dir.Due(u) != directory.Accepted
+}
+
+// reasonDue is why such a way in is shut.
+const reasonDue = "password-due"
 
 // refusedPasskey tells no more than that: why is in the log.
 func refusedPasskey() error { return fault.Newf(fault.Unauthorized, "%s", text.PasskeyRefused) }

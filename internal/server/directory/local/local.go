@@ -158,9 +158,18 @@ func (d *Directory) Verify(ctx context.Context, u *db.User, password secret.Byte
 		return directory.Unavailable
 	case err != nil || !ok || !real:
 		return directory.Rejected
+	}
+	return d.Due(*u)
+}
+
+// Due tells whether the password of the user is to be changed.
+func (d *Directory) Due(u db.User) directory.Outcome {
+	switch {
+	case u.PasswordHash == "":
+		return directory.Accepted // there is none
 	case u.MustChange:
 		return directory.MustChange
-	case d.conf.MaxAge > 0 && now.Sub(clock.FromMicros(u.PasswordChangedAt)) >= d.conf.MaxAge:
+	case d.conf.MaxAge > 0 && d.conf.Clock.Now().Sub(clock.FromMicros(u.PasswordChangedAt)) >= d.conf.MaxAge:
 		return directory.Expired
 	}
 	return directory.Accepted
