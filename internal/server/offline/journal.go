@@ -553,7 +553,7 @@ func (r *reader) judgeKey(ctx context.Context, e wire.JournalEntry, u *db.User) 
 	return func() (bool, error) {
 		n, err := r.tx.RaisePasskeyUse(ctx, db.RaisePasskeyUseParams{MachineID: r.m.ID, AuthenticatorID: k.AuthenticatorID, At: at})
 		if err == nil && n == 1 {
-			_, err = r.tx.SeeAuthenticator(ctx, db.SeeAuthenticatorParams{ID: k.AuthenticatorID, At: clock.Micros(r.now)})
+			_, err = r.tx.UseAuthenticator(ctx, db.UseAuthenticatorParams{ID: k.AuthenticatorID, At: clock.Micros(r.now)})
 		}
 		if err != nil {
 			return false, err

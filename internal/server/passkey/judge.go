@@ -212,7 +212,7 @@ func (s *Service) used(ctx context.Context, tx *store.Tx, row db.ListPasskeysOfU
 		return factor.Verdict{}, fmt.Errorf("use a passkey: %w", err)
 	}
 	if n == 1 {
-		n, err = tx.SeeAuthenticator(ctx, db.SeeAuthenticatorParams{ID: id, At: clock.Micros(now)})
+		n, err = tx.UseAuthenticator(ctx, db.UseAuthenticatorParams{ID: id, At: clock.Micros(now)})
 		if err != nil {
 			return factor.Verdict{}, fmt.Errorf("use an authenticator: %w", err)
 		}

@@ -365,7 +365,7 @@ func (p *Post) JudgeCode(ctx context.Context, tx *store.Tx, channel string, t fa
 	if err != nil || !v.OK {
 		return v, err
 	}
-	n, err := tx.UsePostAuthenticator(ctx, db.UsePostAuthenticatorParams{ID: row.AuthenticatorID, At: clock.Micros(t.Now)})
+	n, err := tx.UseAuthenticator(ctx, db.UseAuthenticatorParams{ID: row.AuthenticatorID, At: clock.Micros(t.Now)})
 	if err != nil {
 		return factor.Verdict{}, fmt.Errorf("use an authenticator: %w", err)
 	}

@@ -182,8 +182,7 @@ func (s *Service) bounded(ctx context.Context, tx *store.Tx, a factor.Ask, now i
 		return tx.CountPushRequestsAt(ctx, db.CountPushRequestsAtParams{UserID: a.User.ID, Since: now - per.Microseconds(), Door: string(a.Door), MachineID: a.Machine})
 	}
 	all := func(per time.Duration) (int64, error) {
-		c, err := tx.CountPushRequests(ctx, db.CountPushRequestsParams{UserID: a.User.ID, Since: now - per.Microseconds()})
-		return c.N, err
+		return tx.CountPushRequests(ctx, db.CountPushRequestsParams{UserID: a.User.ID, Since: now - per.Microseconds()})
 	}
 	for _, b := range []struct {
 		count func(per time.Duration) (int64, error)
@@ -313,11 +312,13 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, t factor.Try, r db.Pu
 	if err != nil {
 		return factor.Verdict{}, fmt.Errorf("spend an approval: %w", err)
 	}
+	if n == 1 {
+		if n, err = tx.UseAuthenticator(ctx, db.UseAuthenticatorParams{ID: r.DeviceID, At: clock.Micros(t.Now)}); err != nil {
+			return factor.Verdict{}, fmt.Errorf("note the use of a phone: %w", err)
+		}
+	}
 	if n != 1 {
 		return gone, nil
-	}
-	if _, err := tx.UseAuthenticator(ctx, db.UseAuthenticatorParams{ID: r.DeviceID, At: clock.Micros(t.Now)}); err != nil {
-		return factor.Verdict{}, fmt.Errorf("note the use of a phone: %w", err)
 	}
 	data["device"], data["verified"] = d.Authenticator.Name, r.Verified
 	return factor.Verdict{OK: true, ID: r.DeviceID, Own: true, Data: data}, nil

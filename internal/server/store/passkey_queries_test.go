@@ -26,7 +26,7 @@ func runPasskeys(c *script) {
 	c.do("ListPasskeysOfUser", "pk-u2")
 	c.want("0", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, Was: 5})
 	c.want("1", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, BackedUp: true, Was: 4})
-	c.want("1", "SeeAuthenticator", db.SeeAuthenticatorParams{ID: "pk1", At: 7})
+	c.want("1", "UseAuthenticator", db.UseAuthenticatorParams{ID: "pk1", At: 7})
 	c.do("InsertMachine", db.InsertMachineParams{ID: "pk-m", Number: 990011, Name: "pk-m", Status: "active", Mode: "normal", UnknownUsers: "deny", AllUsers: true, TPMClass: "none", TPMInfo: "{}", CreatedAt: 1})
 	use := db.RaisePasskeyUseParams{MachineID: "pk-m", AuthenticatorID: "pk1", At: 5}
 	c.want("1", "RaisePasskeyUse", use)
@@ -39,7 +39,7 @@ func runPasskeys(c *script) {
 	c.want("0", "MarkPasskeyCloned", db.MarkPasskeyClonedParams{ID: "pk1", At: 10})
 	c.want("0", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 7, Was: 6})
 	c.want("1", "SetAuthenticatorLost", "pk1")
-	c.want("0", "SeeAuthenticator", db.SeeAuthenticatorParams{ID: "pk1", At: 11})
+	c.want("0", "UseAuthenticator", db.UseAuthenticatorParams{ID: "pk1", At: 11})
 	c.do("ListPasskeysOfUser", "pk-u1")
 	c.want("1", "DeleteAuthenticator", "pk2")
 	c.do("GetPasskey", "pk2") // it goes with its authenticator

@@ -67,9 +67,9 @@ func runPost(c *script) {
 	c.want("1", "DeleteOldPostCodes", int64(11))
 
 	c.do("InsertAuthenticator", db.InsertAuthenticatorParams{ID: "pa1", UserID: "pu1", Kind: "mail", Params: "{}", ConfirmedAt: 5, CreatedAt: 5})
-	c.want("1", "UsePostAuthenticator", db.UsePostAuthenticatorParams{ID: "pa1", At: 30})
+	c.want("1", "UseAuthenticator", db.UseAuthenticatorParams{ID: "pa1", At: 30})
 	c.want("1", "SetAuthenticatorLost", "pa1")
-	c.want("0", "UsePostAuthenticator", db.UsePostAuthenticatorParams{ID: "pa1", At: 31})
+	c.want("0", "UseAuthenticator", db.UseAuthenticatorParams{ID: "pa1", At: 31})
 
 	// Whose word the mail address is.
 	c.want("1", "SetUserFace", db.SetUserFaceParams{Mail: "one@example.org", At: 2, ID: "pu1", Rev: 1})

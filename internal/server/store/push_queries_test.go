@@ -68,7 +68,7 @@ func runPush(c *script) {
 	c.want("1", "ClosePushRequest", db.ClosePushRequestParams{ID: "pr4", State: "withdrawn", At: 20})
 	c.want("1", "ExpirePushRequests", db.ExpirePushRequestsParams{UserID: "pu1", At: 61})
 	c.do("ListPushTickets", "pu1")
-	c.want(`{"N":3,"Oldest":11}`, "CountPushRequests", db.CountPushRequestsParams{UserID: "pu1", Since: 0})
+	c.want("3", "CountPushRequests", db.CountPushRequestsParams{UserID: "pu1", Since: 0})
 	c.want("1", "CountPushRequestsAt", db.CountPushRequestsAtParams{UserID: "pu1", Since: 0, Door: "machine", MachineID: "m2"})
 	c.want("0", "CountPushRequestsAt", db.CountPushRequestsAtParams{UserID: "pu1", Since: 0, Door: "machine", MachineID: "m1"})
 	c.want("1", "CountPushRequestsOfMachine", db.CountPushRequestsOfMachineParams{MachineID: "m2", Since: 0})

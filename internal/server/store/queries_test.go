@@ -257,7 +257,9 @@ func runSignin(c *script) {
 		c.do("InsertAuthenticator", db.InsertAuthenticatorParams{ID: id, UserID: "u1", Kind: []string{"totp", "totp", "fido2"}[i], Name: id, Secret: []byte{byte(i)}, Params: "{}", CreatedAt: 1})
 	}
 	c.do("GetAuthenticator", "a1")
+	c.want("0", "UseAuthenticator", db.UseAuthenticatorParams{At: 2, ID: "a1"}) // it is not confirmed
 	c.want("1", "ConfirmAuthenticator", db.ConfirmAuthenticatorParams{At: 2, Step: 50, ID: "a1"})
+	c.want("1", "UseAuthenticator", db.UseAuthenticatorParams{At: 3, ID: "a1"})
 	c.want("0", "ConfirmAuthenticator", db.ConfirmAuthenticatorParams{At: 3, Step: 51, ID: "a1"})
 	c.want("0", "SpendStep", db.SpendStepParams{Step: 50, At: 4, ID: "a1"})
 	c.want("1", "SpendStep", db.SpendStepParams{Step: 51, Drift: -1, At: 4, ID: "a1"})

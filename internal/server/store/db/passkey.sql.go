@@ -285,24 +285,6 @@ func (q *Queries) PutPasskeyChallenge(ctx context.Context, arg PutPasskeyChallen
 	return err
 }
 
-const seeAuthenticator = `-- name: SeeAuthenticator :execrows
-UPDATE authenticators SET last_used_at = $1 WHERE id = $2 AND lost = FALSE
-`
-
-type SeeAuthenticatorParams struct {
-	At int64
-	ID string
-}
-
-// 0 rows: it was taken away or lost meanwhile.
-func (q *Queries) SeeAuthenticator(ctx context.Context, arg SeeAuthenticatorParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, seeAuthenticator, arg.At, arg.ID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
 const setEnrolCodeMade = `-- name: SetEnrolCodeMade :execrows
 UPDATE enrol_codes SET made = $1 WHERE id = $2
 `

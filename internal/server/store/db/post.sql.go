@@ -673,21 +673,3 @@ func (q *Queries) SpendPostCode(ctx context.Context, arg SpendPostCodeParams) (i
 	}
 	return result.RowsAffected()
 }
-
-const usePostAuthenticator = `-- name: UsePostAuthenticator :execrows
-UPDATE authenticators SET last_used_at = $1 WHERE id = $2 AND lost = FALSE AND confirmed_at > 0
-`
-
-type UsePostAuthenticatorParams struct {
-	At int64
-	ID string
-}
-
-// 0 rows: it was removed or lost meanwhile.
-func (q *Queries) UsePostAuthenticator(ctx context.Context, arg UsePostAuthenticatorParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, usePostAuthenticator, arg.At, arg.ID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}

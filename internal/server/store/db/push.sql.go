@@ -83,7 +83,7 @@ func (q *Queries) CountPushApprovedAt(ctx context.Context, arg CountPushApproved
 }
 
 const countPushRequests = `-- name: CountPushRequests :one
-SELECT CAST(COUNT(*) AS BIGINT) AS n, CAST(COALESCE(MIN(created_at), 0) AS BIGINT) AS oldest FROM push_requests
+SELECT COUNT(*) FROM push_requests
 WHERE user_id = $1 AND created_at > $2 AND state NOT IN ('approved', 'spent')
 `
 
@@ -92,17 +92,12 @@ type CountPushRequestsParams struct {
 	Since  int64
 }
 
-type CountPushRequestsRow struct {
-	N      int64
-	Oldest int64
-}
-
 // Requests that came to nothing since a time: against fatigue.
-func (q *Queries) CountPushRequests(ctx context.Context, arg CountPushRequestsParams) (CountPushRequestsRow, error) {
+func (q *Queries) CountPushRequests(ctx context.Context, arg CountPushRequestsParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, countPushRequests, arg.UserID, arg.Since)
-	var i CountPushRequestsRow
-	err := row.Scan(&i.N, &i.Oldest)
-	return i, err
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const countPushRequestsAt = `-- name: CountPushRequestsAt :one
@@ -937,23 +932,6 @@ DELETE FROM push_locks WHERE user_id = $1
 
 func (q *Queries) UnlockPush(ctx context.Context, userID string) (int64, error) {
 	result, err := q.db.ExecContext(ctx, unlockPush, userID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected()
-}
-
-const useAuthenticator = `-- name: UseAuthenticator :execrows
-UPDATE authenticators SET last_used_at = $1 WHERE id = $2
-`
-
-type UseAuthenticatorParams struct {
-	At int64
-	ID string
-}
-
-func (q *Queries) UseAuthenticator(ctx context.Context, arg UseAuthenticatorParams) (int64, error) {
-	result, err := q.db.ExecContext(ctx, useAuthenticator, arg.At, arg.ID)
 	if err != nil {
 		return 0, err
 	}

@@ -1072,3 +1072,21 @@ func (q *Queries) SpendStep(ctx context.Context, arg SpendStepParams) (int64, er
 	}
 	return result.RowsAffected()
 }
+
+const useAuthenticator = `-- name: UseAuthenticator :execrows
+UPDATE authenticators SET last_used_at = $1 WHERE id = $2 AND lost = FALSE AND confirmed_at > 0
+`
+
+type UseAuthenticatorParams struct {
+	At int64
+	ID string
+}
+
+// 0 rows: it was removed or lost meanwhile.
+func (q *Queries) UseAuthenticator(ctx context.Context, arg UseAuthenticatorParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, useAuthenticator, arg.At, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
+}

@@ -40,10 +40,6 @@ WHERE authenticator_id = sqlc.arg(id) AND sign_count = sqlc.arg(was) AND cloned_
 -- name: MarkPasskeyCloned :execrows
 UPDATE passkeys SET cloned_at = sqlc.arg(at) WHERE authenticator_id = sqlc.arg(id) AND cloned_at = 0;
 
--- name: SeeAuthenticator :execrows
--- 0 rows: it was taken away or lost meanwhile.
-UPDATE authenticators SET last_used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND lost = FALSE;
-
 -- name: PutPasskeyChallenge :exec
 -- One for a ticket: a new one takes the place of the old.
 INSERT INTO passkey_challenges (ticket, user_id, data, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)

@@ -117,7 +117,3 @@ SELECT COUNT(*) FROM post_codes WHERE kind = sqlc.arg(kind) AND created_at > CAS
 
 -- name: DeleteOldPostCodes :execrows
 DELETE FROM post_codes WHERE created_at < CAST(sqlc.arg(before) AS BIGINT);
-
--- name: UsePostAuthenticator :execrows
--- 0 rows: it was removed or lost meanwhile.
-UPDATE authenticators SET last_used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND lost = FALSE AND confirmed_at > 0;

@@ -3,9 +3,6 @@
 -- name: SetAuthenticatorParent :execrows
 UPDATE authenticators SET parent = CAST(sqlc.arg(parent) AS TEXT) WHERE id = sqlc.arg(id);
 
--- name: UseAuthenticator :execrows
-UPDATE authenticators SET last_used_at = sqlc.arg(at) WHERE id = sqlc.arg(id);
-
 -- name: InsertPushDevice :exec
 INSERT INTO push_devices (authenticator_id, user_id, public_key, platform, standalone, created_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6, $7);
 
@@ -99,7 +96,7 @@ UPDATE push_requests SET state = 'withdrawn', answered_at = sqlc.arg(at) WHERE u
 
 -- name: CountPushRequests :one
 -- Requests that came to nothing since a time: against fatigue.
-SELECT CAST(COUNT(*) AS BIGINT) AS n, CAST(COALESCE(MIN(created_at), 0) AS BIGINT) AS oldest FROM push_requests
+SELECT COUNT(*) FROM push_requests
 WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND state NOT IN ('approved', 'spent');
 
 -- name: CountPushRequestsAt :one

@@ -44,6 +44,10 @@ UPDATE authenticators SET confirmed_at = sqlc.arg(at), step = sqlc.arg(step) WHE
 -- A code is accepted once: 0 rows = this step or a later one was accepted before (S10).
 UPDATE authenticators SET step = sqlc.arg(step), drift = sqlc.arg(drift), last_used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND step < sqlc.arg(step);
 
+-- name: UseAuthenticator :execrows
+-- 0 rows: it was removed or lost meanwhile.
+UPDATE authenticators SET last_used_at = sqlc.arg(at) WHERE id = sqlc.arg(id) AND lost = FALSE AND confirmed_at > 0;
+
 -- name: MarkAuthenticatorsLost :execrows
 UPDATE authenticators SET lost = TRUE WHERE user_id = $1 AND kind = $2;
 
