@@ -158,7 +158,8 @@ func (a *app) smsCommand() *cobra.Command {
 			p.card("Text messages are sent", yesNo(s.On), "Gateway", dash(s.URL), "Request", s.Method+", "+s.Form, "Body", dash(s.Body), "Headers", dash(strings.Join(headers, ", ")),
 				"User name", dash(s.Username), "Secret", map[bool]string{true: "set", false: "none"}[s.HasSecret], "Sender", dash(s.From), "Certificates", ca,
 				"Private networks", dash(strings.Join(s.Networks, ", ")), "Success", success, "Time-out", fmt.Sprintf("%d s", s.Timeout),
-				"Codes count", fmt.Sprintf("%d minutes", s.CodeMinutes), "Codes in a minute", fmt.Sprint(s.PerMinute))
+				"Codes count", fmt.Sprintf("%d minutes", s.CodeMinutes), "Codes in a minute", fmt.Sprint(s.PerMinute), "Codes in a day", fmt.Sprint(s.PerDay),
+				"Numbers begin with", dash(strings.Join(s.Prefixes, ", ")))
 		}
 	}
 	var (
@@ -183,9 +184,13 @@ func (a *app) smsCommand() *cobra.Command {
 				Username: given(f, "username", in.Username), From: given(f, "from", in.From), Networks: given(f, "network", in.Networks), PlainHTTP: given(f, "plain-http", in.PlainHTTP),
 				Status: given(f, "status", in.Status), Contains: given(f, "contains", in.Contains), Field: given(f, "field", in.Field), Value: given(f, "value", in.Value),
 				Timeout: given(f, "timeout", in.Timeout), CodeMinutes: given(f, "code-minutes", in.CodeMinutes), PerMinute: given(f, "per-minute", in.PerMinute),
+				PerDay: given(f, "per-day", in.PerDay), Prefixes: given(f, "prefix", in.Prefixes),
 			}
 			if c.Networks != nil && len(*c.Networks) == 1 && (*c.Networks)[0] == "" {
 				c.Networks = &[]string{}
+			}
+			if c.Prefixes != nil && len(*c.Prefixes) == 1 && (*c.Prefixes)[0] == "" {
+				c.Prefixes = &[]string{}
 			}
 			if f.Changed("header") {
 				list := []rest.SMSHeader{}
@@ -247,6 +252,8 @@ func (a *app) smsCommand() *cobra.Command {
 	f.IntVar(&in.Timeout, "timeout", 0, "seconds for one message, 5 to 60")
 	f.IntVar(&in.CodeMinutes, "code-minutes", 0, "how long a code counts, 5 to 10")
 	f.IntVar(&in.PerMinute, "per-minute", 0, "codes that the whole server sends in a minute, 1 to 1000")
+	f.IntVar(&in.PerDay, "per-day", 0, "codes that the whole server sends in a day, 1 to 100000")
+	f.StringSliceVar(&in.Prefixes, "prefix", nil, "what numbers must begin with, such as +49; empty for any")
 	choose(set, "method", rest.SMSMethods...)
 	choose(set, "form", rest.SMSForms...)
 	return noun("sms", "How text messages go out", show(a, "sms", "Show how text messages go out", "/settings/sms", card), set, a.testCommand("sms", "NUMBER"))

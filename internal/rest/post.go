@@ -84,6 +84,8 @@ type SMSSettings struct {
 	Timeout     int         `json:"timeout" doc:"Seconds for one message, 5 to 60"`
 	CodeMinutes int         `json:"code_minutes" doc:"How long a code counts, 5 to 10 minutes"`
 	PerMinute   int         `json:"per_minute" doc:"Codes that the whole server sends in a minute, 1 to 1000: each costs money"`
+	PerDay      int         `json:"per_day" doc:"The same in a day, 1 to 100000"`
+	Prefixes    []string    `json:"prefixes" nullable:"false" doc:"What numbers must begin with, such as +49; empty: any number"`
 }
 
 // SMSChange changes them; what is left out stays.
@@ -107,6 +109,8 @@ type SMSChange struct {
 	Timeout     *int         `json:"timeout,omitempty"`
 	CodeMinutes *int         `json:"code_minutes,omitempty"`
 	PerMinute   *int         `json:"per_minute,omitempty"`
+	PerDay      *int         `json:"per_day,omitempty"`
+	Prefixes    *[]string    `json:"prefixes,omitempty"`
 }
 
 // MessagePrefix is of messages in the queue.

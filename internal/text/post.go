@@ -12,6 +12,7 @@ const (
 	PostTooSoon    = "A code was sent a moment ago. Wait a little before you ask for another."
 	PostTooMany    = "Too many codes were sent. Use another factor, or wait."
 	PostServerBusy = "Too many codes are being sent now. Use another factor, or wait a minute."
+	PostAbroad     = "This server sends no text messages to such a number. Use another one, or another factor."
 	PostNoAddress  = "There is no confirmed address to send a code to. Use another factor."
 	PostTooLate    = "The code has expired. Ask for another one."
 	PostTriedOut   = "Too many wrong tries with this code. Ask for another one."

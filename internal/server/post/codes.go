@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,13 +66,16 @@ type wanted struct {
 // send makes a code, stores its hash and puts the message into the queue. It is run in
 // the transaction of what asks for it. Faults are for people.
 func (p *Post) send(ctx context.Context, tx *store.Tx, w wanted, now time.Time) (expires time.Time, err error) {
-	minutes, perMinute, on := 0, maxOfServer, false
+	minutes, perMinute, perDay, on := 0, maxOfServer, math.MaxInt, false
 	if w.channel == rest.ChannelSMS {
 		s, _, err := p.ReadSMS(ctx, tx.Queries)
 		if err != nil {
 			return expires, err
 		}
-		minutes, perMinute, on = s.CodeMinutes, s.PerMinute, s.On
+		minutes, perMinute, perDay, on = s.CodeMinutes, s.PerMinute, s.PerDay, s.On
+		if on && len(s.Prefixes) > 0 && !slices.ContainsFunc(s.Prefixes, func(p string) bool { return strings.HasPrefix(w.address, p) }) {
+			return expires, fault.Newf(fault.Unavailable, text.PostAbroad)
+		}
 	} else {
 		m, _, err := p.ReadMail(ctx, tx.Queries)
 		if err != nil {
@@ -82,7 +87,7 @@ func (p *Post) send(ctx context.Context, tx *store.Tx, w wanted, now time.Time) 
 		return expires, errOff(w.channel)
 	}
 	place := p.place(w.channel, w.address)
-	if err := p.limit(ctx, tx, w, place, perMinute, now); err != nil {
+	if err := p.limit(ctx, tx, w, place, perMinute, perDay, now); err != nil {
 		return expires, err
 	}
 	code, err := newCode(p.Random)
@@ -123,7 +128,7 @@ func standing(ctx context.Context, q *db.Queries, channel, userID, ticket string
 
 // limit refuses who has asked too often. What is counted includes codes of sign-ins that
 // were given up.
-func (p *Post) limit(ctx context.Context, tx *store.Tx, w wanted, place []byte, perMinute int, now time.Time) error {
+func (p *Post) limit(ctx context.Context, tx *store.Tx, w wanted, place []byte, perMinute, perDay int, now time.Time) error {
 	last, err := tx.NewestPostCode(ctx, db.NewestPostCodeParams{Ticket: w.ticket, UserID: w.user.ID, Kind: w.channel})
 	switch {
 	case err == nil && now.Sub(clock.FromMicros(last.CreatedAt)) < resend && last.CreatedAt <= clock.Micros(now):
@@ -142,6 +147,9 @@ func (p *Post) limit(ctx context.Context, tx *store.Tx, w wanted, place []byte, 
 		}},
 		bound{int64(perMinute), text.PostServerBusy, "", func() (int64, error) {
 			return tx.CountPostCodesOfKind(ctx, db.CountPostCodesOfKindParams{Kind: w.channel, Since: since(time.Minute)})
+		}},
+		bound{int64(perDay), text.PostServerBusy, "", func() (int64, error) {
+			return tx.CountPostCodesOfKind(ctx, db.CountPostCodesOfKindParams{Kind: w.channel, Since: since(24 * time.Hour)})
 		}})
 	for _, b := range counts {
 		n, err := b.count()

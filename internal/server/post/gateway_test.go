@@ -297,6 +297,8 @@ func TestSettingsThatAreRefused(t *testing.T) {
 		"field":      func(m *post.SMS) { m.Value = "x" },
 		"timeout":    func(m *post.SMS) { m.Timeout = 1 },
 		"per_minute": func(m *post.SMS) { m.PerMinute = 0 },
+		"per_day":    func(m *post.SMS) { m.PerDay = 0 },
+		"prefixes":   func(m *post.SMS) { m.Prefixes = []string{"49"} },
 		"ca":         func(m *post.SMS) { m.CA = "x" },
 	} {
 		m := sms()

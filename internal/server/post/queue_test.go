@@ -360,6 +360,35 @@ func TestHowManyCodesGoOut(t *testing.T) {
 		c.Advance(24*time.Hour + time.Second)
 		ok(t, o, rest.ChannelMail, "more", c.Now())
 	})
+	t.Run("of text messages in a day, and to numbers of the country alone", func(t *testing.T) {
+		o, c := setup(t)
+		s := post.NewSMS()
+		s.On, s.URL, s.PerDay, s.Prefixes = true, "https://sms.example.org/send", 2, []string{"+43", "+49"}
+		o.sms(s)
+		anna := o.user
+		o.user = o.person("far", "")
+		o.address(o.user, rest.ChannelSMS, "+8821012345678")
+		if _, err := o.ask(rest.ChannelSMS, "f", c.Now()); !fault.Is(err, fault.Unavailable) {
+			t.Errorf("a number of another country: %v", err)
+		}
+		err := o.store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			_, err := o.SendConfirm(ctx, tx, rest.ChannelSMS, "c", o.user, "+8821012345678")
+			return err
+		})
+		if !fault.Is(err, fault.Unavailable) || len(o.queue(rest.ChannelSMS)) != 0 {
+			t.Errorf("to confirm a number of another country: %v", err)
+		}
+		o.user = anna
+		for i := range 2 {
+			ok(t, o, rest.ChannelSMS, fmt.Sprint("t", i), c.Now())
+			c.Advance(time.Hour)
+		}
+		_, err = o.ask(rest.ChannelSMS, "more", c.Now())
+		limited(t, err)
+		ok(t, o, rest.ChannelMail, "mail", c.Now())
+		c.Advance(24 * time.Hour)
+		ok(t, o, rest.ChannelSMS, "more", c.Now())
+	})
 	t.Run("to show whose an address is, apart from sign-ins", func(t *testing.T) {
 		o, c := setup(t)
 		anna := o.user

@@ -49,8 +49,8 @@ func NewMail() Mail {
 // From and Body, and HTTP Basic authentication.
 func NewSMS() SMS {
 	return SMS{SMSSettings: rest.SMSSettings{
-		Method: "POST", Form: FormBody, Body: "To={to}&From={from}&Body={text}", Headers: []rest.SMSHeader{}, Networks: []string{},
-		Timeout: 20, CodeMinutes: 5, PerMinute: 30,
+		Method: "POST", Form: FormBody, Body: "To={to}&From={from}&Body={text}", Headers: []rest.SMSHeader{}, Networks: []string{}, Prefixes: []string{},
+		Timeout: 20, CodeMinutes: 5, PerMinute: 30, PerDay: 1000,
 	}}
 }
 
@@ -128,6 +128,9 @@ func (p *Post) ReadSMS(ctx context.Context, q *db.Queries) (SMS, Tag, error) {
 	if m.Networks == nil {
 		m.Networks = []string{}
 	}
+	if m.Prefixes == nil {
+		m.Prefixes = []string{}
+	}
 	return m, tag, err
 }
 
@@ -143,6 +146,7 @@ const (
 	maxPEM      = 64 << 10
 	maxSecret   = 1024
 	maxNetworks = 16
+	maxPrefixes = 64
 )
 
 type faults struct{ f *fault.Fault }
@@ -356,6 +360,16 @@ func (m SMS) Judge() error {
 	v.between("timeout", m.Timeout, 5, 60)
 	v.between("code_minutes", m.CodeMinutes, 5, 10)
 	v.between("per_minute", m.PerMinute, 1, 1000)
+	v.between("per_day", m.PerDay, 1, 100_000)
+	if len(m.Prefixes) > maxPrefixes {
+		v.add("prefixes", "%d are too many; allowed are %d", len(m.Prefixes), maxPrefixes)
+	}
+	for _, p := range m.Prefixes {
+		if digits, plus := strings.CutPrefix(p, "+"); !plus || digits == "" || len(digits) > 15 || strings.Trim(digits, "0123456789") != "" {
+			v.add("prefixes", "%q is none; write + and digits, such as +49", p)
+			break
+		}
+	}
 	return v.err()
 }
 

@@ -17,15 +17,15 @@ import (
 
 // postPage is what such a page shows.
 type postPage struct {
-	channel string
-	mail    rest.MailSettings
-	sms     rest.SMSSettings
-	headers string // as typed
-	nets    string
-	tag     string
-	own     bool // may change settings
-	change  bool // may change the queue
-	faults  map[string]string
+	channel        string
+	mail           rest.MailSettings
+	sms            rest.SMSSettings
+	headers        string // as typed
+	nets, prefixes string
+	tag            string
+	own            bool // may change settings
+	change         bool // may change the queue
+	faults         map[string]string
 
 	to       string // for trying out
 	toFaults map[string]string
@@ -65,7 +65,7 @@ func readPost(r *ui.Request, channel string) (postPage, error) {
 	if channel == rest.ChannelSMS {
 		s, tag, e := r.Desk.SMSSettings(r.Context(), a)
 		p.sms, p.tag, err = s, string(tag), e
-		p.headers, p.nets = headerLines(s.Headers), strings.Join(s.Networks, "\n")
+		p.headers, p.nets, p.prefixes = headerLines(s.Headers), strings.Join(s.Networks, "\n"), strings.Join(s.Prefixes, "\n")
 	} else {
 		s, tag, e := r.Desk.MailSettings(r.Context(), a)
 		p.mail, p.tag, err = s, string(tag), e
@@ -158,7 +158,7 @@ func changeSMS(r *ui.Request) error {
 		On: r.Value("on") != "", URL: strings.TrimSpace(r.Value("url")), Method: r.Value("method"), Form: r.Value("form"), Body: r.Value("body"), Username: r.Value("username"),
 		From: r.Value("from"), CA: r.Value("ca"), Networks: lines(r.Value("networks")), PlainHTTP: r.Value("plain_http") != "", Status: number(r, "status"),
 		Contains: r.Value("contains"), Field: strings.TrimSpace(r.Value("field")), Value: strings.TrimSpace(r.Value("value")), Timeout: number(r, "timeout"),
-		CodeMinutes: number(r, "code_minutes"), PerMinute: number(r, "per_minute"), Headers: []rest.SMSHeader{},
+		CodeMinutes: number(r, "code_minutes"), PerMinute: number(r, "per_minute"), PerDay: number(r, "per_day"), Prefixes: lines(r.Value("prefixes")), Headers: []rest.SMSHeader{},
 	}
 	for _, line := range lines(r.Value("headers")) {
 		name, value, _ := strings.Cut(line, ":")
@@ -167,11 +167,11 @@ func changeSMS(r *ui.Request) error {
 	_, _, err := r.Desk.ChangeSMSSettings(r.Context(), r.Actor(), r.Value("tag"), rest.SMSChange{
 		On: &s.On, URL: &s.URL, Method: &s.Method, Form: &s.Form, Body: &s.Body, Headers: &s.Headers, Username: &s.Username, Secret: kept(r, "secret"), From: &s.From, CA: &s.CA,
 		Networks: &s.Networks, PlainHTTP: &s.PlainHTTP, Status: &s.Status, Contains: &s.Contains, Field: &s.Field, Value: &s.Value, Timeout: &s.Timeout,
-		CodeMinutes: &s.CodeMinutes, PerMinute: &s.PerMinute,
+		CodeMinutes: &s.CodeMinutes, PerMinute: &s.PerMinute, PerDay: &s.PerDay, Prefixes: &s.Prefixes,
 	})
 	return savedPost(r, rest.ChannelSMS, err, func(p *postPage) {
 		s.HasSecret = p.sms.HasSecret
-		p.sms, p.headers, p.nets = s, r.Value("headers"), r.Value("networks")
+		p.sms, p.headers, p.nets, p.prefixes = s, r.Value("headers"), r.Value("networks"), r.Value("prefixes")
 	})
 }
 
@@ -251,7 +251,7 @@ var mailLabels = map[string]string{
 var smsLabels = map[string]string{
 	"url": words.PostURL, "method": words.PostMethod, "form": words.PostForm, "body": words.PostBody, "headers": words.PostHeaders, "username": words.PostUser, "secret": words.PostSecret,
 	"from": words.PostSMSFrom, "ca": words.PostCA, "networks": words.PostNetworks, "status": words.PostStatus, "contains": words.PostContains, "field": words.PostField,
-	"value": words.PostValue, "timeout": words.PostTimeout, "code_minutes": words.PostMinutes, "per_minute": words.PostPerMinute,
+	"value": words.PostValue, "timeout": words.PostTimeout, "code_minutes": words.PostMinutes, "per_minute": words.PostPerMinute, "per_day": words.PostPerDay, "prefixes": words.PostPrefixes,
 }
 
 func yesNo(b bool) string {

@@ -80,6 +80,9 @@ const (
 	PostNetHint     = "In which the gateway may stand, one in each line, such as 10.1.2.0/24. Others that are not of the Internet are refused."
 	PostPlainHTTP   = "Also http://, with which codes cross the network readable"
 	PostPerMinute   = "Codes in a minute"
+	PostPerDay      = "Codes in a day"
+	PostPrefixes    = "Numbers begin with"
+	PostPrefixHint  = "One in each line, such as +49. Empty: any number, also such as cost much."
 	PostPerMinHint  = "Of the whole server: each message costs money."
 
 	PostTry        = "Try it out"
