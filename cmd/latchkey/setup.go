@@ -23,12 +23,17 @@ setup-code of its data folder, too.`,
 			if err := cl.call(cmd.Context(), http.MethodGet, "/setup-code", nil, nil, &s); err != nil {
 				return err
 			}
+			where := "https://SERVER/setup (SERVER: the address of --listen)"
+			var set rest.Settings
+			if err := cl.call(cmd.Context(), http.MethodGet, "/settings", nil, nil, &set); err == nil && set.PeopleURL != "" {
+				where = set.PeopleURL + "/setup"
+			}
 			return a.emit(s, func(p *printer) {
 				if !s.Wanted {
 					p.line("There is an owner already: nobody needs the code.")
 					return
 				}
-				p.card("Setup code", s.Code.Show(), "Use it at", "https://SERVER/setup (SERVER: the address of --listen)")
+				p.card("Setup code", s.Code.Show(), "Use it at", where)
 			})
 		},
 	}

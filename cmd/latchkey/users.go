@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -62,14 +63,14 @@ func (a *app) userAdd() *cobra.Command {
 					// Nobody gives an owner a factor alone (E3).
 					p.line("Next, a second factor, without which the console stays shut. To give one to an owner needs the")
 					p.line("approval of a second owner; where there is none yet: latchkey user remove %s, add them", u.Name)
-					p.line("without --role, latchkey factor add totp %s, and then latchkey user set %s --role owner", u.Name, u.Name)
+					p.line("without --role, latchkey factor add totp %s, and then latchkey user set %s --role owner", quoted(u.Name), quoted(u.Name))
 					return
 				default:
 					p.line("Next, a second factor, without which the console stays shut. They enrol it at the portal with a")
-					p.line("code from you: latchkey user enrol-code %s", u.Name)
+					p.line("code from you: latchkey user enrol-code %s", quoted(u.Name))
 					return
 				}
-				p.line("Next, a second factor: latchkey factor add totp %s", u.Name)
+				p.line("Next, a second factor: latchkey factor add totp %s", quoted(u.Name))
 			})
 		},
 	}
@@ -440,17 +441,61 @@ func (a *app) userEnrolCode() *cobra.Command {
 			if err := a.codeCard(out, "Enrolment code"); err != nil {
 				return err
 			}
-			// Who may give out codes may read users; if not, the code was made all the same.
-			var u rest.User
-			if err := cl.call(cmd.Context(), http.MethodGet, at("users", args[0]), nil, nil, &u); err == nil && !u.HasPassword {
-				a.say("%s has no password, without which the code opens nothing: latchkey user password %s", u.Name, u.Name)
-			}
+			a.afterEnrolCode(cmd.Context(), cl, out)
 			return nil
 		},
 	}
 	c.Flags().StringVar(&in.ValidFor, "expires", "", "how long it is good: 1m to 168h (default 24h)")
 	c.Flags().BoolVar(&in.Mail, "mail", false, "send it to the user's mail address instead of showing it")
 	return c
+}
+
+// afterEnrolCode says where the code is typed, and what stands in its way. Who may give
+// out codes may read this; if not, the code was made all the same.
+func (a *app) afterEnrolCode(ctx context.Context, cl *client, c rest.Code) {
+	if a.output != outputJSON {
+		var s rest.Settings
+		where := "in the portal"
+		if err := cl.call(ctx, http.MethodGet, "/settings", nil, nil, &s); err == nil && s.PeopleURL != "" {
+			where = "at " + s.PeopleURL
+		}
+		_ = a.emit(nil, func(p *printer) {
+			if c.MailedTo == "" {
+				p.line("Give it to %s, who signs in %s with the password, then this code.", c.User, where)
+			} else {
+				p.line("%s signs in %s with the password, then that code.", c.User, where)
+			}
+		})
+	}
+	var u rest.User
+	if err := cl.call(ctx, http.MethodGet, at("users", c.User), nil, nil, &u); err == nil && !u.HasPassword {
+		a.say("%s has no password, without which the code opens nothing: latchkey user password %s", c.User, quoted(c.User))
+	}
+	var page rest.Page[rest.Factor]
+	if err := cl.call(ctx, http.MethodGet, at("users", c.User, "factors"), nil, nil, &page); err != nil {
+		return
+	}
+	for _, f := range page.Items {
+		if f.State == "usable" && f.Kind != "enrol" && f.Kind != "bypass" && !f.Weak {
+			a.say("%s still has a factor (%s), which is asked for instead of this code. If it is gone: latchkey %s", c.User, f.Kind, goneWith(c.User, f))
+		}
+	}
+}
+
+// goneWith is how a factor that is gone is taken away.
+func goneWith(user string, f rest.Factor) string {
+	if f.Kind == "backup" {
+		return "factor remove " + quoted(user) + " backup"
+	}
+	return "factor lost " + quoted(user) + " " + f.ID
+}
+
+// quoted is a name as a shell takes it.
+func quoted(name string) string {
+	if strings.ContainsAny(name, " '\"\\$&;|<>()*?[]#~`!") {
+		return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"
+	}
+	return name
 }
 
 func (a *app) userBypassCode() *cobra.Command {
@@ -685,7 +730,7 @@ func (a *app) factorList() *cobra.Command {
 				for _, f := range page.Items {
 					t.Row(f.Kind, f.Name, f.State, factorDetail(f), p.ago(f.LastUsedAt), f.ID)
 				}
-				p.table(t, fmt.Sprintf("%s has no factor yet. Enrol one: latchkey factor add totp %s", args[0], args[0]))
+				p.table(t, fmt.Sprintf("%s has no factor yet. Enrol one: latchkey factor add totp %s", args[0], quoted(args[0])))
 			})
 		},
 	}
@@ -813,7 +858,7 @@ func (a *app) factorLost() *cobra.Command {
 				return err
 			}
 			return a.emit(f, func(p *printer) {
-				p.line("The authenticator is no longer accepted. Enrol another: latchkey factor add totp %s", args[0])
+				p.line("The authenticator is no longer accepted. Enrol another: latchkey factor add totp %s", quoted(args[0]))
 			})
 		},
 	})
