@@ -87,7 +87,7 @@ func writeCert(path string, key *ecdsa.PrivateKey, cert []byte) error {
 
 func (a *app) certificateCommand() *cobra.Command {
 	return noun("certificate", "Certificates that sign users in, and those of machines",
-		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings())
+		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings(), a.certificateSet())
 }
 
 // certificatesAt is where the certificates of whom the flags name are.
@@ -455,25 +455,36 @@ func (a *app) certificateRevoke() *cobra.Command {
 	return c
 }
 
+func certificateCard(s rest.CertificateSettings) func(*printer) {
+	return func(p *printer) { p.card("Opens", s.Use, "Life", s.Life) }
+}
+
+// certificateSettings shows them. The verb show is taken by one's own certificate.
 func (a *app) certificateSettings() *cobra.Command {
+	c := show(a, "certificate", "Show what users' certificates may do", "/settings/certificates", certificateCard)
+	c.Use = "settings"
+	return c
+}
+
+func (a *app) certificateSet() *cobra.Command {
 	var use, life string
 	c := &cobra.Command{
-		Use: "settings", Short: "Show or change what users' certificates may do",
+		Use: "set", Short: "Change what users' certificates may do",
+		Example: "  latchkey certificate set --use portal\n  latchkey certificate set --life 240h",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cl, err := a.client()
 			if err != nil {
 				return err
 			}
 			in := rest.CertificateSettingsChange{Use: given(cmd.Flags(), "use", use), Life: given(cmd.Flags(), "life", life)}
-			method, body := http.MethodGet, any(nil)
-			if in.Use != nil || in.Life != nil {
-				method, body = http.MethodPatch, in
+			if in == (rest.CertificateSettingsChange{}) {
+				return usageError{errors.New("say what to change"), cmd}
 			}
 			var out rest.CertificateSettings
-			if err := cl.call(cmd.Context(), method, "/settings/certificates", nil, body, &out); err != nil {
+			if err := cl.call(cmd.Context(), http.MethodPatch, "/settings/certificates", nil, in, &out); err != nil {
 				return err
 			}
-			return a.emit(out, func(p *printer) { p.card("Opens", out.Use, "Life", out.Life) })
+			return a.emit(out, certificateCard(out))
 		},
 	}
 	c.Flags().StringVar(&use, "use", "", "off, portal or console: what a user's certificate opens")

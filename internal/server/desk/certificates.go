@@ -139,7 +139,7 @@ func requestIn(s string) ([]byte, error) {
 
 // errOff says that there are no users' certificates.
 func errOff() error {
-	return fault.Newf(fault.Conflict, "Certificates of users are switched off. An owner switches them on (latchkey certificate settings --use portal).")
+	return fault.Newf(fault.Conflict, "Certificates of users are switched off. An owner switches them on (latchkey certificate set --use portal).")
 }
 
 // RequestOwnCertificate issues a certificate for a key of the actor's own (M4). It takes
