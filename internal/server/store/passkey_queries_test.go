@@ -27,7 +27,7 @@ func runPasskeys(c *script) {
 	c.want("0", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, Was: 5})
 	c.want("1", "UsePasskey", db.UsePasskeyParams{ID: "pk1", SignCount: 6, BackedUp: true, Was: 4})
 	c.want("1", "UseAuthenticator", db.UseAuthenticatorParams{ID: "pk1", At: 7})
-	c.do("InsertMachine", db.InsertMachineParams{ID: "pk-m", Number: 990011, Name: "pk-m", Status: "active", Mode: "normal", UnknownUsers: "deny", AllUsers: true, TPMClass: "none", TPMInfo: "{}", CreatedAt: 1})
+	c.do("InsertMachine", db.InsertMachineParams{ID: "pk-m", Number: 990011, Name: "pk-m", Status: "revoked", Mode: "normal", UnknownUsers: "deny", AllUsers: true, TPMClass: "none", TPMInfo: "{}", CreatedAt: 1})
 	use := db.RaisePasskeyUseParams{MachineID: "pk-m", AuthenticatorID: "pk1", At: 5}
 	c.want("1", "RaisePasskeyUse", use)
 	c.want("0", "RaisePasskeyUse", use) // told twice

@@ -263,7 +263,7 @@ func (q *Queries) LastRevocation(ctx context.Context) (int64, error) {
 
 const lastWindowOpened = `-- name: LastWindowOpened :one
 SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = $1 AND machine_id = $2
-  AND (factors LIKE '%"fido2"%' OR factors LIKE '%"push"%' OR factors LIKE '%"totp"%')
+  AND (factors <> REPLACE(factors, '"fido2"', '') OR factors <> REPLACE(factors, '"push"', '') OR factors <> REPLACE(factors, '"totp"', ''))
 `
 
 type LastWindowOpenedParams struct {

@@ -86,4 +86,4 @@ DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions);
 -- When the user last completed an MFA on the machine with a factor that opens the
 -- console; 0: it is not known of one.
 SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id)
-  AND (factors LIKE '%"fido2"%' OR factors LIKE '%"push"%' OR factors LIKE '%"totp"%');
+  AND (factors <> REPLACE(factors, '"fido2"', '') OR factors <> REPLACE(factors, '"push"', '') OR factors <> REPLACE(factors, '"totp"', ''));
