@@ -73,7 +73,6 @@ type Ask struct {
 	// Unproven: nobody but the machine says that the first factor was given, and the
 	// person has never been seen there. Little is sent then.
 	Unproven bool
-	Again   bool   // "send again" was asked for
 	Now     time.Time
 }
 

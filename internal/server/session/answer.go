@@ -50,7 +50,7 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 		if err != nil {
 			return err
 		}
-		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: name, Service: service, Address: address, Program: st.Kind == CLI, Again: again, Now: now}
+		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: name, Service: service, Address: address, Program: st.Kind == CLI, Now: now}
 		if st.Asked, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
 			return err
 		}

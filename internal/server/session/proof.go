@@ -100,7 +100,7 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 			}
 			ask := factor.Ask{
 				User: u, Ticket: s.ID + ":" + store.NewID(), Door: factor.AtStepUp, Name: name, Service: service, Address: address,
-				Program: s.Kind == CLI, Again: again, Now: now,
+				Program: s.Kind == CLI, Now: now,
 			}
 			if a, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
 				return err

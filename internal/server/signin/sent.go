@@ -73,7 +73,7 @@ func (x *turn) send(ctx context.Context, plug factor.Sender) error {
 	} else {
 		sent, err = plug.Send(ctx, x.tx, factor.Ask{
 			User: u, Ticket: x.id, Door: factor.AtMachine, Machine: x.m.ID, Name: x.m.Name, Scope: o.Scope, Service: o.Service,
-			Address: o.RHost, Again: slices.Contains(x.talk.Sent, kind), Unproven: unproven, Now: x.now,
+			Address: o.RHost, Unproven: unproven, Now: x.now,
 		})
 	}
 	var f *fault.Fault
@@ -88,9 +88,6 @@ func (x *turn) send(ctx context.Context, plug factor.Sender) error {
 		return x.elseAsk(ctx, kind, reasonNotSent, f.Public())
 	case err != nil:
 		return err
-	}
-	if !slices.Contains(x.talk.Sent, kind) {
-		x.talk.Sent = append(x.talk.Sent, kind)
 	}
 	if err := x.note(event.FactorSent, "", "", string(kind), sent.Data); err != nil {
 		return err

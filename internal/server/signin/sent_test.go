@@ -130,7 +130,7 @@ func TestS2ThePhoneIsWaitedForAndLetsIn(t *testing.T) {
 			t.Errorf("prompt %+v", q)
 		}
 		a := p.asks[0]
-		if a.Ticket != c.id || a.Door != factor.AtMachine || a.Name != "desk-1" || a.Scope != policy.Logon || a.Service != "login" || a.User.ID != u.ID || a.Again {
+		if a.Ticket != c.id || a.Door != factor.AtMachine || a.Name != "desk-1" || a.Scope != policy.Logon || a.Service != "login" || a.User.ID != u.ID {
 			t.Errorf("asked %+v", a)
 		}
 		for range 3 {
@@ -157,7 +157,7 @@ func TestS2FromThePhoneBackToTheMenu(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		p, u, a, c := phoneAndApp(r)
 		c.answer("1").asks(wire.ForPush).answer("m").asks(wire.ForChoice).answer("1").asks(wire.ForPush)
-		if len(p.asks) != 2 || !p.asks[1].Again {
+		if len(p.asks) != 2 {
 			t.Errorf("asked %+v", p.asks)
 		}
 		c.answer(" 0 ").asks(wire.ForChoice).answer("2").asks(wire.ForCode).answer(a.code()).allowed(true)
@@ -333,7 +333,7 @@ func TestM6WhoHasOnlyTheMailGetsAnother(t *testing.T) {
 		_, l := sending(r)
 		r.addKind(r.addUser("alice"), policy.Mail, true)
 		c := r.begin(begin("alice")).asks(wire.ForCode).answer("").asks(wire.ForCode)
-		if len(l.asks) != 2 || l.asks[0].Again || !l.asks[1].Again {
+		if len(l.asks) != 2 {
 			t.Errorf("asked %+v", l.asks)
 		}
 		c.answer("1234").allowed(true)
@@ -353,7 +353,7 @@ func TestM6FromTheCodeBackToTheMenu(t *testing.T) {
 			t.Errorf("going back says %s", c.show())
 		}
 		c.answer("2").asks(wire.ForCode).answer(" 0 ").asks(wire.ForChoice)
-		if len(l.asks) != 2 || !l.asks[1].Again || r.attempt(u, r.machine.ID).Failures != 0 {
+		if len(l.asks) != 2 || r.attempt(u, r.machine.ID).Failures != 0 {
 			t.Errorf("asked %+v, %d failures", l.asks, r.attempt(u, r.machine.ID).Failures)
 		}
 		c.answer("1").asks(wire.ForCode).answer("m").says(text.WrongCode).asks(wire.ForCode)

@@ -107,7 +107,6 @@ type talk struct {
 	Given []policy.Factor `json:"given,omitempty"` // accepted so far
 	Lent  bool            `json:"lent,omitempty"`  // one of them was an administrator's word, not the user's own
 	Spent []wire.Spent    `json:"spent,omitempty"`
-	Sent  []policy.Factor `json:"sent,omitempty"` // for which something has gone out: the next time is again
 
 	Change  string `json:"change,omitempty"`  // why a new password is due: must-change, expired, asked
 	Changed bool   `json:"changed,omitempty"` // it was changed
@@ -238,7 +237,7 @@ func read[S stage](b []byte) (stage, error) {
 // factor is only reached with it accepted, one behind the second only with as many
 // factors as were asked.
 func (t *talk) check(st stage) error {
-	if len(t.Given) > 4 || len(t.Kinds) > 16 || len(t.Spent) > 8 || len(t.Sent) > 16 || len(t.Opening.Can) > maxCan || t.Wrong < 0 || t.Mistakes < 0 || t.Count < 0 || t.Count > 4 {
+	if len(t.Given) > 4 || len(t.Kinds) > 16 || len(t.Spent) > 8 || len(t.Opening.Can) > maxCan || t.Wrong < 0 || t.Mistakes < 0 || t.Count < 0 || t.Count > 4 {
 		return errors.New("out of bounds")
 	}
 	for i, g := range t.Given {
