@@ -237,7 +237,7 @@ func TestANoticeSaysLookAndNothingElse(t *testing.T) {
 	if err := json.Unmarshal(plain, &n); err != nil || n != want {
 		t.Errorf("%s, want %+v", plain, want)
 	}
-	for _, secret := range []string{"anna", "m1", "login", sent.Number + `"`} {
+	for _, secret := range []string{"anna", "m1", "login", `"` + sent.Number + `"`} {
 		if strings.Contains(string(plain), secret) {
 			t.Errorf("the notice holds %q: %s", secret, plain)
 		}
