@@ -150,7 +150,7 @@ var Meaning = map[Type]string{
 	FactorAccepted:     "A second factor was accepted.",
 	FactorRejected:     "A second factor was rejected.",
 	FactorSent:         "A second factor was sent out: a request to a phone, a mail, a text message, or a challenge to a key.",
-	FactorLimited:      "A machine may have nothing sent for a while to people who are new there: too much of it came to nothing. Look at the machine.",
+	FactorLimited:      "A machine may have nothing sent for a while to people who are new there: too much of it came to nothing; data.severity is alert.",
 	PushApproved:       "A request was approved on a phone; the address is the phone's, and data.from is where the sign-in came from.",
 	PushDenied:         "A request was denied on a phone, by the person or by a wrong number.",
 	PushReported:       "Somebody has said on the phone that a sign-in was not theirs: their requests are locked until the help desk unlocks them.",

@@ -604,7 +604,7 @@ func TestAMachineOfAnotherKeepsNobodyFromTheirOwn(t *testing.T) {
 		if n != 20 {
 			t.Errorf("%d phones rang", n)
 		}
-		if e := r.events(event.FactorLimited); len(e) != 10 || e[0].Machine != fresh.Name || e[0].Reason != factor.ReasonMachine {
+		if e := r.events(event.FactorLimited); len(e) != 10 || e[0].Machine != fresh.Name || e[0].Reason != factor.ReasonMachine || !strings.Contains(string(e[0].Data), `"alert"`) {
 			t.Errorf("%d events: %+v", len(e), e)
 		}
 	})

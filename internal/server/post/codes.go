@@ -247,7 +247,7 @@ func (p *Post) own(ctx context.Context, tx *store.Tx, a factor.Ask) (bool, error
 
 // noteLimit says that a machine has too much sent.
 func noteLimit(tx *store.Tx, w wanted, what event.Type, n int64) error {
-	data, err := json.Marshal(map[string]any{"codes": n})
+	data, err := json.Marshal(map[string]any{"codes": n, "severity": "alert"})
 	if err != nil {
 		return err
 	}

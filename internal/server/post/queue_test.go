@@ -334,7 +334,7 @@ func TestHowManyCodesGoOut(t *testing.T) {
 			limited(t, err)
 			return nil
 		})
-		if e := o.events(event.FactorLimited); len(e) != 1 || e[0].MachineID != "evil" || e[0].Reason != factor.ReasonMachine {
+		if e := o.events(event.FactorLimited); len(e) != 1 || e[0].MachineID != "evil" || e[0].Reason != factor.ReasonMachine || !strings.Contains(string(e[0].Data), `"alert"`) {
 			t.Errorf("%+v", e)
 		}
 		o.machine = "other"

@@ -234,10 +234,14 @@ func (s *Service) own(ctx context.Context, tx *store.Tx, a factor.Ask) (bool, er
 
 // pause refuses, with an event.
 func (s *Service) pause(tx *store.Tx, a factor.Ask, what event.Type, reason string, n int64) error {
+	data := map[string]any{"requests": n}
+	if what == event.FactorLimited {
+		data["severity"] = "alert"
+	}
 	err := note(tx, event.Event{
 		Type: what, Actor: a.User.Name, Subject: a.User.Name, UserID: a.User.ID, MachineID: a.Machine, Machine: a.Name, Scope: string(a.Scope),
 		Service: a.Service, Address: a.Address, Reason: reason, Factor: string(policy.Push),
-	}, map[string]any{"requests": n})
+	}, data)
 	if err != nil {
 		return err
 	}
