@@ -508,6 +508,9 @@ func (a *app) userBypassCode() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if in.Reason == "" {
+				return usageError{errors.New("--reason is missing: say why, in one line, as it will stand in the event log"), cmd}
+			}
 			var out rest.Code
 			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "bypass-codes"), nil, in, &out); err != nil {
 				return err

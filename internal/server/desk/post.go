@@ -13,6 +13,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/post"
@@ -99,9 +100,13 @@ func (d *Desk) ChangeMailSettings(ctx context.Context, a Actor, seen string, in 
 		if in.Password != nil && !in.Password.Equal(m.Password) {
 			secretChanged(&list, "password", m.HasPassword, !in.Password.Empty())
 			m.Password, m.HasPassword = in.Password.Bytes, !in.Password.Empty()
+		} else if in.Password == nil && m.HasPassword && m.Username == "" {
+			// A password without a user name is of no use, and goes with it.
+			secretChanged(&list, "password", true, false)
+			m.Password, m.HasPassword = secret.Bytes{}, false
 		} else if in.Password == nil && m.HasPassword && (m.Host != host || m.Port != port) {
 			// The password of one server is not shown to another.
-			return fault.New(fault.Invalid, nil).With("password", "the mail server is another one: type the password for it")
+			return fault.New(fault.Invalid, nil).With("password", "the mail server is another one: type the password for it (--password-stdin at the command line), or leave the user name empty")
 		}
 		if err := m.Judge(); err != nil {
 			return err

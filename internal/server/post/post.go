@@ -128,7 +128,7 @@ func (p *Post) put(ctx context.Context, tx *store.Tx, e entry) (id string, err e
 	id = store.NewID()
 	now := clock.Micros(p.Clock.Now())
 	err = tx.InsertOutbox(ctx, db.InsertOutboxParams{
-		ID: id, Channel: e.channel, Purpose: e.purpose, Urgent: urgent, UserID: e.user.ID, Subject: e.user.Name, Mask: mask(e.channel, e.message.To),
+		ID: id, Channel: e.channel, Purpose: e.purpose, Urgent: urgent, UserID: e.user.ID, Subject: e.user.Name, Mask: Mask(e.channel, e.message.To),
 		Body: p.Keys.Box.Seal(plain, "outbox", "body", id), DueAt: now, ExpiresAt: clock.Micros(e.expires), CreatedAt: now,
 	})
 	if err != nil {
@@ -141,15 +141,13 @@ func (p *Post) put(ctx context.Context, tx *store.Tx, e entry) (id string, err e
 // wakeName stands among the ids of machines, and is none.
 func wakeName(channel string) string { return "post/" + channel }
 
-func mask(channel, address string) string {
+// Mask shows so much of an address that its owner knows it.
+func Mask(channel, address string) string {
 	if channel == rest.ChannelSMS {
 		return MaskNumber(address)
 	}
 	return MaskMail(address)
 }
-
-// Mask shows so much of an address that its owner knows it.
-func Mask(channel, address string) string { return mask(channel, address) }
 
 // Parse judges an address of the channel.
 func Parse(channel, address string) (string, error) {
@@ -204,9 +202,9 @@ func (p *Post) MailEnrolCode(ctx context.Context, tx *store.Tx, u db.User, code 
 	case err != nil:
 		return "", err
 	case !on:
-		return "", fault.Newf(fault.Conflict, "This server sends no mail: an owner must set up a mail server first. Show the code instead.")
+		return "", fault.Newf(fault.Conflict, "This server sends no mail: an owner must set up a mail server first (latchkey mail set --on). Show the code instead.")
 	case u.Mail == "":
-		return "", fault.Newf(fault.Conflict, "%s has no mail address. Set one, or show the code.", u.Name)
+		return "", fault.Newf(fault.Conflict, "%s has no mail address. Set one (latchkey user set %s --mail ADDRESS), or show the code.", u.Name, u.Name)
 	}
 	to, err := ParseMail(u.Mail)
 	if err != nil {

@@ -3,8 +3,10 @@ package post
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -288,12 +290,12 @@ func (p *Post) Test(ctx context.Context, channel, to, by string) (rest.Tested, e
 	m.Timeout, s.Timeout = min(m.Timeout, 12), min(s.Timeout, 24)
 	if channel == rest.ChannelSMS {
 		if s.On = true; s.Judge() != nil {
-			return rest.Tested{}, notComplete()
+			return rest.Tested{}, notComplete("text messages", "sms", s.Judge())
 		}
 		out = sendSMS(ctx, s, msg)
 	} else {
 		if m.On = true; m.Judge() != nil {
-			return rest.Tested{}, notComplete()
+			return rest.Tested{}, notComplete("mails", "mail", m.Judge())
 		}
 		out = sendMail(ctx, m, msg, begun)
 	}
@@ -304,6 +306,14 @@ func (p *Post) Test(ctx context.Context, channel, to, by string) (rest.Tested, e
 	return t, nil
 }
 
-func notComplete() error {
-	return fault.Newf(fault.Conflict, "The settings are not complete: save them first, with what is missing.")
+// notComplete says what is missing before anything can be sent.
+func notComplete(what, command string, err error) error {
+	var parts []string
+	var f *fault.Fault
+	if errors.As(err, &f) {
+		for _, x := range f.Fields {
+			parts = append(parts, x.Name+": "+x.Fault)
+		}
+	}
+	return fault.Newf(fault.Conflict, "It is not said completely how %s are sent (%s). Save the settings first, with what is missing: latchkey %s set.", what, strings.Join(parts, "; "), command)
 }
