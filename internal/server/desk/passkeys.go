@@ -172,6 +172,9 @@ func (d *Desk) RemoveOwnPasskeys(ctx context.Context, a Actor) (rest.Done, error
 		if !slices.ContainsFunc(have, func(f rest.Factor) bool { return f.Kind == kindPasskey }) {
 			return fault.Newf(fault.NotFound, "You have no passkeys.")
 		}
+		if err := a.reach(u); err != nil {
+			return err
+		}
 		if !slices.ContainsFunc(have, func(f rest.Factor) bool { return f.Kind != kindPasskey && whole(f.Kind) && f.State == factorUsable }) {
 			return fault.Newf(fault.Conflict, "Your passkeys are all that you sign in with: without them you could not sign in any more. Add another factor first. One that is lost or stolen you mark as lost instead.")
 		}

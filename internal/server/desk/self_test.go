@@ -453,6 +453,43 @@ func TestOwnFactorsAreChangedByTheirOwnerAlone(t *testing.T) {
 	})
 }
 
+// TestAWeakFactorTakesNoStrongOnesAway: whoever reads the paper or the mail of somebody with
+// a role marks one authenticator as lost while another is left, and no more.
+func TestAWeakFactorTakesNoStrongOnesAway(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		r.Sessions = &keeping{}
+		anna := addUser(t, r, "anna", rest.RoleAdministrator)
+		strong := person(anna)
+		weak := strong
+		weak.Role = rest.RoleNone // a session that does not open the console
+		one, two, three := enrol(t, r, strong, "phone"), enrol(t, r, strong, "tablet"), enrol(t, r, strong, "third")
+		forbidden := func(what string, err error) {
+			t.Helper()
+			if !fault.Is(err, fault.Forbidden) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		forbidden("remove", refusal(r.RemoveOwnFactor(ctx, weak, one.ID)))
+		forbidden("codes", refusal(r.MakeOwnBackup(ctx, weak)))
+		ok(r.LoseOwnFactor(ctx, weak, one.ID))(t)
+		ok(r.LoseOwnFactor(ctx, weak, one.ID))(t) // again changes nothing
+		forbidden("lose another", refusal(r.LoseOwnFactor(ctx, weak, two.ID)))
+		forbidden("lose the third", refusal(r.LoseOwnFactor(ctx, weak, three.ID)))
+		forbidden("remove the lost", refusal(r.RemoveOwnFactor(ctx, weak, one.ID)))
+		// One that opens the console may, as ever.
+		ok(r.MakeOwnBackup(ctx, strong))(t)
+		ok(r.LoseOwnFactor(ctx, strong, two.ID))(t)
+		ok(r.RemoveOwnFactor(ctx, strong, one.ID))(t)
+		// A single one stays for the help desk to mark.
+		bob := addUser(t, r, "bob", rest.RoleHelpDesk)
+		only := enrol(t, r, person(bob), "phone")
+		w := person(bob)
+		w.Role = rest.RoleNone
+		forbidden("the only one", refusal(r.LoseOwnFactor(ctx, w, only.ID)))
+	})
+}
+
 func TestMeChangesWhatIsMine(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
 		ctx := t.Context()

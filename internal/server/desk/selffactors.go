@@ -115,7 +115,23 @@ func (a Actor) reach(u db.User) error {
 	if a.Enrol != "" || u.Role == rest.RoleNone || a.Role != rest.RoleNone {
 		return nil
 	}
-	return fault.Newf(fault.Forbidden, "You have signed in with a backup code, and your role opens the console, which a backup code must not. Ask the help desk for an enrolment code, mark the lost authenticator as lost, and sign in again.")
+	return fault.Newf(fault.Forbidden, "You have signed in with a backup code, and your role opens the console, which a backup code must not. Ask the help desk for an enrolment code, and to mark the lost authenticator as lost if it is your only one, and sign in again.")
+}
+
+// keep keeps whoever reads the paper, mail or SIM of somebody with a role from taking all
+// the factors away that open the console: such a session (see reach) marks one as lost,
+// while another is left. What else goes takes one of those, or the help desk.
+func (a Actor) keep(u db.User, f rest.Factor, have []rest.Factor, lose bool) error {
+	if a.reach(u) == nil || !whole(f.Kind) {
+		return nil
+	}
+	others := slices.DeleteFunc(slices.Clone(have), func(o rest.Factor) bool { return !whole(o.Kind) || o.ID == f.ID || o.On == f.ID })
+	left := slices.ContainsFunc(others, func(o rest.Factor) bool { return o.State == factorUsable })
+	gone := slices.ContainsFunc(others, func(o rest.Factor) bool { return o.State == factorLost })
+	if lose && (f.State == factorLost || left && !gone) {
+		return nil
+	}
+	return fault.Newf(fault.Forbidden, "Your role opens the console, and you have not signed in with a factor that does. Without one you can mark one authenticator as lost while another is left, and nothing more. Sign in with the other one, or ask the help desk.")
 }
 
 func errEnrolSpent() error {
@@ -465,6 +481,9 @@ func (d *Desk) RemoveOwnFactor(ctx context.Context, a Actor, ref string) (rest.D
 		if err != nil {
 			return err
 		}
+		if err := a.keep(u, f, have, false); err != nil {
+			return err
+		}
 		if last(f, have) {
 			return fault.Newf(fault.Conflict, "This is your only authenticator: without it you could not sign in any more. Add the new one first, then remove this one. If it is lost or stolen, mark it as lost instead.")
 		}
@@ -499,7 +518,7 @@ func (d *Desk) lessFactors(ctx context.Context, tx *store.Tx, a Actor, userID st
 
 // LoseOwnFactor marks one of the actor's authenticators as lost: no code of it is
 // accepted any more. With a backup code as the fresh factor that is the way from a
-// lost phone to a new one, without the help desk.
+// lost phone to a new one, without the help desk; for whoever has a role see keep.
 func (d *Desk) LoseOwnFactor(ctx context.Context, a Actor, ref string) (rest.Factor, error) {
 	var out rest.Factor
 	if err := a.fresh(); err != nil {
@@ -510,7 +529,11 @@ func (d *Desk) LoseOwnFactor(ctx context.Context, a Actor, ref string) (rest.Fac
 		if err != nil {
 			return err
 		}
-		if out, _, err = d.ownFactor(ctx, tx.Queries, u, ref); err != nil {
+		var have []rest.Factor
+		if out, have, err = d.ownFactor(ctx, tx.Queries, u, ref); err != nil {
+			return err
+		}
+		if err := a.keep(u, out, have, true); err != nil {
 			return err
 		}
 		if out.Kind == kindBackup {
@@ -544,6 +567,10 @@ func (d *Desk) MakeOwnBackup(ctx context.Context, a Actor) (rest.BackupCodes, er
 	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		u, err := a.me(ctx, tx.Queries)
 		if err != nil {
+			return err
+		}
+		// Codes of the policy's sign-ins at machines: not from a mail that somebody reads.
+		if err := a.reach(u); err != nil {
 			return err
 		}
 		old, err := tx.ListUnusedBackupCodes(ctx, u.ID)
