@@ -37,13 +37,6 @@ type postPage struct {
 
 func (p postPage) path(tail string) string { return "/console/settings/" + p.channel + tail }
 
-// settingTabs lead from one part of the settings to another.
-var settingTabs = []ui.Link{
-	{Section: "server", Text: words.PostTabServer, Path: "/console/settings"},
-	{Section: rest.ChannelMail, Text: words.PostTabMail, Path: "/console/settings/mail"},
-	{Section: rest.ChannelSMS, Text: words.PostTabSMS, Path: "/console/settings/sms"},
-}
-
 func postFrame(channel string) ui.Page {
 	p := ui.Page{
 		Title: words.PostMailTitle, Section: "settings", Lead: words.PostMailLead, Wide: true,

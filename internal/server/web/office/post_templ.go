@@ -48,7 +48,7 @@ func postBody(p postPage) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = ui.TabBar(words.PostTabs, p.channel, settingTabs).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.TabBar(words.PostTabs, p.channel, ui.SettingTabs).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

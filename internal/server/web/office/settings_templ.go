@@ -48,7 +48,7 @@ func settingsPage(s rest.Settings, may bool, faults map[string]string) templ.Com
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			templ_7745c5c3_Err = ui.TabBar(words.PostTabs, "server", settingTabs).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.TabBar(words.PostTabs, "server", ui.SettingTabs).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

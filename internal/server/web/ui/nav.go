@@ -105,3 +105,11 @@ func shape(r *Request) string {
 	}
 	return "bare"
 }
+
+// SettingTabs lead from one part of the settings to another.
+var SettingTabs = []Link{
+	{Section: "server", Text: words.PostTabServer, Path: "/console/settings"},
+	{Section: "mail", Text: words.PostTabMail, Path: "/console/settings/mail"},
+	{Section: "sms", Text: words.PostTabSMS, Path: "/console/settings/sms"},
+	{Section: "certificates", Text: words.CertSettings, Path: "/console/settings/certificates"},
+}
