@@ -28,9 +28,8 @@ import (
 	_ "latchkey/internal/server/factor/backup" // the kinds of factors and directories that this server has
 	_ "latchkey/internal/server/factor/bypass"
 	"latchkey/internal/server/factor/fido2"
-	factormail "latchkey/internal/server/factor/mail"
+	"latchkey/internal/server/factor/message"
 	factorpush "latchkey/internal/server/factor/push"
-	factorsms "latchkey/internal/server/factor/sms"
 	_ "latchkey/internal/server/factor/totp"
 	"latchkey/internal/server/push"
 	serversettings "latchkey/internal/server/settings"
@@ -154,7 +153,7 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 			Metrics: s.Metrics, Names: s.Names, PeopleURL: s.PeopleURL, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
 			Plugs: func(p server.Parts) []factor.Factor {
-				return []factor.Factor{factorpush.New(p.Push), factormail.Plug(p.Post), factorsms.Plug(p.Post), fido2.New(p.Passkeys)}
+				return []factor.Factor{factorpush.New(p.Push), message.Mail(p.Post), message.SMS(p.Post), fido2.New(p.Passkeys)}
 			},
 			Directories: map[string]any{directory.Local: local.Config{MinLength: s.MinPassword, MaxAge: s.MaxAge}},
 			Ready:       func(server.Addresses) { daemon.Notify("READY=1") },

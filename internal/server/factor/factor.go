@@ -73,7 +73,7 @@ type Ask struct {
 	// Unproven: nobody but the machine says that the first factor was given, and the
 	// person has never been seen there. Little is sent then.
 	Unproven bool
-	Now     time.Time
+	Now      time.Time
 }
 
 // Door says where a factor is asked for.

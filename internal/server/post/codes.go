@@ -325,7 +325,7 @@ func (p *Post) SendCode(ctx context.Context, tx *store.Tx, channel string, a fac
 	if err != nil {
 		return factor.Sent{}, err
 	}
-	shown := mask(channel, address)
+	shown := Mask(channel, address)
 	expires, err := p.send(ctx, tx, wanted{
 		channel: channel, purpose: ForCode, ticket: a.Ticket, user: a.User, authenticator: row.ID, address: address, ask: &a,
 		text: func(code string, minutes int) Message { return codeText(channel, a, code, minutes, contact) },

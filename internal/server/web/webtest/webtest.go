@@ -32,8 +32,7 @@ import (
 	"latchkey/internal/server/factor"
 	_ "latchkey/internal/server/factor/backup" // kinds of factors that people may give
 	_ "latchkey/internal/server/factor/bypass"
-	"latchkey/internal/server/factor/mail"
-	"latchkey/internal/server/factor/sms"
+	"latchkey/internal/server/factor/message"
 	_ "latchkey/internal/server/factor/totp"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
@@ -77,7 +76,7 @@ func New(t *testing.T, s *store.Store, c *clock.Manual) *Rig {
 	r.Must(err)
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r.Sessions = session.New(session.Config{
-		Store: s, Keys: r.Keys, Directories: dirs, Factors: factor.All(r.Keeper, mail.Plug(r.Post), sms.Plug(r.Post)), Clock: c, Random: rand.Reader, Logger: log, Grain: -1,
+		Store: s, Keys: r.Keys, Directories: dirs, Factors: factor.All(r.Keeper, message.Mail(r.Post), message.SMS(r.Post)), Clock: c, Random: rand.Reader, Logger: log, Grain: -1,
 	})
 	r.Desk.Sessions = r.Sessions
 	imports := bulk.New(bulk.Config{Store: s, Desk: r.Desk, Box: r.Keys.Box, Clock: c, Passwords: r.Passwords, Codes: r.Keeper, Log: log})
