@@ -3,13 +3,17 @@ package text
 import (
 	"bufio"
 	"io"
+	"regexp"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
 // Table lays out rows under a head so that they fit a terminal. Columns whose cells are all numbers stand to the
-// right; when the rows are too wide the widest columns are cut with "…". Cells are cleaned on the way in.
+// right. When the rows are too wide, columns without content are left out, the last column goes on in further lines,
+// or into a line of its own, and the widest of the others are cut with "…"; but times, ids and types of events, which
+// are of no use in part, are never cut. Cells are cleaned on the way in.
 type Table struct {
 	head []string
 	rows [][]string
@@ -60,16 +64,42 @@ func (t *Table) Write(w io.Writer, width int) error {
 		}
 		right[c] = numbers && filled
 	}
-	if width > 0 {
-		shrink(widths, width-gap*(len(widths)-1))
+	columns := make([]int, len(t.head)) // those that are shown
+	for c := range columns {
+		columns[c] = c
+	}
+	below := false // the last stands in lines of its own
+	if width > 0 && total(widths, columns) > width {
+		columns = slices.DeleteFunc(columns, func(c int) bool { return len(t.rows) > 0 && t.blank(c) })
+		below = t.fit(widths, columns, width)
 	}
 	bw := bufio.NewWriter(w)
 	for _, r := range append([][]string{t.head}, t.rows...) {
 		var line strings.Builder
-		for c, cell := range r {
-			cell = Cut(cell, widths[c])
+		for i, c := range columns {
+			if i == len(columns)-1 && i > 0 && width > 0 {
+				indent := belowIndent
+				if !below {
+					indent = total(widths, columns[:i]) + gap
+				}
+				for n, part := range wrap(r[c], widths[c]) {
+					if n > 0 || below {
+						bw.WriteString(strings.TrimRight(line.String(), " ") + "\n")
+						line.Reset()
+						line.WriteString(strings.Repeat(" ", indent))
+					} else {
+						line.WriteString(strings.Repeat(" ", gap))
+					}
+					if right[c] {
+						line.WriteString(strings.Repeat(" ", max(0, widths[c]-Width(part))))
+					}
+					line.WriteString(part)
+				}
+				continue
+			}
+			cell := Cut(r[c], widths[c])
 			pad := strings.Repeat(" ", max(0, widths[c]-Width(cell)))
-			if c > 0 {
+			if i > 0 {
 				line.WriteString(strings.Repeat(" ", gap))
 			}
 			if right[c] {
@@ -84,22 +114,97 @@ func (t *Table) Write(w io.Writer, width int) error {
 	return bw.Flush()
 }
 
-// shrink takes from the widest columns until they fit into total. A column keeps at least three columns, so that
-// something can be read; a terminal that is too narrow even for that gets lines that wrap.
-func shrink(widths []int, total int) {
-	for {
-		sum, widest := 0, 0
-		for c, w := range widths {
-			sum += w
-			if w > widths[widest] {
+const (
+	leastLast   = 16 // columns of a terminal that the last column of a table wants beside the others
+	leastOther  = 12 // what the others are cut to for that
+	belowIndent = 4  // of a last column in a line of its own
+)
+
+func total(widths, columns []int) int {
+	sum := gap * max(0, len(columns)-1)
+	for _, c := range columns {
+		sum += widths[c]
+	}
+	return sum
+}
+
+// blank says that a column has no content.
+func (t *Table) blank(c int) bool {
+	return !slices.ContainsFunc(t.rows, func(r []string) bool { return r[c] != "" && r[c] != "-" })
+}
+
+// whole says that a column holds what is of no use in part.
+func (t *Table) whole(c int) bool {
+	return !t.blank(c) && !slices.ContainsFunc(t.rows, func(r []string) bool {
+		return r[c] != "" && r[c] != "-" && !isNumber(r[c]) && !uncut.MatchString(r[c])
+	})
+}
+
+// uncut is a time, an id, or the type of an event.
+var uncut = regexp.MustCompile(`^(([0-9]{4}-)?[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}(:[0-9]{2})?|[a-z]{2,4}_[0-9a-f-]{20,}|[a-z]+(\.[a-z-]+)+)$`)
+
+// fit makes the widths of these columns fit, and says whether the last must go into
+// lines of its own.
+func (t *Table) fit(widths, columns []int, width int) (below bool) {
+	if total(widths, columns) <= width || len(columns) < 2 {
+		return false
+	}
+	last := columns[len(columns)-1]
+	others := columns[:len(columns)-1]
+	var cuttable []int
+	for _, c := range others {
+		if !t.whole(c) {
+			cuttable = append(cuttable, c)
+		}
+	}
+	need := min(widths[last], leastLast)
+	if t.whole(last) {
+		need = widths[last]
+	}
+	tried := slices.Clone(widths)
+	shrink(tried, cuttable, leastOther, func() bool { return total(tried, others)+gap+need <= width })
+	if room := width - total(tried, others) - gap; room >= need {
+		copy(widths, tried)
+		widths[last] = min(widths[last], room)
+		return false
+	}
+	shrink(widths, cuttable, 3, func() bool { return total(widths, others) <= width })
+	widths[last] = max(leastLast, width-belowIndent)
+	return true
+}
+
+// shrink takes from the widest of these columns, down to least, until it is enough. A
+// terminal that is too narrow even for that gets lines that it wraps itself.
+func shrink(widths, columns []int, least int, enough func() bool) {
+	for !enough() {
+		widest := -1
+		for _, c := range columns {
+			if widths[c] > least && (widest < 0 || widths[c] > widths[widest]) {
 				widest = c
 			}
 		}
-		if sum <= total || widths[widest] <= 3 {
+		if widest < 0 {
 			return
 		}
 		widths[widest]--
 	}
+}
+
+// wrap breaks s into lines of at most n columns, at blanks; a word that is longer stands
+// over, because it may be an id. It is at least one line.
+func wrap(s string, n int) []string {
+	var lines []string
+	line := ""
+	for word := range strings.FieldsSeq(s) {
+		if line != "" && Width(line)+1+Width(word) > n {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += " "
+		}
+		line += word
+	}
+	return append(lines, line)
 }
 
 // isNumber accepts what people put into a column of numbers: digits with a sign, a decimal point, a percent sign.

@@ -220,9 +220,11 @@ func TestTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = "" +
-		"USER         MACHINE         LEFT  NOTE\n" +
-		"alice        laptop-of-ali…    48  the last onlin…\n" +
-		"山田         m2                 7\n" +
+		"USER         MACHINE        LEFT  NOTE\n" +
+		"alice        laptop-of-al…    48  the last online\n" +
+		"                                  sign-in was long\n" +
+		"                                  ago\n" +
+		"山田         m2                7\n" +
 		"mallory[31m  m3 m4\n"
 	if d := cmp.Diff(want, narrow.String()); d != "" {
 		t.Errorf("narrow (-want +got):\n%s", d)
@@ -231,6 +233,28 @@ func TestTable(t *testing.T) {
 		if Width(l) > 50 {
 			t.Errorf("line of %d columns: %s", Width(l), l)
 		}
+	}
+}
+
+func TestTablesOfIds(t *testing.T) {
+	const id = "evt_01930000-0000-7000-8000-000000000000"
+	tab := NewTable("TIME", "EVENT", "SERVICE", "WHO", "ID")
+	tab.Row("11-22 08:15:04", "signin.denied", "-", "somebody with a long name", id)
+	var b strings.Builder
+	if err := tab.Write(&b, 60); err != nil {
+		t.Fatal(err)
+	}
+	want := "" +
+		"TIME            EVENT          WHO\n" +
+		"    ID\n" +
+		"11-22 08:15:04  signin.denied  somebody with a long name\n" +
+		"    " + id + "\n"
+	if d := cmp.Diff(want, b.String()); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	b.Reset()
+	if err := tab.Write(&b, 20); err != nil || !strings.Contains(b.String(), id) || !strings.Contains(b.String(), "11-22 08:15:04  signin.denied") {
+		t.Errorf("%v\n%s", err, b.String())
 	}
 }
 
