@@ -7,26 +7,25 @@ const ReportPrefix = "rep_"
 
 // What people should do next for themselves, as Me.Steps names it.
 const (
-	StepEnrol         = "enrol"                // no second factor at all
-	StepBackup        = "backup-codes"         // no backup codes
-	StepFewBackup     = "few-backup-codes"     // fewer than 4 are left
-	StepSecond        = "second-authenticator" // one app on one phone, and nothing beside
-	StepUnconfirmed   = "unconfirmed"          // an authenticator whose first code was never given
-	StepPassword      = "change-password"      // must be changed
-	StepOffline       = "offline-soon"         // offline data of a machine runs out
-	StepReports       = "open-reports"         // the help desk still looks after something
-	FewBackupCodes    = 4
-	ReportSignin      = "signin"
-	ReportMachine     = "machine"
-	ReportPush        = "push"
-	ReportOpen        = "open"
-	ReportHandled     = "handled"
-	WarnDays          = "days"    // a fifth of the days is left
-	WarnSignins       = "signins" // a fifth of the sign-ins
-	WarnTries         = "tries"   // a fifth of the tries
-	WarnSoftware      = "software"
-	OfflineNone       = "none"
-	OfflineUnfinished = "activating"
+	StepEnrol       = "enrol"                // no second factor at all
+	StepBackup      = "backup-codes"         // no backup codes
+	StepFewBackup   = "few-backup-codes"     // fewer than 4 are left
+	StepSecond      = "second-authenticator" // one app on one phone, and nothing beside
+	StepUnconfirmed = "unconfirmed"          // an authenticator whose first code was never given
+	StepPassword    = "change-password"      // must be changed
+	StepOffline     = "offline-soon"         // offline data of a machine runs out
+	StepReports     = "open-reports"         // the help desk still looks after something
+	FewBackupCodes  = 4
+	ReportSignin    = "signin"
+	ReportMachine   = "machine"
+	ReportPush      = "push"
+	ReportOpen      = "open"
+	ReportHandled   = "handled"
+	WarnDays        = "days"    // a fifth of the days is left
+	WarnSignins     = "signins" // a fifth of the sign-ins
+	WarnTries       = "tries"   // a fifth of the tries
+	WarnSoftware    = "software"
+	OfflineNone     = "none"
 )
 
 // Me is what a person sees of himself.

@@ -11,7 +11,6 @@ const (
 	WaitBack     = "Type m for another way."
 	NobodyThere  = "Nobody answered in time."
 	NoOtherWay   = "There is no other way to choose."
-	OtherKind    = "Choose another way."
 	SaidNo       = "Sign-in denied: the request was denied on the phone. If that was not you, tell an administrator."
 )
 

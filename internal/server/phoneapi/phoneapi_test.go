@@ -686,7 +686,7 @@ func TestARemovedOrLostPhoneIsGone(t *testing.T) {
 		r.ok(a.Approve(ctx, req, sent.Number))
 		_, err := r.LoseFactor(ctx, desk.Root(), "anna", rest.FactorPrefix+a.Device)
 		r.ok(err)
-		if v := r.judge(ask); v.OK || v.Reason != push.ReasonGone {
+		if v := r.judge(ask); v.OK || v.Reason != "push-device-gone" {
 			t.Errorf("what a lost phone has approved counts: %+v", v)
 		}
 		_, err = a.Account(ctx)

@@ -93,7 +93,6 @@ const (
 const (
 	StateOpen      = "open"
 	StateApproved  = "approved"
-	StateSpent     = "spent" // approved, and the sign-in has seen it
 	StateDenied    = "denied"
 	StateReported  = "reported"
 	StateExpired   = "expired"

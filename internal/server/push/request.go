@@ -21,8 +21,8 @@ import (
 // package factor.
 const (
 	ReasonWithdrawn = "push-withdrawn"
-	ReasonLimit     = "push-limit"
-	ReasonGone      = "push-device-gone"
+	reasonLimit     = "push-limit"
+	reasonGone      = "push-device-gone"
 )
 
 // Send asks the user's phones. It runs in the transaction that stores the prompt.
@@ -198,7 +198,7 @@ func (s *Service) bounded(ctx context.Context, tx *store.Tx, a factor.Ask, now i
 			return fmt.Errorf("count requests: %w", err)
 		}
 		if n >= b.n {
-			return s.pause(tx, a, event.PushLimited, ReasonLimit, n)
+			return s.pause(tx, a, event.PushLimited, reasonLimit, n)
 		}
 	}
 	if own {
@@ -298,7 +298,7 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 
 // spend takes an approval, if the phone that gave it is still trusted.
 func (s *Service) spend(ctx context.Context, tx *store.Tx, t factor.Try, r db.PushRequest, data map[string]any) (factor.Verdict, error) {
-	gone := factor.Verdict{Reason: ReasonGone, Over: true, Text: text.PushWithdrawn, ID: r.DeviceID, Data: data}
+	gone := factor.Verdict{Reason: reasonGone, Over: true, Text: text.PushWithdrawn, ID: r.DeviceID, Data: data}
 	d, err := tx.GetPushDevice(ctx, r.DeviceID)
 	switch {
 	case store.IsNotFound(err) || err == nil && (d.Authenticator.Lost || d.PushDevice.UserID != t.User.ID):

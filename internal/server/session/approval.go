@@ -26,7 +26,7 @@ const (
 	StateGiven  = "given"
 	StateDenied = "denied"
 	StateUsed   = "used"
-	StateOver   = "expired"
+	stateOver   = "expired"
 )
 
 // maxAsked is how many approvals one person may wait for.
@@ -61,7 +61,7 @@ func approvalOf(r db.Approval, now time.Time) Approval {
 		ApproverID: r.ApproverID, Approver: r.Approver, State: r.State, Asked: rest.Time(r.AskedAt), Decided: rest.Time(r.DecidedAt), Expires: rest.Time(r.ExpiresAt),
 	}
 	if (a.State == StateAsked || a.State == StateGiven) && !now.Before(a.Expires) {
-		a.State = StateOver
+		a.State = stateOver
 	}
 	return a
 }

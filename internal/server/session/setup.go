@@ -226,7 +226,7 @@ func (m *Sessions) BeginSetup(ctx context.Context, o Owner) (factor.Enrolment, S
 			return err
 		}
 		if _, err := tx.GetUserByName(ctx, o.Name); err == nil {
-			return fault.New(fault.Invalid, nil).With(FieldName, "there is a user %q already; choose another name", o.Name)
+			return fault.New(fault.Invalid, nil).With(fieldName, "there is a user %q already; choose another name", o.Name)
 		} else if !store.IsNotFound(err) {
 			return err
 		}

@@ -82,7 +82,7 @@ const (
 	FieldCode     = "code"
 	FieldPassword = "password"
 	FieldAgain    = "again"
-	FieldName     = "name"
+	fieldName     = "name"
 )
 
 // The reasons of session.denied beside those of sign-ins at machines.

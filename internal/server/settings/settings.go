@@ -116,7 +116,7 @@ type Rule struct {
 // The words of the setting.
 const (
 	AttestationNone   = "none"
-	AttestationDirect = "direct"
+	attestationDirect = "direct"
 )
 
 // maxModels bounds the list of models.
@@ -141,7 +141,7 @@ func ParseRule(word, list string) (Rule, error) {
 	var r Rule
 	switch word {
 	case "", AttestationNone:
-	case AttestationDirect:
+	case attestationDirect:
 		r.Direct = true
 	default:
 		return r, fmt.Errorf("%.40q is not allowed; allowed are none and direct", word)
