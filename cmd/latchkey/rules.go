@@ -150,7 +150,11 @@ func (a *app) policyEffective() *cobra.Command {
 					if c.Applies {
 						mark = "=>"
 					}
-					t.Row(mark, strconv.FormatInt(c.Priority, 10), c.Policy, c.Why)
+					priority := "-" // of the default
+					if c.Priority != 0 {
+						priority = strconv.FormatInt(c.Priority, 10)
+					}
+					t.Row(mark, priority, c.Policy, c.Why)
 				}
 				p.table(t, "")
 				for _, d := range x.Raised {

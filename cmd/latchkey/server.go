@@ -50,7 +50,11 @@ func (a *app) serverCommand() *cobra.Command {
 	}
 	card := func(s rest.Settings) func(p *printer) {
 		return func(p *printer) {
-			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL), "New passkeys", s.Attestation, "Their models", dash(s.Models))
+			attestation := s.Attestation
+			if attestation == "none" {
+				attestation = "any model (none must say which it is)"
+			}
+			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL), "New passkeys", attestation, "Their models", dash(s.Models))
 		}
 	}
 	show := &cobra.Command{

@@ -512,6 +512,10 @@ func (v *faults) scope(field, value string) {
 	for i, s := range policy.Scopes {
 		words[i] = string(s)
 	}
+	if value == "login" {
+		v.add(field, "%q is not allowed; did you mean logon? Allowed are %s", value, strings.Join(words, ", "))
+		return
+	}
 	v.word(field, value, words)
 }
 
