@@ -105,7 +105,11 @@ func joinCommand(stdout, stderr io.Writer) *cobra.Command {
 		if out.Pending {
 			fmt.Fprintf(stdout, "It waits for approval: latchkey machine set %s --status active\n", out.Identity.Name)
 		}
-		fmt.Fprintln(stdout, "Next, to serve sign-ins: latchkey-agent run")
+		run := "latchkey-agent run"
+		if j.State != s.State {
+			run += " --state " + j.State
+		}
+		fmt.Fprintln(stdout, "Next, to serve sign-ins: "+run)
 		return nil
 	}
 	return c

@@ -24,7 +24,7 @@ var troubles = []struct {
 	{policy.ReasonVaultForeign, health.Failure, "Do what the detail and the agent's log say; the agent goes on by itself."},
 	{policy.ReasonVaultUnread, health.Failure, "Look after the disk."},
 	{policy.ReasonVaultUnfinished, health.Warning, online},
-	{policy.ReasonTPMCleared, health.Failure, online + " If the server is not reached any more: latchkey-agent join --again TOKEN."},
+	{policy.ReasonTPMCleared, health.Failure, online + " If the server is not reached any more: latchkey-agent join --again - (it reads the token)."},
 	{policy.ReasonTPMReplaced, health.Failure, online},
 	{policy.ReasonTPMBoot, health.Failure, online},
 	{policy.ReasonTPMLocked, health.Failure, "Wait, or connect this machine to the network."},

@@ -163,7 +163,7 @@ func New(cfg Config) *Link {
 	})
 	l.refused = h.Define(health.Problem{
 		Code: "machine-refused", Severity: health.Failure, Text: "The server has revoked this machine.",
-		Next: "Ask an administrator; to use the machine again, join it anew (latchkey-agent join --again TOKEN).",
+		Next: "Ask an administrator; to use the machine again, join it anew (latchkey-agent join --again -, which reads the token).",
 	})
 	l.standing = h.Define(health.Problem{
 		Code: "server-says-no", Severity: health.Failure, Text: "The server answers, but not as it does to a machine in good standing.",
