@@ -11,4 +11,5 @@ func (d Delivery) Allowed(a netip.AddrPort) bool  { return d.allowed(a) }
 func (d Delivery) HTTP() *http.Client             { return d.client() }
 func (a Answer) Form() error                      { return a.form() }
 func (s *Service) NumberHash(id, n string) []byte { return s.numberHash(id, n) }
+func TicketKey(ticket string) string              { return ticketKey(ticket) }
 func (s *Service) Number() (string, error)        { return s.number() }

@@ -37,7 +37,11 @@ func TestAnAnswerWakesWhoWaitsAtAnotherReplica(t *testing.T) {
 		other.Wait(t.Context(), "t1")
 		waited <- time.Now()
 	}()
-	time.Sleep(300 * time.Millisecond)
+	for end := time.Now().Add(5 * time.Second); s.Watchers(push.TicketKey("t1")) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody waits")
+		}
+	}
 	all, err := p.Requests(t.Context(), 0)
 	a.ok(err)
 	a.ok(p.Approve(t.Context(), all.Requests[0], sent.Number))

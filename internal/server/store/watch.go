@@ -5,23 +5,23 @@ import (
 	"sync"
 )
 
-// everyone stands for all machines in a list of those to wake.
+// everyone stands for all keys in a list of those to wake.
 const everyone = "*"
 
 // hub wakes those who wait in this process. A wake-up only says "look": the row in
 // the table is the truth, and whoever waits also looks by himself now and then.
 type hub struct {
-	mu       sync.Mutex
-	machines map[string][]chan struct{} // mostly one each
-	events   map[chan struct{}]struct{}
-	closed   bool
+	mu     sync.Mutex
+	keys   map[string][]chan struct{} // mostly one each
+	events map[chan struct{}]struct{}
+	closed bool
 }
 
-// Watch gives a channel that receives after a change that concerns the machine was
-// committed on any replica. Register first, then read the rows, then wait: so
+// Watch gives a channel that receives after a change that concerns the key, such as the
+// id of a machine, was committed on any replica. Register first, then read the rows, then wait: so
 // nothing is missed. Several wake-ups may come as one. cancel must be called. The
 // channel is closed with the store.
-func (s *Store) Watch(machineID string) (woken <-chan struct{}, cancel func()) {
+func (s *Store) Watch(key string) (woken <-chan struct{}, cancel func()) {
 	h := &s.hub
 	ch := make(chan struct{}, 1)
 	h.mu.Lock()
@@ -30,23 +30,31 @@ func (s *Store) Watch(machineID string) (woken <-chan struct{}, cancel func()) {
 		close(ch)
 		return ch, func() {}
 	}
-	if h.machines == nil {
-		h.machines = map[string][]chan struct{}{}
+	if h.keys == nil {
+		h.keys = map[string][]chan struct{}{}
 	}
-	h.machines[machineID] = append(h.machines[machineID], ch)
+	h.keys[key] = append(h.keys[key], ch)
 	return ch, func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		list := h.machines[machineID]
+		list := h.keys[key]
 		i := slices.Index(list, ch)
 		switch {
 		case i < 0: // the store was closed
 		case len(list) == 1:
-			delete(h.machines, machineID)
+			delete(h.keys, key)
 		default:
-			h.machines[machineID] = slices.Delete(list, i, i+1)
+			h.keys[key] = slices.Delete(list, i, i+1)
 		}
 	}
+}
+
+// Watchers counts who watches the key at this replica, for tests that must not be quicker
+// than whom they wake.
+func (s *Store) Watchers(key string) int {
+	s.hub.mu.Lock()
+	defer s.hub.mu.Unlock()
+	return len(s.hub.keys[key])
 }
 
 // WatchEvents gives a channel that receives after events were added on any replica,
@@ -78,22 +86,22 @@ func poke(ch chan struct{}) {
 	}
 }
 
-func (h *hub) wake(machineIDs []string) {
+func (h *hub) wake(keys []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return
 	}
-	for _, id := range machineIDs {
-		if id == everyone {
-			for _, chans := range h.machines {
+	for _, key := range keys {
+		if key == everyone {
+			for _, chans := range h.keys {
 				for _, ch := range chans {
 					poke(ch)
 				}
 			}
 			return
 		}
-		for _, ch := range h.machines[id] {
+		for _, ch := range h.keys[key] {
 			poke(ch)
 		}
 	}
@@ -114,7 +122,7 @@ func (h *hub) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.closed = true
-	for _, chans := range h.machines {
+	for _, chans := range h.keys {
 		for _, ch := range chans {
 			close(ch)
 		}
@@ -122,5 +130,5 @@ func (h *hub) close() {
 	for ch := range h.events {
 		close(ch)
 	}
-	h.machines, h.events = nil, nil
+	h.keys, h.events = nil, nil
 }
