@@ -256,6 +256,11 @@ func (a *app) policySet() *cobra.Command {
 				return err
 			}
 			a.warnings(x)
+			for _, word := range args[1:] {
+				if strings.HasPrefix(word, "online_factors=") {
+					a.say("whoever has none of these factors can not sign in where this policy asks for one. Who has which: latchkey user list. Whom a change hits, before it is made: latchkey policy try")
+				}
+			}
 			return a.emit(x, func(p *printer) { p.line("Policy %s now has version %d.", x.Name, x.Version) })
 		},
 	}
