@@ -61,7 +61,7 @@ type settings struct {
 	Place
 	Listen      string        `flag:"listen" check:"hostport" usage:"address for people, HTTPS"`
 	ListenAgent string        `flag:"listen-agent" check:"hostport" usage:"address for machines, mutual TLS"`
-	AdminSocket string        `flag:"admin-socket" usage:"socket for administrators of this host"`
+	AdminSocket string        `flag:"admin-socket" usage:"socket for administrators of this host; default /run/latchkey/admin.sock, or admin.sock in --data if that is another folder"`
 	Names       []string      `flag:"names" usage:"host names and addresses by which this server is reached, beside the host's own"`
 	PeopleURL   string        `flag:"people-url" usage:"https://HOST[:PORT] as browsers and phones reach it, where the settings name none; without it the first of the names and the port of --listen"`
 	TLSCert     string        `flag:"tls-cert" usage:"PEM file of a certificate for people, with its chain; without it one of Latchkey's own CA"`
