@@ -54,7 +54,7 @@ func TestM4ACertificateSignsInWithoutAPassword(t *testing.T) {
 	if err := json.Unmarshal([]byte(root("", "factor", "add", "totp", "alice", "--output", "json")), &totp); err != nil {
 		t.Fatal(err)
 	}
-	root("", "certificate", "settings", "--use", "portal")
+	root("", "certificate", "set", "--use", "portal")
 	var at struct {
 		CA string `json:"ca"`
 	}

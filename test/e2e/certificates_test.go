@@ -23,7 +23,7 @@ func TestM4CertificatesOnARealMachine(t *testing.T) {
 	if out, err := install(alice); err == nil || !strings.Contains(out, "switched off") {
 		t.Errorf("they are switched off: %v\n%s", err, out)
 	}
-	w.cli("certificate", "settings", "--use", "portal")
+	w.cli("certificate", "set", "--use", "portal")
 	if out, err := install(alice); err == nil || !strings.Contains(out, "second factor") {
 		t.Errorf("without a sign-in: %v\n%s", err, out)
 	}
