@@ -111,5 +111,5 @@ var SettingTabs = []Link{
 	{Section: "server", Text: words.PostTabServer, Path: "/console/settings"},
 	{Section: "mail", Text: words.PostTabMail, Path: "/console/settings/mail"},
 	{Section: "sms", Text: words.PostTabSMS, Path: "/console/settings/sms"},
-	{Section: "certificates", Text: words.CertSettings, Path: "/console/settings/certificates"},
+	{Section: "certificates", Text: words.PostTabCerts, Path: "/console/settings/certificates"},
 }

@@ -6,6 +6,7 @@ const (
 	PostTabServer   = "Server"
 	PostTabMail     = "Mail"
 	PostTabSMS      = "Text messages"
+	PostTabCerts    = "Certificates"
 	PostMailTitle   = "Mail"
 	PostMailLead    = "How mails go out: codes, enrolment codes, and notes to people about their accounts."
 	PostSMSTitle    = "Text messages"
