@@ -1,0 +1,26 @@
+package key
+
+import "testing"
+
+func TestDescriptorsOfSecurityKeysAreKnown(t *testing.T) {
+	// The descriptors as devices give them: a FIDO key, a mouse, a keyboard.
+	fido := []byte{0x06, 0xd0, 0xf1, 0x09, 0x01, 0xa1, 0x01, 0x09, 0x20, 0x15, 0x00, 0x26, 0xff, 0x00, 0x75, 0x08, 0x95, 0x40, 0x81, 0x02, 0xc0}
+	mouse := []byte{0x05, 0x01, 0x09, 0x02, 0xa1, 0x01, 0x09, 0x01, 0xa1, 0x00, 0xc0, 0xc0}
+	vendor := []byte{0x06, 0xd0, 0xf1, 0x09, 0x02, 0xa1, 0x01, 0xc0}
+	for name, c := range map[string]struct {
+		d    []byte
+		want bool
+	}{
+		"a security key": {fido, true}, "a mouse": {mouse, false}, "another usage of the page": {vendor, false}, "empty": {nil, false}, "cut short": {fido[:2], false},
+	} {
+		if got := isFIDO(c.d); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+func FuzzIsFIDO(f *testing.F) {
+	f.Add([]byte{0x06, 0xd0, 0xf1, 0x09, 0x01})
+	f.Add([]byte{0xfe, 0xff, 0x00})
+	f.Fuzz(func(_ *testing.T, b []byte) { isFIDO(b) })
+}
