@@ -1,7 +1,7 @@
 # Latchkey: the two commands are `make demo` and `make test`; `make help` lists the rest.
 
 PART     ?= all
-FUZZTIME ?= 5s
+FUZZTIME ?= 3s
 
 .PHONY: help build demo test test-abuse bench fmt tools deps golden clean
 
