@@ -11,7 +11,6 @@ var (
 	ParseBody = parseBody
 	ParseURL  = parseURL
 	Compose   = compose
-	Public    = public
 )
 
 // Fill makes the body of a message, or says what is wrong with the form.

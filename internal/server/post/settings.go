@@ -17,6 +17,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/outward"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -306,7 +307,7 @@ func (m SMS) Judge() error {
 		t, u, err := parseURL(m.URL, m.PlainHTTP)
 		address = t
 		if v.because("url", err); err == nil && !m.PlainHTTP && len(m.Networks) == 0 {
-			if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !public(ip) {
+			if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !outward.Public(ip) {
 				v.add("url", "%s is a private address; list its network under networks if that is meant", ip)
 			}
 		}
@@ -389,25 +390,6 @@ func networks(list []string) ([]netip.Prefix, error) {
 	return out, nil
 }
 
-// inner are networks that the Internet does not know, beside those that package netip
-// names: shared by providers (RFC 6598), for protocols, for measuring, for documents, the
-// future's, and those of IPv6 that hold an address of IPv4.
-var inner = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("198.18.0.0/15"),
-	netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("2001::/32"),
-	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fec0::/10"),
-}
-
-// public tells whether an address is one of the Internet.
-func public(a netip.Addr) bool {
-	a = a.Unmap().WithZone("")
-	if !a.IsValid() || !a.IsGlobalUnicast() || a.IsPrivate() || a.IsLoopback() || a.IsLinkLocalUnicast() || a.IsUnspecified() {
-		return false
-	}
-	return !slices.ContainsFunc(inner, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
 // allowed tells whether a gateway may be at the address, after its name was looked up.
 func allowed(address string, list []netip.Prefix) error {
 	host, _, err := net.SplitHostPort(address)
@@ -418,11 +400,10 @@ func allowed(address string, list []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	a = a.Unmap().WithZone("")
-	if public(a) || slices.ContainsFunc(list, func(p netip.Prefix) bool { return p.Contains(a) }) {
+	if outward.Public(a) || outward.In(list, a) {
 		return nil
 	}
-	return fmt.Errorf("%w: %s", errPrivate, a)
+	return fmt.Errorf("%w: %s", errPrivate, a.Unmap().WithZone(""))
 }
 
 var errPrivate = errors.New("the gateway's name leads to a private address that is not listed under networks")

@@ -25,6 +25,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/outward"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -77,7 +78,7 @@ func (d Delivery) endpoint(s string) error {
 	}
 	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if a, err := netip.ParseAddr(host); err == nil {
-		if !cidrs(d.Private, a.Unmap()) {
+		if !outward.In(d.Private, a) {
 			return errors.New("the address is a number and no name")
 		}
 		return nil
@@ -115,24 +116,10 @@ func plainName(host string) bool {
 	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
 
-// notPublic are the addresses that are nobody's, or of one's own network, beside those
-// that netip knows by name.
-var notPublic = []netip.Prefix{
-	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("100.64.0.0/10"), netip.MustParsePrefix("192.0.0.0/24"), netip.MustParsePrefix("192.0.2.0/24"),
-	netip.MustParsePrefix("192.88.99.0/24"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"), netip.MustParsePrefix("203.0.113.0/24"),
-	netip.MustParsePrefix("240.0.0.0/4"), netip.MustParsePrefix("64:ff9b::/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
-	netip.MustParsePrefix("2001::/23"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"), netip.MustParsePrefix("5f00::/16"),
-	netip.MustParsePrefix("fec0::/10"),
-}
-
 // allowed judges an address that is about to be dialled. In a network of one's own any
 // port may be the push service's; elsewhere it is that of HTTPS.
 func (d Delivery) allowed(at netip.AddrPort) bool {
-	a := at.Addr().Unmap().WithZone("")
-	if cidrs(d.Private, a) {
-		return true
-	}
-	return at.Port() == 443 && a.IsValid() && a.IsGlobalUnicast() && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast() && !cidrs(notPublic, a)
+	return outward.In(d.Private, at.Addr()) || at.Port() == 443 && outward.Public(at.Addr())
 }
 
 func (d Delivery) client() *http.Client {

@@ -34,7 +34,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/netip"
 	"runtime"
 	"sync"
 	"time"
@@ -206,15 +205,5 @@ func errLocked() *Refusal {
 
 // errTooMany is told at the sign-in.
 func errTooMany(text string) error { return fault.Newf(fault.TooMany, "%s", text) }
-
-// cidrs says whether one of the prefixes holds the address.
-func cidrs(list []netip.Prefix, a netip.Addr) bool {
-	for _, p := range list {
-		if p.Contains(a) {
-			return true
-		}
-	}
-	return false
-}
 
 func ended(ctx context.Context) bool { return ctx.Err() != nil }
