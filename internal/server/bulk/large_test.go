@@ -87,7 +87,7 @@ func TestALargeImportTakesBoundedMemoryAndIsAtomic(t *testing.T) {
 			checked := time.Since(start)
 			// What a sign-in would wait for while users are changed.
 			longest, stop, done := time.Duration(0), make(chan struct{}), make(chan struct{})
-			shown, watched := int64(0), make(chan struct{})
+			shown, watched, id := int64(0), make(chan struct{}), i.ID
 			go func() {
 				defer close(watched)
 				for {
@@ -96,8 +96,8 @@ func TestALargeImportTakesBoundedMemoryAndIsAtomic(t *testing.T) {
 						return
 					case <-time.After(5 * time.Millisecond):
 					}
-					if i, err := r.bulk.Show(context.Background(), desk.Root(), i.ID); err == nil && i.State == rest.ImportApplying && i.Done < int64(n) {
-						shown = max(shown, i.Done)
+					if now, err := r.bulk.Show(context.Background(), desk.Root(), id); err == nil && now.State == rest.ImportApplying && now.Done < int64(n) {
+						shown = max(shown, now.Done)
 					}
 				}
 			}()
