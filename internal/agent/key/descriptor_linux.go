@@ -37,7 +37,11 @@ func isFIDO(b []byte) bool {
 		case itemUsagePage:
 			page = v
 		case itemUsage:
-			if page == pageFIDO && v == usageCTAPHID {
+			of := page
+			if n == 4 { // four octets: the page stands in the upper two (§6.2.2.8)
+				of, v = v>>16, v&0xffff
+			}
+			if of == pageFIDO && v == usageCTAPHID {
 				return true
 			}
 		}

@@ -1,17 +1,26 @@
 package key
 
-import "testing"
+import (
+	"testing"
+
+	"latchkey/internal/assertion/softkey"
+)
 
 func TestDescriptorsOfSecurityKeysAreKnown(t *testing.T) {
 	// The descriptors as devices give them: a FIDO key, a mouse, a keyboard.
 	fido := []byte{0x06, 0xd0, 0xf1, 0x09, 0x01, 0xa1, 0x01, 0x09, 0x20, 0x15, 0x00, 0x26, 0xff, 0x00, 0x75, 0x08, 0x95, 0x40, 0x81, 0x02, 0xc0}
 	mouse := []byte{0x05, 0x01, 0x09, 0x02, 0xa1, 0x01, 0x09, 0x01, 0xa1, 0x00, 0xc0, 0xc0}
 	vendor := []byte{0x06, 0xd0, 0xf1, 0x09, 0x02, 0xa1, 0x01, 0xc0}
+	extended := []byte{0x0b, 0x01, 0x00, 0xd0, 0xf1, 0xa1, 0x01, 0xc0}
+	foreign := []byte{0x06, 0xd0, 0xf1, 0x0b, 0x01, 0x00, 0x01, 0x00, 0xa1, 0x01, 0xc0}
+	behindLong := append([]byte{0xfe, 0x02, 0xf0, 0x06, 0xd0}, fido...)
 	for name, c := range map[string]struct {
 		d    []byte
 		want bool
 	}{
 		"a security key": {fido, true}, "a mouse": {mouse, false}, "another usage of the page": {vendor, false}, "empty": {nil, false}, "cut short": {fido[:2], false},
+		"a usage with its page in it": {extended, true}, "a usage with another page in it": {foreign, false},
+		"behind a long item": {behindLong, true}, "the software key of the tests": {softkey.Descriptor, true},
 	} {
 		if got := isFIDO(c.d); got != c.want {
 			t.Errorf("%s: %v", name, got)
