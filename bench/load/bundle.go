@@ -31,7 +31,7 @@ func bundles(ctx context.Context, o *options, r *report) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	f, err := w.fill(ctx, 2, 0, false)
+	f, err := w.fill(ctx, stock{users: 2})
 	if err != nil {
 		return err
 	}

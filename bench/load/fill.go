@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/agent/identity"
 	"latchkey/internal/clock"
 	"latchkey/internal/otp"
+	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/enroll"
@@ -26,11 +27,12 @@ import (
 	"latchkey/internal/wire"
 )
 
-// person is a user with an authenticator app. A code works once, and so do those of the step before and the step after:
+// person is a user with an authenticator app, or with a phone. A code works once, and so do those of the step before and the step after:
 // a person signs in three times at once and then every half minute.
 type person struct {
-	name string
-	seed secret.Bytes
+	name  string
+	seed  secret.Bytes
+	phone *phone // in place of the app
 
 	mu   sync.Mutex
 	last int64 // step whose code was given last
@@ -69,10 +71,18 @@ type filling struct {
 	ca      []byte
 }
 
+// stock says what is filled in.
+type stock struct {
+	users, machines int
+	// windows: each machine has an open one of the first user.
+	windows bool
+	// phones: everybody has a phone in place of an app, and has lately been let in at the machine of the same number.
+	phones bool
+}
+
 // fill writes users with authenticators, and machines, into the database before the server runs: by the server's own
-// store, keys and CA, but without tokens, without an event for each, and with one key for all machines. With windows
-// each machine has an open one of the first user.
-func (w *world) fill(ctx context.Context, users, machines int, windows bool) (out *filling, err error) {
+// store, keys and CA, but without tokens, without an event for each, and with one key for all machines.
+func (w *world) fill(ctx context.Context, st stock) (out *filling, err error) {
 	if err := os.MkdirAll(w.data(), 0o700); err != nil {
 		return nil, err
 	}
@@ -101,16 +111,19 @@ func (w *world) fill(ctx context.Context, users, machines int, windows bool) (ou
 	keeper := &factor.Keeper{Box: k.Box, Pepper: k.Pepper, Random: rand.Reader}
 	now := time.Now()
 	at := clock.Micros(now)
-	first := ""
-	err = batches(ctx, s, users, func(ctx context.Context, tx *store.Tx, i int) error {
+	ids := make([]string, st.users)
+	err = batches(ctx, s, st.users, func(ctx context.Context, tx *store.Tx, i int) error {
 		id, name := store.NewID(), fmt.Sprintf("user%05d", i)
-		if first == "" {
-			first = id
-		}
+		ids[i] = id
 		err := tx.InsertUser(ctx, db.InsertUserParams{
 			ID: id, Name: name, NameFold: name, Role: "none", Activation: facts.ActivationNow, MFA: facts.MFAInherit, CreatedAt: at, UpdatedAt: at,
 		})
 		if err != nil {
+			return err
+		}
+		if st.phones {
+			p, err := addPhone(ctx, tx, id, at)
+			out.people = append(out.people, &person{name: name, phone: p})
 			return err
 		}
 		seed, err := keeper.NewSeed(app)
@@ -133,7 +146,7 @@ func (w *world) fill(ctx context.Context, users, machines int, windows bool) (ou
 	if err != nil {
 		return nil, err
 	}
-	err = batches(ctx, s, machines, func(ctx context.Context, tx *store.Tx, i int) error {
+	err = batches(ctx, s, st.machines, func(ctx context.Context, tx *store.Tx, i int) error {
 		id := store.NewID()
 		cert, err := authority.SignMachine(request, id)
 		if err != nil {
@@ -156,12 +169,15 @@ func (w *world) fill(ctx context.Context, users, machines int, windows bool) (ou
 		if err != nil {
 			return err
 		}
-		if windows {
-			if _, err := tx.KnowUser(ctx, db.KnowUserParams{MachineID: id, UserID: first, Since: at}); err != nil {
+		if whose := ids[min(i, st.users-1)]; st.windows || st.phones {
+			if st.windows {
+				whose = ids[0]
+			}
+			if _, err := tx.KnowUser(ctx, db.KnowUserParams{MachineID: id, UserID: whose, Since: at}); err != nil {
 				return err
 			}
 			err = tx.InsertWindow(ctx, db.InsertWindowParams{
-				ID: store.NewID(), UserID: first, MachineID: id, Boot: "boot", OpenedAt: at, ExpiresAt: clock.Micros(now.Add(8 * time.Hour)),
+				ID: store.NewID(), UserID: whose, MachineID: id, Boot: "boot", OpenedAt: at, ExpiresAt: clock.Micros(now.Add(8 * time.Hour)),
 				Scopes: `["logon"]`, Factors: `["totp"]`,
 			})
 			if err != nil {
@@ -172,6 +188,28 @@ func (w *world) fill(ctx context.Context, users, machines int, windows bool) (ou
 		return nil
 	})
 	return out, err
+}
+
+// addPhone makes a phone with a key of its own, as an enrolment leaves it, without a push service.
+func addPhone(ctx context.Context, tx *store.Tx, user string, at int64) (*phone, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	p := &phone{device: store.NewID(), key: key}
+	err = tx.InsertAuthenticator(ctx, db.InsertAuthenticatorParams{
+		ID: p.device, UserID: user, Kind: string(policy.Push), Name: "phone", Params: "{}", ConfirmedAt: at, CreatedAt: at,
+	})
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	return p, tx.InsertPushDevice(ctx, db.InsertPushDeviceParams{
+		AuthenticatorID: p.device, UserID: user, PublicKey: der, Platform: "Android", Standalone: true, CreatedAt: at, SeenAt: at,
+	})
 }
 
 // batches runs do for each number, some hundred in one transaction.

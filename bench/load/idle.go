@@ -56,7 +56,7 @@ func idleOf(ctx context.Context, o *options, r *report, n, wanted int) (err erro
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	f, err := w.fill(ctx, 400, n, true)
+	f, err := w.fill(ctx, stock{users: 400, machines: n, windows: true})
 	if err != nil {
 		return err
 	}

@@ -1,12 +1,14 @@
 // Command load measures a Latchkey server under load, with the release programs over real mutual TLS: TOTP
 // verifications per second with durable events on SQLite and PostgreSQL, thousands of idle machines and the time
-// until all of them know of a change, what offline data costs, joining, and the sizes of the programs.
+// until all of them know of a change, thousands that wait for a phone and the time until they know its answer, what
+// offline data costs, joining, and the sizes of the programs.
 //
 // It promises: every figure comes from this run, beside the processor time of each process, because generator and
 // server share the machine; every answer is checked, and one that is not what it must be ends the run; a shortcut
-// stands in the figure's note. Rows: O5, O7, O14, W7, S11; architecture §8.
+// stands in the figure's note. Rows: O5, O7, O14, W7, S2, S11; architecture §8.
 //
-// Parts of it run as processes of their own: the machines (`load crowd`), and the peer (`load peer`).
+// Parts of it run as processes of their own: the machines (`load crowd`, `load sitters`), and the peers (`load peer`,
+// `load bell`).
 package main
 
 import (
@@ -94,6 +96,8 @@ type options struct {
 	output   string
 	parts    string
 	machines string
+	waiting  int
+	rate     int
 	engines  string
 	keep     bool
 }
@@ -107,6 +111,7 @@ var parts = []struct {
 	{"signin", signins},
 	{"bundle", bundles},
 	{"idle", idle},
+	{"push", pushes},
 }
 
 func main() {
@@ -114,6 +119,10 @@ func main() {
 		switch os.Args[1] {
 		case crowdCommand:
 			os.Exit(crowdMain(os.Stdin, os.Stdout, os.Stderr))
+		case sittersCommand:
+			os.Exit(sittersMain(os.Stdin, os.Stdout, os.Stderr))
+		case bellCommand:
+			os.Exit(bellMain(os.Stdin, os.Stdout, os.Stderr))
 		case peerCommand:
 			os.Exit(peerMain(os.Stdin, os.Stdout, os.Stderr))
 		}
@@ -135,7 +144,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	f.StringVar(&o.output, "output", "table", "table, markdown or json")
 	f.StringVar(&o.parts, "parts", strings.Join(names, ","), "which parts to run")
 	f.StringVar(&o.machines, "machines", "", "how many idle machines, one run each (default 1000,10000,50000; short: 200)")
-	f.StringVar(&o.engines, "engines", "sqlite,postgresql", "databases for the sign-ins; postgresql needs the Debian package and is left out, loudly, without it")
+	f.IntVar(&o.waiting, "waiting", 0, "how many machines wait for a phone (default 10000; short: 200)")
+	f.IntVar(&o.rate, "rate", 0, "how many phones answer in a second (default 50; short: 20)")
+	f.StringVar(&o.engines, "engines", "sqlite,postgresql", "databases for sign-ins and phones; postgresql needs the Debian package and is left out, loudly, without it")
 	f.BoolVar(&o.keep, "keep", false, "leave the working folder behind")
 	if err := f.Parse(args); err != nil {
 		return 2
@@ -158,6 +169,20 @@ func run(args []string, stdout, stderr io.Writer) int {
 		o.machines = "1000,10000,50000"
 		if o.short {
 			o.machines = "200"
+		}
+	}
+	if o.waiting < 0 || o.waiting > 100_000 || o.rate < 0 || o.rate > 10_000 {
+		fmt.Fprintln(stderr, "load: -waiting is a number up to 100000, -rate one up to 10000")
+		return 2
+	}
+	if o.waiting == 0 {
+		if o.waiting = 10_000; o.short {
+			o.waiting = 200
+		}
+	}
+	if o.rate == 0 {
+		if o.rate = 50; o.short {
+			o.rate = 20
 		}
 	}
 	for _, p := range []string{"latchkeyd", "latchkey-agent", "latchkey", "pam_latchkey.so"} {

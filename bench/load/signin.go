@@ -46,7 +46,7 @@ func signinsOn(ctx context.Context, o *options, r *report, engine string) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	f, err := w.fill(ctx, users, 0, false)
+	f, err := w.fill(ctx, stock{users: users})
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,7 @@ type world struct {
 	server   *process
 	admin    *http.Client
 	machines string // address of the machines' door
+	people   string // of the people's, which is the phones'
 	metrics  string
 	keep     bool
 }
@@ -124,6 +125,7 @@ func (w *world) serve(ctx context.Context) error {
 	}
 	var at struct {
 		Listen  string `json:"listen_agent"`
+		People  string `json:"listen"`
 		Admin   string `json:"admin_socket"`
 		Metrics string `json:"metrics"`
 	}
@@ -140,7 +142,7 @@ func (w *world) serve(ctx context.Context) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	w.machines, w.metrics = at.Listen, at.Metrics
+	w.machines, w.people, w.metrics = at.Listen, at.People, at.Metrics
 	w.admin = &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", at.Admin)
