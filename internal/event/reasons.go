@@ -144,6 +144,7 @@ var Reasons = map[string]string{
 	"certificate-revoked":    "The certificate was revoked.",
 	"password-due":           "The password is to be changed first, and this way in does not ask for it.",
 	"certificate-expired":    "The certificate has expired; a machine's can be renewed, and nothing else be done with it.",
+	"certificate-not-yet":    "The certificate is not valid yet: the server's clock was put back since it was issued.",
 	"certificate-of-another": "The certificate is that of another machine than the one that asks.",
 	"connection-refused":     "Nobody listens at the server's address.",
 	"foreign-certificate":    "The other end has a certificate of another CA.",

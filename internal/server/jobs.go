@@ -28,6 +28,9 @@ const (
 	keepReports     = 30 * 24 * time.Hour // of policies that only report
 
 	keepCertificates = 30 * 24 * time.Hour // that have expired
+	// keepRevocations is longer than a certificate can last: a clock that is ahead for a
+	// while takes none out of the list that is good, and revoked, when it is right again.
+	keepRevocations = 400 * 24 * time.Hour
 )
 
 func (r *running) jobs() []job {
@@ -66,7 +69,7 @@ func (r *running) clearAway(ctx context.Context) error {
 		if _, err := tx.DeleteOldPolicyReports(ctx, before(keepReports)); err != nil {
 			return err
 		}
-		if _, err := tx.DeleteOldRevocations(ctx, before(keepCertificates)); err != nil {
+		if _, err := tx.DeleteOldRevocations(ctx, before(keepRevocations)); err != nil {
 			return err
 		}
 		if _, err := tx.DeleteOldUserCertificates(ctx, before(keepCertificates)); err != nil {

@@ -361,10 +361,12 @@ func Fingerprint(c *x509.Certificate) string {
 var ErrForeign = errors.New("the certificate is not a machine's certificate of this server")
 
 // Recognise tells whose certificate it is. One that has expired is recognised, and
-// said to be: it may renew, and a revoked machine must be told so. Whether the
-// machine may do anything is not asked here.
+// said to be: it may renew, and a revoked machine must be told so. So is one that is not
+// valid yet: nobody but this server signs them, so that its own clock was put back since.
+// Whether the machine may do anything is not asked here.
 func (a *Authority) Recognise(c *x509.Certificate) (machineID string, expired bool, err error) {
-	if expired, err = a.signed(c); err != nil {
+	expired, _, err = a.signed(c)
+	if err != nil {
 		return "", false, fmt.Errorf("%w: %w", ErrForeign, err)
 	}
 	id, ok := machineIn(c)
@@ -375,15 +377,17 @@ func (a *Authority) Recognise(c *x509.Certificate) (machineID string, expired bo
 }
 
 // signed tells whether this CA has signed a client's certificate, and whether it has
-// expired.
-func (a *Authority) signed(c *x509.Certificate) (expired bool, err error) {
-	now := a.clock.Now()
-	at := now
-	if now.After(c.NotAfter) {
+// expired, or is not valid yet.
+func (a *Authority) signed(c *x509.Certificate) (expired, early bool, err error) {
+	at := a.clock.Now()
+	switch {
+	case at.After(c.NotAfter):
 		expired, at = true, c.NotAfter
+	case at.Before(c.NotBefore):
+		early, at = true, c.NotBefore
 	}
 	_, err = c.Verify(x509.VerifyOptions{Roots: a.roots, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
-	return expired, err
+	return expired, early, err
 }
 
 // Server makes a key in memory and issues a certificate for it that shows the

@@ -79,7 +79,7 @@ func RevokeMachine(ctx context.Context, tx *store.Tx, machineID, reason string, 
 }
 
 // RevokeUser revokes all certificates of a user in the transaction, with the sessions
-// that they have opened. It tells how many there were.
+// that they have opened. It tells how many of them had not expired.
 func RevokeUser(ctx context.Context, tx *store.Tx, userID, reason string, at int64) (int, error) {
 	return revokeUsers(ctx, tx, userID, "", reason, at)
 }
@@ -88,16 +88,21 @@ func revokeUsers(ctx context.Context, tx *store.Tx, userID, machineID, reason st
 	if userID == "" && machineID == "" {
 		return 0, errors.New("all certificates of everybody are not revoked at once")
 	}
-	list, err := tx.ListUnrevokedCertificates(ctx, db.ListUnrevokedCertificatesParams{UserID: userID, MachineID: machineID, At: at})
+	// Those that have expired too: they have not, where the clock is ahead (0014).
+	list, err := tx.ListUnrevokedCertificates(ctx, db.ListUnrevokedCertificatesParams{UserID: userID, MachineID: machineID})
 	if err != nil {
 		return 0, err
 	}
+	good := 0
 	for _, c := range list {
+		if c.NotAfter > at {
+			good++
+		}
 		if err := endOfUsers(ctx, tx, c.Serial, reason, at); err != nil {
 			return 0, err
 		}
 	}
-	return len(list), revocations(ctx, tx, list, reason, at)
+	return good, revocations(ctx, tx, list, reason, at)
 }
 
 func endOfUsers(ctx context.Context, tx *store.Tx, serial, reason string, at int64) error {

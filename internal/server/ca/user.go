@@ -124,11 +124,14 @@ func (a *Authority) SignUser(csr []byte, u User, life time.Duration) (*x509.Cert
 // expired.
 var ErrNoUser = errors.New("the certificate is not a user's certificate of this server")
 
-// RecogniseUser tells whose certificate it is. One that has expired is nobody's: a user
-// signs in another way and gets a new one. Whether the user may do anything with it is
-// not asked here.
+// ErrNotYet is the ErrNoUser of one that is not valid yet.
+var ErrNotYet = fmt.Errorf("%w: it is not valid yet, so that this server's clock was put back", ErrNoUser)
+
+// RecogniseUser tells whose certificate it is. One that has expired, or is not valid yet,
+// is nobody's: a user signs in another way and gets a new one. Whether the user may do
+// anything with it is not asked here.
 func (a *Authority) RecogniseUser(c *x509.Certificate) (User, error) {
-	expired, err := a.signed(c)
+	expired, early, err := a.signed(c)
 	if err != nil {
 		return User{}, fmt.Errorf("%w: %w", ErrNoUser, err)
 	}
@@ -138,6 +141,8 @@ func (a *Authority) RecogniseUser(c *x509.Certificate) (User, error) {
 		return User{}, ErrNoUser
 	case expired:
 		return User{}, fmt.Errorf("%w: it has expired", ErrNoUser)
+	case early:
+		return User{}, ErrNotYet
 	}
 	return u, nil
 }

@@ -7,8 +7,9 @@
 //     speaks of. A sign-in never waits for a mail server: it writes a row and asks for
 //     the code. Rows are sealed, because codes and addresses stand in them.
 //   - One server at a time sends a row. A server that dies while it sends gives it back
-//     when its lease ends: so a message comes at least once, and, where a server dies
-//     between the other side's yes and its own note of it, perhaps twice.
+//     when its lease ends: so a message comes at least once, and, where a server dies, or
+//     its database stays away, between the other side's yes and its own note of it,
+//     perhaps twice.
 //   - Whoever is slow holds up a worker, never a sign-in and never the codes: one worker
 //     of each channel takes nothing but codes.
 //   - What the other side refuses for ever is given up at once, with an event; what it
@@ -94,6 +95,10 @@ const (
 	keepFailed = 14 * 24 * time.Hour
 	keepCodes  = 25 * time.Hour
 )
+
+// ahead is later than anything is put off, or leased: what waits for longer was written
+// with a clock that was ahead, and would wait until then.
+const ahead = 3 * time.Hour
 
 // entry is a message on its way into the queue.
 type entry struct {
@@ -282,17 +287,32 @@ func Ticket(prefix string, random io.Reader) (string, error) {
 	return prefix + ":" + hex.EncodeToString(b), nil
 }
 
-// Clear removes what is over.
+// Clear removes what is over, and brings back what a clock that was ahead has put off.
 func (p *Post) Clear(ctx context.Context) error {
 	now := p.Clock.Now()
 	before := func(d time.Duration) int64 { return clock.Micros(now.Add(-d)) }
-	return p.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	back := int64(0)
+	err := p.Store.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		if _, err := tx.PurgeOutbox(ctx, db.PurgeOutboxParams{SentBefore: before(keepSent), FailedBefore: before(keepFailed)}); err != nil {
 			return err
 		}
-		_, err := tx.DeleteOldPostCodes(ctx, before(keepCodes))
+		if _, err := tx.DeleteOldPostCodes(ctx, before(keepCodes)); err != nil {
+			return err
+		}
+		// They count for nothing, and would be counted for as long as the clock was ahead.
+		if _, err := tx.DeletePostCodesAhead(ctx, before(-keepCodes)); err != nil {
+			return err
+		}
+		n, err := tx.BringOutboxBack(ctx, db.BringOutboxBackParams{At: clock.Micros(now), Later: before(-ahead)})
+		if back = n; n > 0 {
+			tx.Wake(wakeName(rest.ChannelMail), wakeName(rest.ChannelSMS))
+		}
 		return err
 	})
+	if err == nil && back > 0 {
+		p.Log.WarnContext(ctx, "messages waited for a time that lies far ahead, and are sent now: the clock was put back", "messages", back)
+	}
+	return err
 }
 
 // Again has a message sent at once that waits or has failed; false if it was sent, is

@@ -33,8 +33,10 @@ const (
 	restFor = 30 * time.Second
 	// triesOfSMS bounds what a gateway may be charging for.
 	triesOfSMS = 4
-	// writeTime bounds writing down what became of a message when the server stops.
-	writeTime = 3 * time.Second
+	// writeTime bounds one try to write down what became of a message, also when the server
+	// stops; writeAgain is how long it waits for the next.
+	writeTime  = 3 * time.Second
+	writeAgain = time.Second
 )
 
 // Run sends until the context ends. Every server of a database runs it.
@@ -116,16 +118,28 @@ func (p *Post) step(ctx context.Context, l *line, onlyUrgent bool) (did bool, er
 	case "":
 		l.rest(time.Time{})
 	}
-	// What has happened is written down although the server stops.
-	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
-	defer cancel()
-	return true, p.conclude(after, t, out)
+	return true, p.settle(ctx, t, out)
+}
+
+// settle writes down what has happened, although the server stops. While the database can
+// not be written it is tried until the lease ends: what was sent, and is not written down,
+// is sent once more.
+func (p *Post) settle(ctx context.Context, t *taken, out Outcome) error {
+	for {
+		try, cancel := context.WithTimeout(context.WithoutCancel(ctx), writeTime)
+		err := p.conclude(try, t, out)
+		cancel()
+		if err == nil || !store.IsUnavailable(err) || clock.Micros(p.Clock.Now()) >= t.until || p.Clock.Sleep(ctx, writeAgain) != nil {
+			return err
+		}
+	}
 }
 
 // taken is a message that this worker sends.
 type taken struct {
 	row     db.Outbox
 	lease   string
+	until   int64 // when it ends
 	expired bool
 	mail    Mail
 	sms     SMS
@@ -169,7 +183,8 @@ func (p *Post) take(ctx context.Context, l *line, onlyUrgent bool) (*taken, erro
 			if t.expired = clock.Micros(now) >= row.ExpiresAt; !on && !t.expired {
 				return nil // until it is switched on again
 			}
-			n, err := tx.LeaseOutbox(ctx, db.LeaseOutboxParams{ID: id, Lease: t.lease, Until: clock.Micros(now.Add(length + leaseMore)), At: clock.Micros(now)})
+			t.until = clock.Micros(now.Add(length + leaseMore))
+			n, err := tx.LeaseOutbox(ctx, db.LeaseOutboxParams{ID: id, Lease: t.lease, Until: t.until, At: clock.Micros(now)})
 			if err != nil || n == 0 {
 				return err
 			}

@@ -80,6 +80,7 @@ const (
 	reasonNotKnown    = "certificate-unknown"
 	reasonCertRevoked = "certificate-revoked"
 	reasonCertExpired = "certificate-expired"
+	reasonCertEarly   = "certificate-not-yet"
 )
 
 // judgeCertificate finds out whose certificate it is, and whether it may be used as
@@ -98,8 +99,11 @@ func (m *Sessions) judgeCertificate(ctx context.Context, q *db.Queries, c *x509.
 	who, err := m.Certificates.RecogniseUser(c)
 	if err != nil {
 		reason := reasonNotOurs
-		if now.After(c.NotAfter) {
+		switch {
+		case now.After(c.NotAfter):
 			reason = reasonCertExpired
+		case errors.Is(err, ca.ErrNotYet):
+			reason = reasonCertEarly
 		}
 		return shown{}, &denial{reason: reason}
 	}

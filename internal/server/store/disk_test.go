@@ -7,70 +7,21 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-
-	"golang.org/x/sys/unix"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/store/storetest"
 )
-
-const smallEnv = "LATCHKEY_TEST_SMALL_DISK"
-
-// small has the test run again in a mount namespace of its own, where a folder is a
-// disk with so many octets; there it returns the folder, outside nothing.
-func small(t *testing.T, size int) string {
-	t.Helper()
-	if dir := os.Getenv(smallEnv); dir != "" {
-		if err := errors.Join(
-			unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""),
-			unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%d,mode=700", size)),
-		); err != nil {
-			t.Fatalf("a small disk can not be made: %v", err)
-		}
-		return dir
-	}
-	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-	cmd.Env = append(os.Environ(), smallEnv+"="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
-	if os.Geteuid() != 0 {
-		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
-		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
-	}
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "PASS") {
-		t.Fatalf("on a small disk (which needs CAP_SYS_ADMIN or user namespaces): %v\n%s", err, out)
-	}
-	return ""
-}
-
-func fillDisk(t *testing.T, dir string) {
-	t.Helper()
-	f, err := os.Create(filepath.Join(dir, "filler"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	for n := 1 << 20; n > 0; n /= 2 {
-		for err = nil; err == nil; {
-			_, err = f.Write(make([]byte, n))
-		}
-		if !errors.Is(err, unix.ENOSPC) {
-			t.Fatal(err)
-		}
-	}
-}
 
 // A disk that is really full: changes are refused with ErrUnavailable and leave
 // nothing, what was acknowledged is there, the store says that it can not be written,
 // and goes on by itself when there is room again (O17).
 func TestO17AFullDiskRefusesChangesAndPasses(t *testing.T) {
-	dir := small(t, 8<<20)
+	dir := storetest.Small(t, 8<<20)
 	if dir == "" {
 		return // it went well in there
 	}
@@ -92,7 +43,7 @@ func TestO17AFullDiskRefusesChangesAndPasses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for round := range 3 {
-		fillDisk(t, dir)
+		room := storetest.Fill(t, dir)
 		refused := 0
 		for i := range 20 {
 			if err := change(fmt.Sprint("full", round, i)); err != nil {
@@ -111,9 +62,7 @@ func TestO17AFullDiskRefusesChangesAndPasses(t *testing.T) {
 		if err := s.Ping(ctx); err != nil {
 			t.Errorf("it can not even be read: %v", err)
 		}
-		if err := os.Remove(filepath.Join(dir, "filler")); err != nil {
-			t.Fatal(err)
-		}
+		room()
 		if err := s.Writable(ctx); err != nil {
 			t.Errorf("there is room again: %v", err)
 		}

@@ -371,14 +371,13 @@ func (q *Queries) ListRevocations(ctx context.Context, arg ListRevocationsParams
 
 const listUnrevokedCertificates = `-- name: ListUnrevokedCertificates :many
 SELECT serial, not_after FROM user_certificates
-WHERE revoked_at = 0 AND not_after > $1
-    AND (CAST($2 AS TEXT) = '' OR user_id = CAST($2 AS TEXT))
-    AND (CAST($3 AS TEXT) = '' OR machine_id = CAST($3 AS TEXT))
+WHERE revoked_at = 0
+    AND (CAST($1 AS TEXT) = '' OR user_id = CAST($1 AS TEXT))
+    AND (CAST($2 AS TEXT) = '' OR machine_id = CAST($2 AS TEXT))
 ORDER BY serial
 `
 
 type ListUnrevokedCertificatesParams struct {
-	At        int64
 	UserID    string
 	MachineID string
 }
@@ -388,9 +387,10 @@ type ListUnrevokedCertificatesRow struct {
 	NotAfter int64
 }
 
-// Serial numbers that are good and end: of a user, of a machine, or of both together; empty = any. Not both empty.
+// Serial numbers of a user, of a machine, or of both together; empty = any. Not both empty. Those that have expired are among
+// them: a clock that is ahead would spare them, and they are good again when it is right.
 func (q *Queries) ListUnrevokedCertificates(ctx context.Context, arg ListUnrevokedCertificatesParams) ([]ListUnrevokedCertificatesRow, error) {
-	rows, err := q.db.QueryContext(ctx, listUnrevokedCertificates, arg.At, arg.UserID, arg.MachineID)
+	rows, err := q.db.QueryContext(ctx, listUnrevokedCertificates, arg.UserID, arg.MachineID)
 	if err != nil {
 		return nil, err
 	}
