@@ -176,6 +176,9 @@ func (a *app) step(ctx context.Context, c *client, server, name, wanted string, 
 				err := c.call(ctx, http.MethodPost, "/sessions/answer", nil, rest.Answer{Signin: s.Signin, Kind: kind, Code: rest.Hide(code)}, &next)
 				return next.Asked == nil, err
 			},
+			cancel: func(ctx context.Context) error {
+				return c.call(ctx, http.MethodPost, "/sessions/cancel", nil, rest.Signin{Signin: s.Signin}, nil)
+			},
 		}
 		err := x.give(ctx)
 		if errors.Is(err, errNotGiven) || errors.Is(err, errInterrupted) {

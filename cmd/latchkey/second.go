@@ -27,6 +27,8 @@ type second struct {
 	choose func(ctx context.Context, kind string, again bool) (rest.Asked, error)
 	// answer brings a code, or looks whether the answer has come that comes another way.
 	answer func(ctx context.Context, kind string, code secret.Bytes) (done bool, err error)
+	// cancel says that nobody waits any more.
+	cancel func(ctx context.Context) error
 
 	asked rest.Asked   // what was sent and can still be answered
 	typed secret.Bytes // what stood on standard input before the kind was known
@@ -199,6 +201,27 @@ func (x *second) ask(ctx context.Context, w rest.Way, again bool) error {
 func (x *second) wait(ctx context.Context, w rest.Way) error {
 	x.app.say("%s", x.asked.Prompt)
 	x.app.say("waiting for your phone; Ctrl-C gives up")
+	err := x.look(ctx, w)
+	if errors.Is(err, errInterrupted) {
+		x.withdraw(ctx)
+	}
+	return err
+}
+
+// cancelTime bounds what is still said to the server behind Ctrl-C.
+const cancelTime = 3 * time.Second
+
+// withdraw has the phone ask no more, for somebody who does not wait.
+func (x *second) withdraw(ctx context.Context) {
+	ctx, done := context.WithTimeout(context.WithoutCancel(ctx), cancelTime)
+	defer done()
+	if err := x.cancel(ctx); err != nil {
+		x.app.say("the server could not be told (%s): your phone may ask for up to a minute; deny it there", err)
+	}
+}
+
+// look asks until there is an answer.
+func (x *second) look(ctx context.Context, w rest.Way) error {
 	for {
 		began := x.app.clock.Now()
 		done, err := x.answer(ctx, w.Kind, secret.Bytes{})
@@ -308,6 +331,9 @@ func (c *client) stepUp(ctx context.Context) error {
 		answer: func(ctx context.Context, kind string, code secret.Bytes) (bool, error) {
 			err := quiet.call(ctx, http.MethodPost, "/session/proof", nil, rest.Proof{Kind: kind, Code: rest.Hide(code)}, &fresh)
 			return fresh.Asked == nil, err
+		},
+		cancel: func(ctx context.Context) error {
+			return quiet.call(ctx, http.MethodPost, "/session/proof/cancel", nil, nil, nil)
 		},
 	}
 	if p.Asked != nil {

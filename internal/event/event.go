@@ -52,6 +52,7 @@ const (
 	PushLimited      Type = "push.limited"
 	PushUnlocked     Type = "push.unlocked"
 	PushUnreachable  Type = "push.unreachable"
+	PushWithdrawn    Type = "push.withdrawn"
 	PushVerification Type = "push.verification_added"
 	LockoutBegan     Type = "lockout.began"
 	LockoutLifted    Type = "lockout.lifted"
@@ -158,6 +159,7 @@ var Meaning = map[Type]string{
 	PushLimited:        "A request was not sent to phones, because too many had gone there and come to nothing.",
 	PushUnlocked:       "The help desk lets requests go to a user's phones again.",
 	PushUnreachable:    "A phone's push service no longer knows it; the app must be opened there.",
+	PushWithdrawn:      "A request to a user's phones was withdrawn before it was answered: nobody waits for it any more, or another took its place.",
 	PushVerification:   "A phone has registered its own authenticator, which proves who holds it.",
 	LockoutBegan:       "Too many failures: a user was locked out for a time.",
 	LockoutLifted:      "An administrator lifted a lock-out.",

@@ -73,7 +73,7 @@ var Reasons = map[string]string{
 	"push-limit":             "Too many requests had come to nothing.",
 	"push-replayed":          "The request was answered before, or withdrawn.",
 	"push-unverified":        "The phone has not proven who holds it.",
-	"push-withdrawn":         "The request was withdrawn: another took its place, or requests were locked.",
+	"push-withdrawn":         "The request was withdrawn: another took its place, nobody waited any more, or requests were locked.",
 	"push-wrong-number":      "The number that was typed on the phone was not the one at the sign-in.",
 	"back-off":               "After failures somebody must wait; nothing was judged.",
 	"backup-used":            "The backup code was used before.",

@@ -15,6 +15,11 @@ type Answer struct {
 	Code   Secret `json:"code,omitzero" doc:"Absent where the answer comes another way (waits): then it is looked whether it has come, for up to four seconds"`
 }
 
+// Signin names a sign-in that goes on.
+type Signin struct {
+	Signin Secret `json:"signin" doc:"What the step before has given"`
+}
+
 // Way is a factor that a person may choose.
 type Way struct {
 	Kind    string `json:"kind" doc:"push, totp, mail, sms or backup; fido2 with browser alone"`

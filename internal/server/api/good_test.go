@@ -262,7 +262,9 @@ var good = map[string]func(s *scene, c call) []call{
 		mail.name, mail.body = "a mail", fmt.Sprintf(`{"signin":%q,"kind":"mail"}`, s.signin())
 		return []call{c, mail}
 	},
-	"show-proof": called(func(s *scene, c *call) { c.secret = s.anna }),
+	"cancel-session": called(func(s *scene, c *call) { c.body = fmt.Sprintf(`{"signin":%q}`, s.signin()) }),
+	"cancel-proof":   called(func(s *scene, c *call) { c.secret = s.anna }),
+	"show-proof":     called(func(s *scene, c *call) { c.secret = s.anna }),
 	"choose-proof": func(s *scene, c call) []call {
 		s.hasMail()
 		// Who is given a factor is signed out.

@@ -140,7 +140,7 @@ func objects(t *testing.T, r *desktest.Rig) map[string]string {
 // needsSession are the operations that a right is not enough for: a person does them,
 // who has signed in. An actor without a session is refused.
 var needsSession = map[string]bool{
-	"end-session": true, "prove-session": true, "show-proof": true, "choose-proof": true, "make-api-token": true, "ask-approval": true, "decide-approval": true,
+	"end-session": true, "prove-session": true, "show-proof": true, "choose-proof": true, "cancel-proof": true, "make-api-token": true, "ask-approval": true, "decide-approval": true,
 }
 
 // ofOthers are the operations that everybody may do with what is his own; with

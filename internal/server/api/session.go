@@ -17,8 +17,8 @@ import (
 
 func init() {
 	for id, right := range map[string]string{
-		"begin-session": public, "choose-session": public, "answer-session": public, "renew-password": public,
-		"show-session": person, "end-session": person, "prove-session": person, "show-proof": person, "choose-proof": person,
+		"begin-session": public, "choose-session": public, "answer-session": public, "renew-password": public, "cancel-session": public,
+		"show-session": person, "end-session": person, "prove-session": person, "show-proof": person, "choose-proof": person, "cancel-proof": person,
 		"list-sessions": "read", "list-own-sessions": "self", "revoke-session": person, "list-user-sessions": "read", "revoke-user-sessions": "helpdesk",
 		"list-api-tokens": "read", "make-api-token": person, "revoke-api-token": person,
 		"list-approvals": "read", "ask-approval": "own", "decide-approval": "own",
@@ -208,6 +208,9 @@ func (x *door) session() {
 		o, err := m.Answer(ctx, in.Body.Signin.Show(), k, in.Body.Code.Bytes, addressOf(ctx))
 		return opened(o, noChoice(err))
 	})
+	addSession(x, "cancel-session", "POST", "/sessions/cancel", "Sign in: give it up; a request that waits on a phone is withdrawn", 0, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Signin }) (*empty, error) {
+		return nil, m.GiveUp(ctx, in.Body.Signin.Show(), addressOf(ctx))
+	})
 	addSession(x, "renew-password", "POST", "/sessions/password", "Sign in: a new password where the old one is due", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.DuePassword }) (*plain[rest.SignedIn], error) {
 		defer in.Body.Password.Wipe()
 		return opened(m.NewPassword(ctx, in.Body.Signin.Show(), in.Body.Password.Bytes, in.Body.Password.Bytes, addressOf(ctx)))
@@ -271,6 +274,13 @@ func (x *door) session() {
 			return nil, noChoice(err)
 		}
 		return asking(askedOf(p.Kinds, p.Asked))
+	})
+	addSession(x, "cancel-proof", "POST", "/session/proof/cancel", "Do not wait for a phone any more: the request is withdrawn, the session stays", 0, func(ctx context.Context, m *session.Sessions, _ *empty) (*empty, error) {
+		s, err := terminal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return nil, m.LeaveProof(ctx, s, addressOf(ctx))
 	})
 	addSession(x, "prove-session", "POST", "/session/proof", "Give the second factor again", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *struct{ Body rest.Proof }) (*plain[rest.Fresh], error) {
 		defer in.Body.Code.Wipe()

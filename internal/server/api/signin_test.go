@@ -1,10 +1,13 @@
 package api_test
 
 import (
+	"context"
+	"crypto/tls"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -146,5 +149,67 @@ func TestAPasskeyIsNamedForTheBrowser(t *testing.T) {
 	}
 	for _, step := range []string{"/sessions/choose", "/sessions/answer"} {
 		status(t, s.ask("POST", rest.Base+step, fmt.Sprintf(`{"signin":%q,"kind":"totp"%s}`, in.Signin.Show(), map[string]string{"/sessions/answer": `,"code":"000000"`}[step])), 422, "invalid")
+	}
+}
+
+// TestAProgramThatGivesUpLeavesNothingOnThePhone (S12): by saying so, and by going away
+// within a look; between two looks it is waited for.
+func TestAProgramThatGivesUpLeavesNothingOnThePhone(t *testing.T) {
+	s := openScene(t)
+	p := s.phone()
+	open := func(what string, want int) {
+		t.Helper()
+		all, err := p.Requests(t.Context(), 0)
+		s.must(err)
+		if len(all.Requests) != want {
+			t.Errorf("%s: %d requests on the phone, want %d", what, len(all.Requests), want)
+		}
+	}
+	begin := func() (answer string) {
+		t.Helper()
+		in := s.signin()
+		status(t, s.ask("POST", rest.Base+"/sessions/choose", fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in)), 200, "")
+		open("asked", 1)
+		return fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in)
+	}
+	// gone makes the request, and is away before it is answered.
+	gone := func(path, body string, header ...string) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(100*time.Millisecond, cancel)
+		req := httptest.NewRequestWithContext(ctx, "POST", "https://latchkey.test"+rest.Base+path, strings.NewReader(body))
+		req.TLS = &tls.ConnectionState{}
+		req.Header.Set("Content-Type", "application/json")
+		for i := 0; i+1 < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		s.ServeHTTP(httptest.NewRecorder(), req)
+		if ctx.Err() == nil {
+			t.Fatal("it was answered before")
+		}
+	}
+	answer := begin()
+	status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 200, "")
+	open("between two looks", 1)
+	status(t, s.ask("POST", rest.Base+"/sessions/cancel", answer), 422, "") // it takes the sign-in alone
+	status(t, s.ask("POST", rest.Base+"/sessions/cancel", strings.Replace(answer, `,"kind":"push"`, "", 1)), 204, "")
+	open("given up", 0)
+	status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 410, "conversation-expired")
+
+	answer = begin()
+	gone("/sessions/answer", answer)
+	open("gone", 0)
+	status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 410, "conversation-expired")
+
+	bearer := auth(s.somebody(t, "anna", rest.RoleNone, session.CLI, 0))
+	for what, leave := range map[string]func(){
+		"a proof given up": func() { status(t, s.ask("POST", rest.Base+"/session/proof/cancel", "", bearer...), 204, "") },
+		"gone at a proof":  func() { gone("/session/proof", `{"kind":"push"}`, bearer...) },
+	} {
+		status(t, s.ask("POST", rest.Base+"/session/proof/choose", `{"kind":"push"}`, bearer...), 200, "")
+		open("a proof", 1)
+		leave()
+		open(what, 0)
+		status(t, s.ask("GET", rest.Base+"/session", "", bearer...), 200, "")
 	}
 }

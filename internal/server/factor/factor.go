@@ -141,6 +141,10 @@ type Waiter interface {
 	// Wait returns when something about the ticket may have changed, or the context ends.
 	// It holds no transaction and no lock. Judge tells what came.
 	Wait(ctx context.Context, ticket string)
+	// Withdraw ends what was sent for the ticket and has not been answered, because whoever
+	// waited has given up or gives something else. It runs in the transaction that says so,
+	// and where there is nothing it does nothing.
+	Withdraw(ctx context.Context, tx *store.Tx, ticket string) error
 }
 
 // Enroller is a Factor that a person can set up within a sign-in (E1).

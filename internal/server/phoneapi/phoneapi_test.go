@@ -337,6 +337,65 @@ func TestWhatEndsARequest(t *testing.T) {
 	})
 }
 
+// S12: whoever gives up leaves no request on a phone, and keeps nobody from the next one.
+func TestARequestBehindWhichNobodyWaitsIsWithdrawn(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		p := r.phone("anna", "phone")
+		withdraw := func(ticket string) {
+			t.Helper()
+			r.update(func(ctx context.Context, tx *store.Tx) error { return r.plug.Withdraw(ctx, tx, ticket) })
+		}
+		ask := r.ask("w1")
+		sent := r.mustSend(ask)
+		req, _ := r.next(p)
+		waited, told := make(chan struct{}), make(chan push.Requests, 1)
+		go func() {
+			defer close(waited)
+			r.plug.Wait(t.Context(), "w1")
+		}()
+		go func() {
+			all, _ := p.Requests(t.Context(), 20*time.Second, req.ID)
+			told <- all
+		}()
+		time.Sleep(200 * time.Millisecond) // until both hang; shorter is no fault
+		withdraw("w1")
+		for name, c := range map[string]func() bool{
+			"who waits": func() bool { <-waited; return true },
+			"the phone": func() bool { return len((<-told).Requests) == 0 },
+		} {
+			done := make(chan bool, 1)
+			go func() { done <- c() }()
+			select {
+			case ok := <-done:
+				if !ok {
+					t.Errorf("%s still sees it", name)
+				}
+			case <-time.After(5 * time.Second):
+				t.Errorf("%s is not told", name)
+			}
+		}
+		r.code(p.Approve(t.Context(), req, sent.Number), 409, "answered")
+		if v := r.judge(ask); !v.Over || v.Reason != push.ReasonWithdrawn {
+			t.Errorf("got %+v", v)
+		}
+		// At the same machine, for another sign-in, at once.
+		next := r.ask("w2")
+		sent = r.mustSend(next)
+		req, _ = r.next(p)
+		r.ok(p.Approve(t.Context(), req, sent.Number))
+		// What was answered stays, whoever says it is over; so does what is of nobody.
+		withdraw("w2")
+		withdraw("w1")
+		withdraw("nobody's")
+		if v := r.judge(next); !v.OK {
+			t.Errorf("an approval was withdrawn: %+v", v)
+		}
+		if e := r.events(event.PushWithdrawn); len(e) != 1 || e[0].Subject != "anna" || e[0].Machine != "bridge" || e[0].Address != "198.51.100.7" {
+			t.Errorf("events %+v", e)
+		}
+	})
+}
+
 func TestReplayedAlteredForeignAndLateAnswersAreRefusedWithTheirEvent(t *testing.T) {
 	engines(t, func(t *testing.T, r *rig) {
 		p := r.phone("anna", "phone")

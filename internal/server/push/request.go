@@ -131,11 +131,45 @@ func (s *Service) clear(ctx context.Context, tx *store.Tx, a factor.Ask, now int
 			return errTooMany(text.PushOneAlready(int((old.ExpiresAt - now + 999_999) / 1_000_000)))
 		}
 	}
-	if _, err := tx.ClosePushRequest(ctx, db.ClosePushRequestParams{ID: old.ID, State: StateWithdrawn, At: now}); err != nil {
+	return s.withdraw(ctx, tx, old, a.User.Name, now)
+}
+
+// Withdraw ends the request of a sign-in that does not wait any more: the phones show it
+// no longer, and another may be asked for at once. An approval that nobody has taken stays:
+// nobody but its sign-in could.
+func (s *Service) Withdraw(ctx context.Context, tx *store.Tx, ticket string) error {
+	r, err := tx.FindPushRequest(ctx, ticket)
+	switch {
+	case store.IsNotFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("find a request: %w", err)
+	}
+	now := s.now()
+	if r.State != StateOpen || r.ExpiresAt <= now {
+		return nil
+	}
+	u, err := tx.GetUser(ctx, r.UserID)
+	if err != nil {
+		return fmt.Errorf("user of a request: %w", err)
+	}
+	return s.withdraw(ctx, tx, r, u.Name, now)
+}
+
+// withdraw ends a request that is open, with an event.
+func (s *Service) withdraw(ctx context.Context, tx *store.Tx, r db.PushRequest, user string, now int64) error {
+	n, err := tx.ClosePushRequest(ctx, db.ClosePushRequestParams{ID: r.ID, State: StateWithdrawn, At: now})
+	if err != nil {
 		return fmt.Errorf("withdraw a request: %w", err)
 	}
-	tx.Wake(ticketKey(old.Ticket))
-	return nil
+	if n == 0 {
+		return nil
+	}
+	tx.Wake(ticketKey(r.Ticket), UserKey(r.UserID))
+	return note(tx, event.Event{
+		Type: event.PushWithdrawn, Actor: user, Subject: user, UserID: r.UserID, MachineID: r.MachineID, Machine: r.Machine, Scope: r.Scope, Service: r.Service,
+		Address: r.Address, Factor: string(policy.Push),
+	}, map[string]any{"request": r.ID, "door": r.Door})
 }
 
 // over tells whether the sign-in of a request has ended. Of the people's door it is not

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -51,7 +52,11 @@ func (m *Sessions) Choose(ctx context.Context, raw, kind string, again bool, add
 			return err
 		}
 		ask := factor.Ask{User: u, Ticket: row.ID, Door: factor.AtPortal, Name: name, Service: service, Address: address, Program: st.Kind == CLI, Now: now}
+		before := st.Asked
 		if st.Asked, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
+			return err
+		}
+		if err := m.withdrawOther(ctx, tx, before, kind); err != nil {
 			return err
 		}
 		out = m.pendingOf(AskCode, st, u, now)
@@ -200,6 +205,7 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 		return Opened{}, err
 	}
 	var ticket string
+	var program bool
 	err := m.Store.Read(ctx, func(q *store.Queries) error {
 		row, st, _, err := m.resume(ctx, q, raw, m.Clock.Now())
 		if err != nil {
@@ -208,7 +214,7 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 		if !asks(row.Stage, st, kind) || st.Asked == nil || st.Asked.Kind != kind {
 			return fault.New(fault.BadRequest, nil)
 		}
-		ticket = st.Asked.Ticket
+		ticket, program = st.Asked.Ticket, st.Kind == CLI
 		return nil
 	})
 	if err != nil {
@@ -218,7 +224,13 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 	w.Wait(waiting, ticket)
 	cancel()
 	if err := ctx.Err(); err != nil {
-		return Opened{}, err // nobody is there any more who would get the session
+		// Nobody is there any more who would get the session. A program that has lost its
+		// connection does not come back; a browser does: on a phone its page sleeps while
+		// the request is approved beside it.
+		if program {
+			err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.giveUp(ctx, raw) }))
+		}
+		return Opened{}, err
 	}
 	var out Opened
 	var denied error
@@ -295,6 +307,9 @@ func (m *Sessions) accepted(ctx context.Context, tx *store.Tx, row db.Signin, st
 		return err
 	}
 	out.Tell = v.Tell
+	if err := m.withdrawOther(ctx, tx, st.Asked, kind); err != nil {
+		return err
+	}
 	if kind == Backup {
 		if err := m.noteFactor(tx, event.CodeSpent, u, kind, "", address, v); err != nil {
 			return err
@@ -389,6 +404,9 @@ func (m *Sessions) rejected(ctx context.Context, tx *store.Tx, row db.Signin, st
 		return wrongField(FieldCode, said(v)+" "+text.Wait(b.Until.Sub(now))), m.forget(ctx, tx, row, st, kind)
 	default:
 		return wrongField(FieldCode, said(v)), m.forget(ctx, tx, row, st, kind)
+	}
+	if err := m.withdraw(ctx, tx, st.Asked); err != nil {
+		return nil, err
 	}
 	if _, err := tx.DeleteSignin(ctx, row.ID); err != nil {
 		return nil, err

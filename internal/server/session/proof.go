@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/hmac"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -102,7 +103,11 @@ func (m *Sessions) ChooseProof(ctx context.Context, s *Session, kind string, aga
 				User: u, Ticket: s.ID + ":" + store.NewID(), Door: factor.AtStepUp, Name: name, Service: service, Address: address,
 				Program: s.Kind == CLI, Now: now,
 			}
+			before := a
 			if a, denied, err = m.send(ctx, tx, kind, ask); err != nil || denied != nil {
+				return err
+			}
+			if err := m.withdrawOther(ctx, tx, before, kind); err != nil {
 				return err
 			}
 			if err := m.keepProof(ctx, tx, s, a); err != nil {
@@ -194,6 +199,9 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		w.Wait(waiting, ticket)
 		cancel()
 		if err := ctx.Err(); err != nil {
+			if s.Kind == CLI { // as in look
+				err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.leaveProof(ctx, s) }))
+			}
 			return Secret{}, nil, err
 		}
 	}
@@ -251,6 +259,9 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 			}
 		}
 		if err := m.noteFactor(tx, event.FactorAccepted, u, kind, "", address, v); err != nil {
+			return err
+		}
+		if err := m.withdrawOther(ctx, tx, a, kind); err != nil {
 			return err
 		}
 		if kind == Backup {

@@ -445,12 +445,31 @@ func (m *Sessions) Pending(ctx context.Context, raw string) (*Pending, error) {
 	return p, err
 }
 
-// GiveUp ends a sign-in that goes on.
-func (m *Sessions) GiveUp(ctx context.Context, raw string) error {
+// GiveUp ends a sign-in that goes on, and withdraws what waits for an answer.
+func (m *Sessions) GiveUp(ctx context.Context, raw, address string) error {
+	if err := m.limits.look(address); err != nil {
+		return err
+	}
+	return m.giveUp(ctx, raw)
+}
+
+func (m *Sessions) giveUp(ctx context.Context, raw string) error {
 	return m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		row, err := m.signin(ctx, tx.Queries, raw, m.Clock.Now())
+		if fault.Is(err, fault.Expired) {
+			return nil // there is nothing to give up
+		}
 		if err != nil {
-			return nil //nolint:nilerr // there is nothing to give up
+			return err
+		}
+		var st state
+		if row.UserID != "" { // else a setup, or a passkey without a name: nothing went out
+			if err := m.opened(row, &st); err != nil {
+				return err
+			}
+		}
+		if err := m.withdraw(ctx, tx, st.Asked); err != nil {
+			return err
 		}
 		_, err = tx.DeleteSignin(ctx, row.ID)
 		return err

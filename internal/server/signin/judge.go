@@ -1245,5 +1245,8 @@ func (x *turn) advance(ctx context.Context, outcome string, reply []byte) (int64
 	if err != nil {
 		return 0, fmt.Errorf("store a conversation: %w", err)
 	}
+	if n > 0 && x.row.Stage == stageAnswer && x.at.name() != stageAnswer {
+		return n, x.withdraw(ctx)
+	}
 	return n, nil
 }

@@ -215,6 +215,20 @@ func (x *turn) onAnswer(ctx context.Context, u db.User, st awaitAnswer) error {
 	return x.refused(ctx, st.Kind, v)
 }
 
+// withdraw ends what still waits for an answer that comes another way: the person has gone
+// back to the menu, or the conversation is over.
+func (x *turn) withdraw(ctx context.Context) error {
+	for _, k := range policy.Kinds {
+		plug, _ := x.s.Factors.Get(k)
+		if w, ok := plug.(factor.Waiter); ok {
+			if err := w.Withdraw(ctx, x.tx, x.id); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // refused is an answer that was no. It counts as a wrong code does: who makes somebody
 // else's phone ring has the password, and is to be slowed down.
 func (x *turn) refused(ctx context.Context, kind policy.Factor, v factor.Verdict) error {

@@ -3,6 +3,7 @@ package signin_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -27,6 +28,8 @@ type ringer struct {
 	asks    []factor.Ask
 	tries   int
 	woken   chan struct{}
+
+	withdrawn []string // tickets
 }
 
 func (*ringer) Kind() policy.Factor { return policy.Push }
@@ -60,6 +63,13 @@ func (p *ringer) Wait(ctx context.Context, _ string) {
 	case <-p.woken:
 	case <-ctx.Done():
 	}
+}
+
+func (p *ringer) Withdraw(_ context.Context, _ *store.Tx, ticket string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.withdrawn = append(p.withdrawn, ticket)
+	return nil
 }
 
 func (p *ringer) say(v factor.Verdict) {
@@ -163,6 +173,37 @@ func TestS2FromThePhoneBackToTheMenu(t *testing.T) {
 		c.answer(" 0 ").asks(wire.ForChoice).answer("2").asks(wire.ForCode).answer(a.code()).allowed(true)
 		if p.tries != 0 || r.attempt(u, r.machine.ID).Failures != 0 {
 			t.Errorf("going back was judged %d times", p.tries)
+		}
+	})
+}
+
+// S12: no phone asks for a conversation that does not wait for it any more.
+func TestS12WhoGoesBackOrAwayWithdrawsTheRequest(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		for _, c := range []struct {
+			name string
+			do   func(p *ringer, c *conv)
+			want int
+		}{
+			{"back to the menu", func(_ *ringer, c *conv) { c.answer("m").asks(wire.ForChoice) }, 1},
+			{"gives up", func(_ *ringer, c *conv) { c.send(wire.Step{Cancel: true}) }, 1},
+			{"nobody comes back", func(_ *ringer, c *conv) {
+				r.clock.Advance(5 * time.Minute)
+				if _, err := r.svc.Expire(r.Context()); err != nil {
+					r.Fatal(err)
+				}
+			}, 1},
+			{"waits on", func(_ *ringer, c *conv) { c.answer("").asks(wire.ForPush).answer("").asks(wire.ForPush) }, 0},
+		} {
+			p, _ := sending(r)
+			u := r.addUser(strings.ReplaceAll(c.name, " ", "-"))
+			r.addKind(u, policy.Push, true)
+			r.addTOTP(u)
+			conv := r.begin(begin(u.Name, waits)).asks(wire.ForChoice).answer("1").asks(wire.ForPush)
+			c.do(p, conv)
+			if len(p.withdrawn) != c.want || c.want > 0 && p.withdrawn[0] != conv.id {
+				r.Errorf("%s: withdrawn %q", c.name, p.withdrawn)
+			}
 		}
 	})
 }

@@ -27,6 +27,7 @@ func Routes() []ui.Route {
 		{Pattern: "GET /signin", Needs: ui.Anyone, Serve: showSignin},
 		{Pattern: "POST /signin", Needs: ui.Anyone, Serve: signin},
 		{Pattern: "POST /signin/choose", Needs: ui.Anyone, Serve: choose},
+		{Pattern: "POST /signin/leave", Needs: ui.Anyone, Serve: leave},
 		{Pattern: "POST /signin/code", Needs: ui.Anyone, Serve: code},
 		{Pattern: "POST /signin/passkey/begin", Needs: ui.Anyone, Serve: beginPasskey},
 		{Pattern: "POST /signin/passkey", Needs: ui.Anyone, Serve: finishPasskey},
@@ -38,6 +39,7 @@ func Routes() []ui.Route {
 		{Pattern: "GET /stepup", Needs: ui.Person, Serve: showStepup},
 		{Pattern: "POST /stepup", Needs: ui.Person, Serve: stepup},
 		{Pattern: "POST /stepup/choose", Needs: ui.Person, Serve: chooseProof},
+		{Pattern: "POST /stepup/leave", Needs: ui.Person, Serve: leaveProof},
 		{Pattern: "GET /setup", Needs: ui.Anyone, Serve: showSetup},
 		{Pattern: "POST /setup", Needs: ui.Anyone, Serve: setup},
 		{Pattern: "POST /setup/confirm", Needs: ui.Anyone, Serve: confirmSetup},
@@ -274,7 +276,7 @@ func newPassword(r *ui.Request) error {
 }
 
 func restart(r *ui.Request) error {
-	if err := r.Sessions.GiveUp(r.Context(), pendingCookie(r)); err != nil {
+	if err := r.Sessions.GiveUp(r.Context(), pendingCookie(r), r.Address()); err != nil {
 		return err
 	}
 	session.ClearCookie(r.W, session.SigninCookie)

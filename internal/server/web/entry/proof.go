@@ -88,10 +88,26 @@ func useWord(k session.Kind) string {
 	return k.Option
 }
 
-// wait answers a script that asks whether the phone has answered: not yet.
+// wait answers a script with nothing: the phone has not answered yet, or nothing came of it.
 func wait(r *ui.Request) error {
 	r.W.WriteHeader(http.StatusNoContent)
 	return nil
+}
+
+// leave is what the page says that waits for a phone, when it is left for another: nobody
+// waits any more.
+func leave(r *ui.Request) error {
+	if err := r.Sessions.Leave(r.Context(), pendingCookie(r), r.Address()); err != nil {
+		return err
+	}
+	return wait(r)
+}
+
+func leaveProof(r *ui.Request) error {
+	if err := r.Sessions.LeaveProof(r.Context(), r.Session, r.Address()); err != nil {
+		return err
+	}
+	return wait(r)
 }
 
 // choose asks for a kind at the sign-in.

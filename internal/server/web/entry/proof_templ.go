@@ -597,7 +597,7 @@ func waitForm(q question, more templ.Component) templ.Component {
 			}
 			return nil
 		})
-		templ_7745c5c3_Err = ui.Form(ui.FormProps{Action: q.answer, Wrong: q.wrong, Faults: q.faults, Labels: questionLabels, Attrs: templ.Attributes{"data-wait": ""}}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var16), templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = ui.Form(ui.FormProps{Action: q.answer, Wrong: q.wrong, Faults: q.faults, Labels: questionLabels, Attrs: templ.Attributes{"data-wait": "", "data-leave": q.door + "/leave"}}).Render(templ.WithChildren(ctx, templ_7745c5c3_Var16), templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

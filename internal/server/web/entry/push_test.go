@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/server/push/phonetest"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/web/words"
 	"latchkey/internal/text"
 )
 
@@ -74,6 +75,75 @@ func (b *browser) asked(phone *phonetest.Phone, path string) (req push.Request, 
 }
 
 var pushNumber = regexp.MustCompile(`(?s)data-number[^>]*>\s*(\d\d)`)
+
+// S12: no phone asks for somebody who has gone from the page, gives something else, or
+// begins anew; a browser that is only silent for a while is waited for.
+func TestWhoDoesNotWaitLeavesNoRequestOnThePhone(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		open := func(phone *phonetest.Phone) int {
+			all, err := phone.Requests(r.Context(), 0)
+			r.must(err)
+			return len(all.Requests)
+		}
+		for _, c := range []struct {
+			name string
+			do   func(p person, b *browser)
+			want int
+		}{
+			{"the-page-is-left", func(_ person, b *browser) {
+				b.post("/signin/leave").is(http.StatusNoContent)
+				b.post("/signin/leave").is(http.StatusNoContent)
+				b.get("/signin").is(http.StatusOK).has(words.ProofChoose)
+			}, 0},
+			{"an-app", func(p person, b *browser) { b.post("/signin/code", "kind", "totp", "code", p.fresh()).goes("/") }, 0},
+			{"begins-anew", func(_ person, b *browser) { b.post("/signin/restart").is(http.StatusSeeOther) }, 0},
+			{"too-many-wrong-codes", func(_ person, b *browser) {
+				for range 3 {
+					b.post("/signin/code", "kind", "totp", "code", "000000")
+				}
+			}, 0},
+			{"a-wrong-code", func(_ person, b *browser) {
+				b.post("/signin/code", "kind", "totp", "code", "000000").is(http.StatusUnprocessableEntity)
+			}, 1},
+			{"silence", func(person, *browser) { r.clock.Advance(30 * time.Second) }, 1},
+			{"looks-and-looks-again", func(_ person, b *browser) {
+				b.post("/signin/code", "kind", "push").is(http.StatusSeeOther)
+				b.post("/signin/code", "kind", "push").is(http.StatusSeeOther)
+			}, 1},
+		} {
+			p := r.person(c.name, rest.RoleNone)
+			phone := p.phone()
+			b := r.browser().begins(p)
+			b.asked(phone, "/signin/choose")
+			c.do(p, b)
+			if n := open(phone); n != c.want {
+				r.Errorf("%s: %d open, want %d", c.name, n, c.want)
+			}
+			if e := r.events(event.PushWithdrawn, p.id); len(e) != 1-c.want {
+				r.Errorf("%s: events %+v", c.name, e)
+			}
+		}
+		// A step-up the same; the session stays.
+		for name, do := range map[string]func(p person, b *browser){
+			"leaves": func(_ person, b *browser) { b.post("/stepup/leave").is(http.StatusNoContent) },
+			"proves": func(p person, b *browser) {
+				b.post("/stepup", "kind", "totp", "code", p.fresh()).is(http.StatusSeeOther)
+			},
+		} {
+			p := r.person(name, rest.RoleNone)
+			phone := p.phone()
+			b := p.signedIn()
+			r.clock.Advance(time.Minute) // the code before was used
+			b.asked(phone, "/stepup/choose")
+			do(p, b)
+			if n := open(phone); n != 0 || len(r.events(event.PushWithdrawn, p.id)) != 1 {
+				r.Errorf("%s: %d open behind a step-up", name, n)
+			}
+			b.get("/me").is(http.StatusOK)
+		}
+		r.browser().post("/signin/leave").is(http.StatusNoContent) // of nobody
+	})
+}
 
 // A phone that is not trusted any more, behind its approval, has said nothing: there is
 // another way on.

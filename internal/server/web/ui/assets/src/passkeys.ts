@@ -121,8 +121,14 @@ async function create(options: Json): Promise<Json> {
   };
 }
 
-// A phone's answer is looked for again and again; the server holds each look for some seconds.
+// A phone's answer is looked for again and again; the server holds each look for some seconds. Who leaves the page by a link,
+// or closes it, does not wait any more, and the phone asks no more. What is sent as a form says by itself what comes of it.
 async function wait(form: HTMLFormElement): Promise<void> {
+  let goesOn = false;
+  document.addEventListener("submit", () => (goesOn = true));
+  window.addEventListener("pagehide", () => {
+    if (!goesOn && form.isConnected && form.dataset["leave"]) navigator.sendBeacon(form.dataset["leave"], new URLSearchParams());
+  });
   for (;;) {
     let reply: Response;
     try {
@@ -133,6 +139,7 @@ async function wait(form: HTMLFormElement): Promise<void> {
     }
     if (!form.isConnected || form.dataset["sent"]) return;
     const to = reply.headers.get("HX-Redirect");
+    if (to || (reply.status !== 429 && reply.status !== 204)) goesOn = true;
     if (to) return location.assign(to);
     // Too many looks: the page says what is the matter when its button is pressed.
     if (reply.status === 429) await new Promise((go) => setTimeout(go, 10_000));
