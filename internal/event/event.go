@@ -164,7 +164,7 @@ var Meaning = map[Type]string{
 	LockoutBegan:       "Too many failures: a user was locked out for a time.",
 	LockoutLifted:      "An administrator lifted a lock-out.",
 	BreakGlass:         "A break-glass account signed in at a local seat.",
-	PasswordChanged:    "A password was changed.",
+	PasswordChanged:    "A password was changed; data counts what ended with it: windows, sessions, API tokens, certificates.",
 	WindowOpened:       "A completed MFA opened a window.",
 	WindowEnded:        "A window was ended before its time.",
 	VaultEnrolled:      "A machine was enrolled for a user's offline sign-in.",

@@ -32,6 +32,8 @@ const (
 	FactorPrefix  = "fac_"
 	WindowPrefix  = "win_"
 	EventPrefix   = "evt_"
+
+	APITokenPrefix = "apt_"
 )
 
 // MaxPage is the most that one page of a list holds; DefaultPage is what it

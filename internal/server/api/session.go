@@ -75,7 +75,7 @@ func utc(t time.Time) time.Time {
 
 func tokenBody(t session.Token) rest.APIToken {
 	return rest.APIToken{
-		ID: session.APITokenPrefix + t.ID, Name: t.Name, Maker: t.Maker, MakerID: rest.UserPrefix + t.MakerID, Scopes: append([]string{}, t.Scopes...),
+		ID: rest.APITokenPrefix + t.ID, Name: t.Name, Maker: t.Maker, MakerID: rest.UserPrefix + t.MakerID, Scopes: append([]string{}, t.Scopes...),
 		Role: t.Role, Now: t.Now, CreatedAt: t.Created.UTC(), ExpiresAt: t.Expires.UTC(), LastUsedAt: utc(t.LastUsed), LastAddress: t.LastAddress,
 	}
 }
@@ -444,7 +444,7 @@ func (x *door) session() {
 		if err != nil {
 			return nil, err
 		}
-		return nil, m.RevokeToken(ctx, a, bare(session.APITokenPrefix, in.Token))
+		return nil, m.RevokeToken(ctx, a, bare(rest.APITokenPrefix, in.Token))
 	})
 
 	addSession(x, "list-approvals", "GET", "/approvals", "List what a second owner was asked for within the last day", 0, func(ctx context.Context, m *session.Sessions, _ *empty) (*plain[rest.Page[rest.Approval]], error) {

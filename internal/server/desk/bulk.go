@@ -7,6 +7,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
 )
@@ -81,9 +82,6 @@ func Note(tx *store.Tx, a Actor, e event.Event, data map[string]any) error {
 // with their events. Whoever is enabled again begins anew.
 func (d *Desk) EndDisabled(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
 	tx.Wake(push.UserKey(userID)) // the phones are told at once
-	if _, err := d.endWindows(ctx, tx, a, userID, "", "user-disabled"); err != nil || d.Sessions == nil {
-		return err
-	}
-	_, err := d.Sessions.EndAll(ctx, tx, a.Name, userID, "", "user-disabled")
+	_, err := ending.All(ctx, tx, d.cause(a, "user-disabled"), userID, "")
 	return err
 }

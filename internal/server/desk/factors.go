@@ -16,6 +16,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/post"
 	"latchkey/internal/server/push"
@@ -313,6 +314,8 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 	return out, err
 }
 
+const reasonFactors = "factors-changed"
+
 // newFactors ends a user's windows where factors have changed: machines wipe the
 // offline data made with the old ones (O5), and a window that silenced the next
 // sign-in would keep the new from being made. What an administrator changes ends the
@@ -320,13 +323,11 @@ func (d *Desk) RemoveFactor(ctx context.Context, a Actor, userRef, ref string) (
 // user's phones look again: one that was removed wipes itself at once where it is open.
 func (d *Desk) newFactors(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
 	tx.Wake(push.UserKey(userID))
-	if _, err := d.endWindows(ctx, tx, a, userID, "", "factors-changed"); err != nil {
+	if a.UserID == userID {
+		_, err := d.endWindows(ctx, tx, a, userID, "", reasonFactors)
 		return err
 	}
-	if d.Sessions == nil || a.UserID == userID {
-		return nil
-	}
-	_, err := d.Sessions.EndAll(ctx, tx, a.Name, userID, "", "factors-changed")
+	_, err := ending.All(ctx, tx, d.cause(a, reasonFactors), userID, "")
 	return err
 }
 

@@ -143,8 +143,7 @@ func TestACodeForAPhoneEndsWithItsMaker(t *testing.T) {
 func TestAPhoneOfOnesOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
-		ending := &keeping{}
-		r.Sessions = ending
+		r.Sessions = &keeping{}
 		anna := addUser(t, r, "anna", rest.RoleNone)
 		bert := addUser(t, r, "bert", rest.RoleNone)
 		a := person(anna)

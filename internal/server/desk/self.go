@@ -10,11 +10,11 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
-	"latchkey/internal/server/touch"
 )
 
 // What people do for themselves. The subject is always the actor's own account, so
@@ -32,9 +32,6 @@ type Sessions interface {
 	// means right; a *fault.Fault Invalid with the field "old" that it is wrong, TooMany
 	// that somebody must wait.
 	Password(ctx context.Context, userID, address string, password secret.Bytes) error
-	// EndAll ends the sessions of a user but the one that is excepted, within the
-	// transaction, and writes their events.
-	EndAll(ctx context.Context, tx *store.Tx, by, userID, except, reason string) (ended int, err error)
 	// Still refuses an actor whose session or API token has ended, or whose role or
 	// scopes have changed, since the request began.
 	Still(ctx context.Context, a Actor) error
@@ -235,9 +232,9 @@ func (d *Desk) ChangeMe(ctx context.Context, a Actor, rev int64, in rest.MeChang
 }
 
 // ChangeOwnPassword changes the actor's password: it takes the old one, judged and
-// counted like a sign-in, and a fresh second factor. All other sessions and all
-// windows end; machines refuse offline data made with the old password from their
-// next contact on, and renew it at the next sign-in there (O5).
+// counted like a sign-in, and a fresh second factor. All that was opened before ends but
+// the present session (ending.Password); machines refuse offline data made with the old
+// password from their next contact on, and renew it at the next sign-in there (O5).
 func (d *Desk) ChangeOwnPassword(ctx context.Context, a Actor, in rest.OwnPassword) error {
 	if err := a.fresh(); err != nil {
 		return err
@@ -288,17 +285,7 @@ func (d *Desk) ChangeOwnPassword(ctx context.Context, a Actor, in rest.OwnPasswo
 		if _, err := tx.SetUserPassword(ctx, db.SetUserPasswordParams{PasswordHash: hash, At: d.now(), ID: u.ID}); err != nil {
 			return err
 		}
-		if _, err := d.endWindows(ctx, tx, a, u.ID, "", "password-changed"); err != nil {
-			return err
-		}
-		ended, err := d.endSessions(ctx, tx, a, "password-changed")
-		if err != nil {
-			return err
-		}
-		if err := note(tx, a, event.Event{Type: event.PasswordChanged, Subject: u.Name, UserID: u.ID}, map[string]any{"self": true, "sessions_ended": ended}); err != nil {
-			return err
-		}
-		return touch.User(ctx, tx, u.ID)
+		return ending.Password(ctx, tx, a.changes(u), map[string]any{"self": true}, a.Session, d.Clock.Now())
 	})
 }
 
@@ -318,12 +305,9 @@ func inField(err error, from, to string) error {
 	return out
 }
 
-// endSessions ends the actor's sessions but the present one.
-func (d *Desk) endSessions(ctx context.Context, tx *store.Tx, a Actor, reason string) (int, error) {
-	if d.Sessions == nil {
-		return 0, nil
-	}
-	return d.Sessions.EndAll(ctx, tx, a.Name, a.UserID, a.Session, reason)
+// changes is the actor's event about the account of a user.
+func (a Actor) changes(u db.User) event.Event {
+	return event.Event{Actor: a.Name, Address: a.Address, Subject: u.Name, UserID: u.ID}
 }
 
 // ── machines ──

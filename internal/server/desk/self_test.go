@@ -27,19 +27,34 @@ import (
 // it is answered.
 type keeping struct {
 	password func(userID, password string) error
-	ended    []string // user, except, reason
 }
 
 func (k *keeping) Password(_ context.Context, userID, _ string, p secret.Bytes) error {
 	return k.password(userID, string(p.Reveal()))
 }
 
-func (k *keeping) EndAll(_ context.Context, _ *store.Tx, by, userID, except, reason string) (int, error) {
-	k.ended = append(k.ended, strings.Join([]string{by, userID, except, reason}, " "))
-	return 2, nil
+func (k *keeping) Still(context.Context, desk.Actor) error { return nil }
+
+// sitsTwice opens the session of the actor, and another one of the same person.
+func sitsTwice(t *testing.T, r *desktest.Rig, a desk.Actor) {
+	t.Helper()
+	sits(t, r, a)
+	a.Session += "-elsewhere"
+	sits(t, r, a)
 }
 
-func (k *keeping) Still(context.Context, desk.Actor) error { return nil }
+// sitting are the sessions of the actor that are open.
+func sitting(t *testing.T, r *desktest.Rig, a desk.Actor) (ids []string) {
+	t.Helper()
+	must(t, r.Store.Read(t.Context(), func(q *store.Queries) error {
+		rows, err := q.ListSessionsOfUser(t.Context(), db.ListSessionsOfUserParams{UserID: a.UserID, N: 10})
+		for _, s := range rows {
+			ids = append(ids, s.ID)
+		}
+		return err
+	}))
+	return ids
+}
 
 // person is somebody with a session and a second factor given a moment ago.
 func person(u rest.User) desk.Actor {
@@ -364,8 +379,7 @@ func types(t *testing.T, r *desktest.Rig, name string) []event.Type {
 func TestOwnFactorsAreChangedByTheirOwnerAlone(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
-		k := &keeping{}
-		r.Sessions = k
+		r.Sessions = &keeping{}
 		anna, bob := addUser(t, r, "anna", rest.RoleNone), addUser(t, r, "bob", rest.RoleOwner)
 		a := person(anna)
 		m := r.Machine(t, "laptop", rest.MachineActive)
@@ -404,7 +418,7 @@ func TestOwnFactorsAreChangedByTheirOwnerAlone(t *testing.T) {
 		}
 		before := generation()
 		r.Window(t, id(anna.ID), m.ID, "boot-1", clock.Micros(c.Now().Add(time.Hour)))
-		k.ended = nil
+		sitsTwice(t, r, a)
 		if d := ok(r.RemoveOwnFactor(ctx, a, one.ID))(t); d.Count != 1 {
 			t.Errorf("%+v", d)
 		}
@@ -414,8 +428,8 @@ func TestOwnFactorsAreChangedByTheirOwnerAlone(t *testing.T) {
 		if w := ok(r.ListWindows(ctx, desk.Root(), "anna", "", "", 0))(t); len(w.Items) != 0 {
 			t.Errorf("windows: %+v", w.Items)
 		}
-		if want := []string{"anna " + id(anna.ID) + " session-anna factors-changed"}; !slices.Equal(k.ended, want) {
-			t.Errorf("sessions ended: %v", k.ended)
+		if got := sitting(t, r, a); !slices.Equal(got, []string{a.Session}) {
+			t.Errorf("sessions: %v", got)
 		}
 		// A lost one is not accepted any more; with codes there is a way on.
 		codes := ok(r.MakeOwnBackup(ctx, a))(t)
@@ -514,15 +528,15 @@ func TestMeChangesWhatIsMine(t *testing.T) {
 func TestOwnPassword(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
-		k := &keeping{password: func(userID, p string) error {
+		r.Sessions = &keeping{password: func(userID, p string) error {
 			if p != "the old password" {
 				return fault.New(fault.Invalid, nil).With("old", "it is wrong")
 			}
 			return nil
 		}}
-		r.Sessions = k
 		anna := ok(r.AddUser(ctx, desk.Root(), rest.NewUser{Name: "anna", Password: rest.HideText("the old password"), MustChange: true}))(t)
 		a := person(anna)
+		sitsTwice(t, r, a)
 		m := r.Machine(t, "laptop", rest.MachineActive)
 		r.Vault(t, id(anna.ID), m.ID, "tpm", clock.Micros(c.Now().Add(96*time.Hour)), 30)
 		r.Window(t, id(anna.ID), m.ID, "boot-1", clock.Micros(c.Now().Add(time.Hour)))
@@ -547,8 +561,8 @@ func TestOwnPassword(t *testing.T) {
 				t.Errorf("%s: %v", name, f)
 			}
 		}
-		if len(k.ended) != 0 {
-			t.Errorf("sessions ended by mistakes: %v", k.ended)
+		if got := sitting(t, r, a); len(got) != 2 {
+			t.Errorf("mistakes have left the sessions %v", got)
 		}
 		if f := try("the old password", "a much better one"); f != nil {
 			t.Fatal(f)
@@ -557,8 +571,8 @@ func TestOwnPassword(t *testing.T) {
 		if me.MustChange || !me.PasswordChangedAt.Equal(c.Now()) {
 			t.Errorf("%+v", me)
 		}
-		if want := []string{"anna " + id(anna.ID) + " session-anna password-changed"}; !slices.Equal(k.ended, want) {
-			t.Errorf("sessions ended: %v", k.ended)
+		if got := sitting(t, r, a); !slices.Equal(got, []string{a.Session}) {
+			t.Errorf("sessions: %v", got)
 		}
 		if w := ok(r.ListWindows(ctx, desk.Root(), "anna", "", "", 0))(t); len(w.Items) != 0 {
 			t.Errorf("windows: %+v", w.Items)
@@ -811,8 +825,7 @@ func TestASignInWithAWrongCodeSaysSo(t *testing.T) {
 func TestThisWasNotMe(t *testing.T) {
 	onBoth(t, func(t *testing.T, r *desktest.Rig, c *clock.Manual) {
 		ctx := t.Context()
-		k := &keeping{}
-		r.Sessions = k
+		r.Sessions = &keeping{}
 		anna, bob := addUser(t, r, "anna", rest.RoleNone), addUser(t, r, "bob", rest.RoleNone)
 		a := person(anna)
 		m := r.Machine(t, "laptop", rest.MachineActive)
@@ -849,14 +862,15 @@ func TestThisWasNotMe(t *testing.T) {
 			}
 		}
 
+		sitsTwice(t, r, a)
 		window := r.Window(t, id(anna.ID), m.ID, "boot-1", at(time.Hour))
 		r.Window(t, id(bob.ID), m.ID, "boot-1", at(time.Hour))
 		got := ok(r.ReportOwnSignin(ctx, stale(a), good, rest.NewReport{Told: "I was asleep"}))(t)
-		if got.Windows != 1 || got.Sessions != 2 || got.Report.Event != good || got.Report.Kind != rest.ReportSignin || got.Report.Address != "192.0.2.7" {
+		if got.Windows != 1 || got.Sessions != 1 || got.Report.Event != good || got.Report.Kind != rest.ReportSignin || got.Report.Address != "192.0.2.7" {
 			t.Errorf("%+v", got)
 		}
-		if want := []string{"anna " + id(anna.ID) + " session-anna reported"}; !slices.Equal(k.ended, want) {
-			t.Errorf("sessions ended: %v", k.ended)
+		if got := sitting(t, r, a); !slices.Equal(got, []string{a.Session}) {
+			t.Errorf("sessions: %v", got)
 		}
 		left := ok(r.ListWindows(ctx, desk.Root(), "", "", "", 0))(t)
 		if len(left.Items) != 1 || left.Items[0].User != "bob" || left.Items[0].ID == rest.WindowPrefix+window {

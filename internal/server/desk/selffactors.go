@@ -14,6 +14,7 @@ import (
 	"latchkey/internal/otp"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
@@ -512,7 +513,7 @@ func (d *Desk) lessFactors(ctx context.Context, tx *store.Tx, a Actor, userID st
 	if err := errors.Join(factor.Changed(ctx, tx, userID), d.newFactors(ctx, tx, a, userID)); err != nil {
 		return err
 	}
-	_, err := d.endSessions(ctx, tx, a, "factors-changed")
+	_, err := ending.All(ctx, tx, d.cause(a, reasonFactors), userID, a.Session)
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -59,12 +60,8 @@ func (d *Desk) ReportOwnSignin(ctx context.Context, a Actor, ref string, in rest
 		if out.Report, fresh, err = d.report(ctx, tx, u, row); err != nil {
 			return err
 		}
-		ended, err := d.endWindows(ctx, tx, a, u.ID, "", "reported")
-		if err != nil {
-			return err
-		}
-		out.Windows = len(ended)
-		if out.Sessions, err = d.endSessions(ctx, tx, a, "reported"); err != nil || !fresh {
+		ended, err := ending.All(ctx, tx, d.cause(a, "reported"), u.ID, a.Session)
+		if out.Windows, out.Sessions = ended.Windows, ended.Sessions; err != nil || !fresh {
 			return err
 		}
 		return note(tx, a, event.Event{Type: event.ReportOpened, Subject: u.Name, UserID: u.ID, MachineID: e.MachineID, Machine: e.Machine, Scope: e.Scope, Service: e.Service}, map[string]any{

@@ -13,6 +13,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/ca"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/store"
@@ -540,19 +541,7 @@ func (d *Desk) SetPassword(ctx context.Context, a Actor, ref string, in rest.New
 		if _, err := tx.SetUserPassword(ctx, db.SetUserPasswordParams{PasswordHash: hash, At: d.now(), MustChange: in.MustChange, ID: u.ID}); err != nil {
 			return err
 		}
-		if _, err := d.endWindows(ctx, tx, a, u.ID, "", "password-changed"); err != nil {
-			return err
-		}
-		if d.Sessions != nil {
-			if _, err := d.Sessions.EndAll(ctx, tx, a.Name, u.ID, "", "password-changed"); err != nil {
-				return err
-			}
-		}
-		err = note(tx, a, event.Event{Type: event.PasswordChanged, Subject: u.Name, UserID: u.ID}, map[string]any{"must_change": in.MustChange})
-		if err != nil {
-			return err
-		}
-		return touch.User(ctx, tx, u.ID)
+		return ending.Password(ctx, tx, a.changes(u), map[string]any{"must_change": in.MustChange}, "", d.Clock.Now())
 	})
 }
 

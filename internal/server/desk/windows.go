@@ -10,6 +10,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/touch"
@@ -151,36 +152,12 @@ func (d *Desk) RevokeWindows(ctx context.Context, a Actor, in rest.Pairs) (rest.
 // endWindows ends the open windows of a user, a machine, both or (both empty) all,
 // writes their events and tells the machines.
 func (d *Desk) endWindows(ctx context.Context, tx *store.Tx, a Actor, userID, machineID, reason string) ([]db.EndWindowsRow, error) {
-	ended, err := tx.EndWindows(ctx, db.EndWindowsParams{At: d.now(), Reason: reason, UserID: userID, MachineID: machineID})
-	if err != nil {
-		return nil, err
-	}
-	names := map[string]string{} // one person may have thousands
-	for _, w := range ended {
-		e := event.Event{Type: event.WindowEnded, UserID: w.UserID, MachineID: w.MachineID, Reason: reason}
-		name, ok := names[w.UserID]
-		if !ok {
-			u, err := tx.GetUser(ctx, w.UserID)
-			if err != nil && !store.IsNotFound(err) {
-				return nil, err
-			}
-			name = u.Name
-			names[w.UserID] = name
-		}
-		e.Subject = name
-		if m, err := tx.GetMachine(ctx, w.MachineID); err == nil {
-			e.Machine = m.Name
-		} else if !store.IsNotFound(err) {
-			return nil, err
-		}
-		if err := note(tx, a, e, map[string]any{"window": rest.WindowPrefix + w.ID}); err != nil {
-			return nil, err
-		}
-	}
-	if len(ended) == 0 {
-		return nil, nil
-	}
-	return ended, touch.Machine(ctx, tx, machinesOf(ended)...)
+	return ending.Windows(ctx, tx, d.cause(a, reason), userID, machineID)
+}
+
+// cause is the actor as the one who ends something.
+func (d *Desk) cause(a Actor, reason string) ending.Cause {
+	return ending.Cause{By: a.Name, Address: a.Address, Reason: reason, At: d.Clock.Now()}
 }
 
 func machinesOf(rows []db.EndWindowsRow) []string {

@@ -197,11 +197,6 @@ func (s *Service) copied(ctx context.Context, tx *store.Tx, u db.User, row db.Li
 	v := rejected(ReasonCloned, text.PasskeyCloned, "")
 	v.ID, v.Data = row.Authenticator.ID, map[string]any{"authenticator": row.Authenticator.ID, "count": count, "known": row.Passkey.SignCount}
 	v.End = true
-	if s.onCopied != nil {
-		if err := s.onCopied(ctx, tx, u); err != nil {
-			return factor.Verdict{}, err
-		}
-	}
 	return v, factor.Changed(ctx, tx, u.ID)
 }
 

@@ -37,11 +37,10 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
-	"latchkey/internal/rest"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
-	"latchkey/internal/server/touch"
 )
 
 // The bounds, in octets and numbers.
@@ -72,19 +71,10 @@ type Config struct {
 }
 
 // Service registers and judges. It has no state of its own.
-type Service struct {
-	Config
-	onCopied func(ctx context.Context, tx *store.Tx, u db.User) error
-}
+type Service struct{ Config }
 
 // New makes one.
-func New(c Config) *Service { return &Service{Config: c} }
-
-// OnCopied says what else ends when a passkey is found to have a copy, in the same
-// transaction: whatever the copy has opened.
-func (s *Service) OnCopied(end func(ctx context.Context, tx *store.Tx, u db.User) error) {
-	s.onCopied = end
-}
+func New(c Config) *Service { return &Service{c} }
 
 // party is who passkeys are for: this server under its address for people.
 type party struct {
@@ -301,8 +291,8 @@ func ticketOf(p purpose, ticket string) string {
 }
 
 // cloned marks a passkey whose counter went backwards, and says so: neither it nor its
-// copy is accepted any more. Nobody knows which of the two has opened what: all windows of
-// the user end.
+// copy is accepted any more. Nobody knows which of the two has opened what: all of it
+// ends.
 func cloned(ctx context.Context, tx *store.Tx, u db.User, p db.Passkey, name, address string, count uint32, now time.Time) error {
 	if _, err := tx.MarkPasskeyCloned(ctx, db.MarkPasskeyClonedParams{ID: p.AuthenticatorID, At: clock.Micros(now)}); err != nil {
 		return fmt.Errorf("mark a passkey: %w", err)
@@ -323,33 +313,6 @@ func cloned(ctx context.Context, tx *store.Tx, u db.User, p db.Passkey, name, ad
 	if err != nil {
 		return err
 	}
-	return endWindows(ctx, tx, u, now)
-}
-
-func endWindows(ctx context.Context, tx *store.Tx, u db.User, now time.Time) error {
-	ended, err := tx.EndWindows(ctx, db.EndWindowsParams{At: clock.Micros(now), Reason: ReasonCloned, UserID: u.ID})
-	if err != nil {
-		return fmt.Errorf("end windows: %w", err)
-	}
-	for _, w := range ended {
-		m, err := tx.GetMachine(ctx, w.MachineID)
-		if err != nil && !store.IsNotFound(err) {
-			return fmt.Errorf("machine: %w", err)
-		}
-		about, err := json.Marshal(map[string]any{"window": rest.WindowPrefix + w.ID})
-		if err != nil {
-			return err
-		}
-		_, err = tx.Event(event.Event{
-			Type: event.WindowEnded, Actor: "server", Subject: u.Name, UserID: u.ID, MachineID: w.MachineID, Machine: m.Name, Reason: ReasonCloned, Data: about,
-			At: clock.Micros(now), ReceivedAt: clock.Micros(now),
-		})
-		if err != nil {
-			return err
-		}
-		if err := touch.Machine(ctx, tx, w.MachineID); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err = ending.All(ctx, tx, ending.Cause{By: "server", Address: address, Reason: ReasonCloned, At: now}, u.ID, "")
+	return err
 }

@@ -80,7 +80,10 @@ func noticeOf(e event.Event) (string, bool) {
 		Import     any    `json:"import"`
 		NewBrowser bool   `json:"new_browser"`
 		Mail       string `json:"mail"`
-		Agent      string `json:"agent"`
+
+		Sessions     int `json:"sessions_ended"`
+		Tokens       int `json:"tokens_ended"`
+		Certificates int `json:"certificates_ended"`
 	}
 	switch e.Type {
 	case event.FactorAdded, event.FactorRemoved, event.FactorLost, event.CodeIssued, event.PasswordChanged, event.PushReported, event.UserChanged, event.SessionOpened,
@@ -113,7 +116,22 @@ func noticeOf(e event.Event) (string, bool) {
 		}
 		return "A certificate was issued for you: with it somebody signs in to your account without your password.", true
 	case event.PasswordChanged:
-		return "Your password was changed.", true
+		var with []string
+		for _, x := range []struct {
+			n         int
+			one, many string
+		}{{data.Sessions, "session", "sessions"}, {data.Tokens, "API token", "API tokens"}, {data.Certificates, "certificate", "certificates"}} {
+			switch {
+			case x.n == 1:
+				with = append(with, "1 "+x.one)
+			case x.n > 1:
+				with = append(with, fmt.Sprintf("%d %s", x.n, x.many))
+			}
+		}
+		if len(with) == 0 {
+			return "Your password was changed.", true
+		}
+		return "Your password was changed. What was opened with the old one has ended: " + strings.Join(with, ", ") + ".", true
 	case event.PushReported:
 		return "A sign-in was reported as somebody else's from your phone. Requests to your phone are locked until the help desk unlocks them.", true
 	case event.CodeIssued:

@@ -556,6 +556,7 @@ func TestWhatPeopleAreTold(t *testing.T) {
 		"a removed code":         {e: event.Event{Type: event.FactorRemoved, Factor: "enrol"}},
 		"a lost factor":          {e: event.Event{Type: event.FactorLost, Factor: "push"}, says: "marked as lost"},
 		"a password":             {e: event.Event{Type: event.PasswordChanged}, says: "Your password was changed."},
+		"and what ended with it": {e: event.Event{Type: event.PasswordChanged, Data: json.RawMessage(`{"sessions_ended":3,"tokens_ended":1}`)}, says: "has ended: 3 sessions, 1 API token."},
 		"a reported push":        {e: event.Event{Type: event.PushReported}, says: "reported as somebody else's"},
 		"an enrolment code":      {e: event.Event{Type: event.CodeIssued, Factor: "enrol"}, says: "An enrolment code was issued"},
 		"one of an import":       {e: event.Event{Type: event.CodeIssued, Factor: "enrol", Data: data(map[string]any{"import": "imp_1"})}},

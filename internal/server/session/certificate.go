@@ -368,12 +368,3 @@ func sessionFor(x shown, now time.Time, address, agent string) *Session {
 		Address: address, Agent: agent, Portal: true, Console: x.factor == CertificateConsole && x.user.Role != rest.RoleNone && knownRole(x.user.Role),
 	}
 }
-
-// endCertificates revokes all certificates of the user.
-func (m *Sessions) endCertificates(ctx context.Context, tx *store.Tx, by string, u db.User, reason string) error {
-	n, err := ca.RevokeUser(ctx, tx, u.ID, ca.Unspecified, clock.Micros(m.Clock.Now()))
-	if err != nil || n == 0 {
-		return err
-	}
-	return m.note(tx, event.Event{Type: event.CertificateRevoked, Actor: by, Subject: u.Name, UserID: u.ID, Reason: reason}, map[string]any{"certificates": n})
-}

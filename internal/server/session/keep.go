@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -302,69 +303,10 @@ func (m *Sessions) RevokeAll(ctx context.Context, a desk.Actor, userID, but stri
 				return err
 			}
 		}
-		count, err = m.EndAll(ctx, tx, a.Name, u.ID, but, "session-revoked")
+		count, err = ending.Sessions(ctx, tx, ending.Cause{By: a.Name, Address: a.Address, Reason: "session-revoked", At: m.Clock.Now()}, u.ID, but)
 		return err
 	})
 	return count, err
-}
-
-// EndAll is RevokeAll in a transaction of the caller's, who has judged the right: for
-// whatever ends a user's sessions beside (a lost machine, a new password). by is who
-// does it, except the session that goes on, also behind a change of the password; it
-// may be empty. Where the account may have been in other hands the API tokens end too:
-// whoever had it for an hour must not have it for a year.
-func (m *Sessions) EndAll(ctx context.Context, tx *store.Tx, by, userID, except, reason string) (ended int, err error) {
-	n, err := tx.DeleteSessionsOfUser(ctx, db.DeleteSessionsOfUserParams{UserID: userID, But: except})
-	if err != nil {
-		return 0, fmt.Errorf("end sessions: %w", err)
-	}
-	u, err := tx.GetUser(ctx, userID)
-	if err != nil {
-		return 0, fmt.Errorf("user: %w", err)
-	}
-	if except != "" {
-		if _, err := tx.KeepSession(ctx, db.KeepSessionParams{ID: except, UserID: userID, PasswordAt: u.PasswordChangedAt}); err != nil {
-			return 0, fmt.Errorf("keep a session: %w", err)
-		}
-	}
-	if _, err := tx.DeleteSigninsOfUser(ctx, userID); err != nil {
-		return 0, fmt.Errorf("end sign-ins: %w", err)
-	}
-	// A code for a phone that lies about would outlive what it was made with.
-	if _, err := tx.EndPushEnrolments(ctx, db.EndPushEnrolmentsParams{UserID: userID, At: clock.Micros(m.Clock.Now())}); err != nil {
-		return 0, fmt.Errorf("end codes for phones: %w", err)
-	}
-	if reason == "reported" || reason == "factors-changed" || reason == "user-disabled" || reason == "password-changed" || reason == reasonCopied {
-		if err := m.endTokens(ctx, tx, by, u, reason); err != nil {
-			return 0, err
-		}
-	}
-	if n == 0 {
-		return 0, nil
-	}
-	return int(n), m.note(tx, event.Event{Type: event.SessionEnded, Actor: by, Subject: u.Name, UserID: u.ID, Reason: reason}, map[string]any{"sessions": n})
-}
-
-// endTokens revokes all API tokens and certificates of the user.
-func (m *Sessions) endTokens(ctx context.Context, tx *store.Tx, by string, u db.User, reason string) error {
-	if err := m.endCertificates(ctx, tx, by, u, reason); err != nil {
-		return err
-	}
-	rows, err := tx.ListAPITokens(ctx, db.ListAPITokensParams{UserID: u.ID, N: rest.MaxPage})
-	if err != nil {
-		return fmt.Errorf("API tokens: %w", err)
-	}
-	for _, r := range rows {
-		if _, err := tx.DeleteAPIToken(ctx, r.ApiToken.ID); err != nil {
-			return fmt.Errorf("revoke an API token: %w", err)
-		}
-		err := m.note(tx, event.Event{Type: event.APITokenRevoked, Actor: by, Subject: r.ApiToken.Name, UserID: u.ID, Reason: reason},
-			map[string]any{"token": APITokenPrefix + r.ApiToken.ID, "maker": u.Name})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Still refuses an actor whose session, certificate or API token has ended, or whose role

@@ -27,19 +27,7 @@ type Passkeys interface {
 	// it. The user is zero where the answer names none; the authenticator must have
 	// verified who holds it.
 	Found(ctx context.Context, tx *store.Tx, ticket string, answer secret.Bytes, now time.Time) (db.User, factor.Verdict, error)
-	// OnCopied takes what ends with a passkey that was found to have a copy.
-	OnCopied(end func(ctx context.Context, tx *store.Tx, u db.User) error)
 }
-
-// copied ends what a copy of a passkey may have opened: all sessions, sign-ins, tokens and
-// certificates of the user.
-func (m *Sessions) copied(ctx context.Context, tx *store.Tx, u db.User) error {
-	_, err := m.EndAll(ctx, tx, "server", u.ID, "", reasonCopied)
-	return err
-}
-
-// reasonCopied is passkey.ReasonCloned.
-const reasonCopied = "passkey-cloned"
 
 // stagePasskey is a sign-in without a name. Its row has no user.
 const stagePasskey = "passkey"

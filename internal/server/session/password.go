@@ -9,9 +9,9 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/directory"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
-	"latchkey/internal/server/touch"
 	"latchkey/internal/text"
 )
 
@@ -50,17 +50,14 @@ func (m *Sessions) NewPassword(ctx context.Context, raw string, password, again 
 		if err := m.Directories.Of(&u).Apply(ctx, tx, u, proposal, now); err != nil {
 			return err
 		}
-		if err := touch.User(ctx, tx, u.ID); err != nil {
-			return err
-		}
-		err = m.note(tx, event.Event{Type: event.PasswordChanged, Actor: u.Name, Subject: u.Name, UserID: u.ID, Address: address, Service: service, Reason: st.Change}, nil)
-		if err != nil {
-			return err
-		}
 		if u, err = tx.GetUser(ctx, u.ID); err != nil {
 			return err
 		}
-		return m.finish(ctx, tx, row, st, u, st.Given, "", address, now, &out)
+		if err := m.finish(ctx, tx, row, st, u, st.Given, "", address, now, &out); err != nil {
+			return err
+		}
+		changed := event.Event{Actor: u.Name, Subject: u.Name, UserID: u.ID, Address: address, Service: service, Reason: st.Change}
+		return ending.Password(ctx, tx, changed, nil, out.Session.ID, now)
 	})
 	return out, err
 }

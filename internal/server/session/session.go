@@ -155,11 +155,7 @@ func New(c Config) *Sessions {
 	if c.Grain == 0 {
 		c.Grain = grain
 	}
-	m := &Sessions{Config: c, limits: newLimits(c.Clock), denials: rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock)}
-	if c.Passkeys != nil {
-		c.Passkeys.OnCopied(m.copied)
-	}
-	return m
+	return &Sessions{Config: c, limits: newLimits(c.Clock), denials: rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock)}
 }
 
 // Secret is what a browser or program holds of a session, a sign-in or a token.

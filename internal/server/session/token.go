@@ -19,9 +19,6 @@ import (
 	"latchkey/internal/text"
 )
 
-// APITokenPrefix begins the id of an API token at the edge.
-const APITokenPrefix = "apt_"
-
 // The lives of tokens.
 const (
 	TokenFor     = 90 * 24 * time.Hour
@@ -175,7 +172,7 @@ func (m *Sessions) MakeToken(ctx context.Context, s *Session, address string, in
 			return err
 		}
 		return m.note(tx, event.Event{Type: event.APITokenMade, Actor: u.Name, Subject: in.Name, UserID: u.ID, Address: address}, map[string]any{
-			"token": APITokenPrefix + row.ID, "scopes": scopes, "role": role, "expires_at": out.Expires,
+			"token": rest.APITokenPrefix + row.ID, "scopes": scopes, "role": role, "expires_at": out.Expires,
 		})
 	})
 	if store.IsDuplicate(err) || fault.Is(err, fault.Exists) {
@@ -252,7 +249,7 @@ func (m *Sessions) RevokeToken(ctx context.Context, a desk.Actor, id string) err
 			return missing
 		}
 		return m.note(tx, event.Event{Type: event.APITokenRevoked, Actor: a.Name, Subject: row.ApiToken.Name, UserID: row.User.ID, Address: a.Address},
-			map[string]any{"token": APITokenPrefix + id, "maker": row.User.Name})
+			map[string]any{"token": rest.APITokenPrefix + id, "maker": row.User.Name})
 	})
 }
 

@@ -234,7 +234,7 @@ func TestChangingThePasswordOnRequest(t *testing.T) {
 		c.answer(password).asks(wire.ForCode)
 		c.answer(phone.fresh()).asks(wire.ForNewPassword).answer(newPassword).asks(wire.ForNewPassword2)
 		d := c.answer(newPassword).allowed(true)
-		if !d.PasswordChanged || d.Offline || r.windows() != 1 {
+		if !d.PasswordChanged || d.Offline || r.windows() != 0 {
 			t.Errorf("Done: %+v, %d windows", d, r.windows())
 		}
 		if e := r.events(event.PasswordChanged); len(e) != 1 || e[0].Reason != "asked" {

@@ -18,6 +18,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/attempts"
 	"latchkey/internal/server/directory"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/settings"
@@ -989,11 +990,10 @@ func (x *turn) onNewPassword2(ctx context.Context, u db.User, st awaitNewPasswor
 	if err := x.directory(&u).Apply(ctx, x.tx, u, st.Proposal, x.now); err != nil {
 		return err
 	}
-	if err := touch.User(ctx, x.tx, u.ID); err != nil {
-		return err
-	}
 	x.talk.Changed = true
-	if err := x.note(event.PasswordChanged, "", x.talk.Change, "", nil); err != nil {
+	changed := x.event(event.PasswordChanged)
+	changed.Reason = x.talk.Change
+	if err := ending.Password(ctx, x.tx, changed, map[string]any{"conversation": x.id}, "", x.now); err != nil {
 		return err
 	}
 	x.say(wire.MessageTell, text.PasswordChanged)
@@ -1198,7 +1198,7 @@ func (x *turn) end(ctx context.Context, st stage, reason, told string) error {
 	for i, g := range t.Given {
 		given[i] = string(g)
 	}
-	if err := x.note(typ, outcome, reason, strings.Join(given, "+"), x.story()); err != nil {
+	if err := x.noteEnd(typ, outcome, reason, strings.Join(given, "+")); err != nil {
 		return err
 	}
 	if t.Accepted || d.Outcome != policy.Deny {

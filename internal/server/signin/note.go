@@ -17,45 +17,46 @@ func (x *turn) newID() string { return store.NewID() }
 
 // note writes an event about this conversation. Nothing that was typed as an answer
 // is ever in it.
-func (x *turn) note(typ event.Type, outcome, reason, kind string, data any) error {
-	t := x.talk
-	o := t.Opening
-	e := event.Event{
-		ID: store.NewID(), Type: typ, Actor: o.User, Subject: o.User, UserID: t.UserID, MachineID: x.m.ID, Machine: x.m.Name, Address: o.RHost,
-		Scope: string(o.Scope), Service: o.Service, Link: string(policy.LinkUp), Outcome: outcome, Reason: reason, Factor: kind,
-		At: clock.Micros(x.now), ReceivedAt: clock.Micros(x.now),
-	}
-	if e.Address == "" && o.MachineAddr.IsValid() {
-		e.Address = o.MachineAddr.String()
-	}
+func (x *turn) note(typ event.Type, outcome, reason, kind string, data map[string]any) error {
+	e := x.event(typ)
+	e.Outcome, e.Reason, e.Factor = outcome, reason, kind
 	if typ == event.LockoutBegan {
 		e.Actor = "server"
 	}
 	fields := map[string]any{"conversation": x.id}
-	switch d := data.(type) {
-	case nil:
-	case map[string]any:
-		for k, v := range d {
-			fields[k] = v
-		}
-	case story:
-		b, err := json.Marshal(d)
-		if err != nil {
-			return fmt.Errorf("event %s: %w", typ, err)
-		}
-		e.Data = b
-	default:
-		return fmt.Errorf("event %s: data of type %T", typ, data)
+	for k, v := range data {
+		fields[k] = v
 	}
-	if e.Data == nil {
-		b, err := json.Marshal(fields)
-		if err != nil {
-			return fmt.Errorf("event %s: %w", typ, err)
-		}
-		e.Data = b
+	return x.write(e, fields)
+}
+
+// noteEnd writes the one event with which the conversation ends.
+func (x *turn) noteEnd(typ event.Type, outcome, reason, kind string) error {
+	e := x.event(typ)
+	e.Outcome, e.Reason, e.Factor = outcome, reason, kind
+	return x.write(e, x.story())
+}
+
+// event is who sits where: what every event of the conversation says.
+func (x *turn) event(typ event.Type) event.Event {
+	o := x.talk.Opening
+	e := event.Event{
+		ID: store.NewID(), Type: typ, Actor: o.User, Subject: o.User, UserID: x.talk.UserID, MachineID: x.m.ID, Machine: x.m.Name, Address: o.RHost,
+		Scope: string(o.Scope), Service: o.Service, Link: string(policy.LinkUp), At: clock.Micros(x.now), ReceivedAt: clock.Micros(x.now),
+	}
+	if e.Address == "" && o.MachineAddr.IsValid() {
+		e.Address = o.MachineAddr.String()
+	}
+	return e
+}
+
+func (x *turn) write(e event.Event, data any) error {
+	var err error
+	if e.Data, err = json.Marshal(data); err != nil {
+		return fmt.Errorf("event %s: %w", e.Type, err)
 	}
 	x.noted = e.ID
-	_, err := x.tx.Event(e)
+	_, err = x.tx.Event(e)
 	return err
 }
 

@@ -640,7 +640,7 @@ func (x *turn) replayed(ctx context.Context) error {
 		return nil
 	}
 	x.at = denied{}
-	if err := x.note(event.SigninDenied, string(policy.Deny), "replayed", "", x.story()); err != nil {
+	if err := x.noteEnd(event.SigninDenied, string(policy.Deny), "replayed", ""); err != nil {
 		return err
 	}
 	return x.store(ctx, string(policy.Deny), nil)
@@ -665,5 +665,5 @@ func (x *turn) giveUp(ctx context.Context, why string) (done bool, err error) {
 	if err != nil || n == 0 {
 		return false, err
 	}
-	return true, x.note(event.SigninAbandoned, facts.Abandoned, why, "", x.story())
+	return true, x.noteEnd(event.SigninAbandoned, facts.Abandoned, why, "")
 }

@@ -330,16 +330,7 @@ func (b *browser) home() string {
 // outcome and the reason of what was decided.
 func (r *rig) machineSignin(p person, pass, code string) (outcome policy.Outcome, reason string) {
 	r.Helper()
-	id, seq := store.NewID(), int64(0)
-	send := func(step wire.Step) wire.StepReply {
-		r.Helper()
-		seq++
-		b, err := json.Marshal(step)
-		r.must(err)
-		reply, err := r.signin.Step(context.Background(), r.machine, netip.MustParseAddr("192.0.2.7"), id, seq, b)
-		r.must(err)
-		return reply
-	}
+	send := r.conversation()
 	reply := send(wire.Step{Begin: &wire.Begin{
 		Purpose: wire.PurposeSignin, User: p.name, Scope: policy.Remote, Service: "sshd", Mode: "full", Boot: "b", Password: wire.Secret{Bytes: secret.FromString(pass)},
 	}})
@@ -354,6 +345,33 @@ func (r *rig) machineSignin(p person, pass, code string) (outcome policy.Outcome
 		return "again", ""
 	}
 	return reply.Done.Outcome, reply.Done.Reason
+}
+
+// conversation begins one at the rig's machine, and takes its steps.
+func (r *rig) conversation() func(wire.Step) wire.StepReply {
+	id, seq := store.NewID(), int64(0)
+	return func(step wire.Step) wire.StepReply {
+		r.Helper()
+		seq++
+		b, err := json.Marshal(step)
+		r.must(err)
+		reply, err := r.signin.Step(context.Background(), r.machine, netip.MustParseAddr("192.0.2.7"), id, seq, b)
+		r.must(err)
+		return reply
+	}
+}
+
+// atMachine runs a whole conversation with these answers; nil if it asks for more.
+func (r *rig) atMachine(b wire.Begin, answers ...string) *wire.Done {
+	r.Helper()
+	send := r.conversation()
+	reply := send(wire.Step{Begin: &b})
+	for _, a := range answers {
+		if reply.Done == nil {
+			reply = send(wire.Step{Answer: &wire.Answer{Text: wire.Hide(secret.FromString(a))}})
+		}
+	}
+	return reply.Done
 }
 
 // events are those of a type about a user, the oldest first.

@@ -5,18 +5,26 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
+	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
+	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/ca"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/wire"
 )
 
 // session is the browser's own, as the door sees it.
@@ -249,12 +257,19 @@ func TestTheOwnPasswordIsJudgedAndCounted(t *testing.T) {
 }
 
 // TestW7NoTokenOutlivesTheHandsThatMadeIt: whoever had somebody's account for an hour has
-// left a token for a year. What takes the account back takes the token too, and enabling
-// the account revives nothing.
+// left a token or a certificate for a year. What takes the account back takes these too,
+// wherever it is done, and enabling the account revives nothing.
 func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		yes, no := true, false
 		root := desk.Root()
+		r.certificates(ca.Console)
+		due := func(p person) {
+			t.Helper()
+			_, err := r.ChangeUser(r.Context(), root, p.name, 0, rest.UserChange{MustChange: &yes})
+			r.must(err)
+		}
+		const better = "violet kettle marsh"
 		for name, c := range map[string]struct {
 			do   func(p person, b *browser) error
 			ends bool
@@ -264,7 +279,7 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 				return err
 			}, false},
 			"changes their own password": {func(p person, b *browser) error {
-				return r.ChangeOwnPassword(r.Context(), b.session().Actor(""), rest.OwnPassword{Old: rest.HideText(password), New: rest.HideText("violet kettle marsh")})
+				return r.ChangeOwnPassword(r.Context(), b.session().Actor(""), rest.OwnPassword{Old: rest.HideText(password), New: rest.HideText(better)})
 			}, true},
 			"reports a sign-in": {func(p person, b *browser) error {
 				id := store.NewID()
@@ -276,7 +291,25 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 				return err
 			}, true},
 			"has a password set": {func(p person, b *browser) error {
-				return r.SetPassword(r.Context(), root, p.name, rest.NewPassword{Password: rest.HideText("violet kettle marsh")})
+				return r.SetPassword(r.Context(), root, p.name, rest.NewPassword{Password: rest.HideText(better)})
+			}, true},
+			"changes a due password at the sign-in": {func(p person, b *browser) error {
+				due(p)
+				b = r.browser().begins(p)
+				b.post("/signin/code", "kind", "totp", "code", p.fresh()).goes("/signin")
+				b.post("/signin/password", "password", better, "again", better).goes("/")
+				b.get("/me").is(http.StatusOK)
+				return nil
+			}, true},
+			"changes a due password at a machine": {func(p person, b *browser) error {
+				due(p)
+				d := r.atMachine(wire.Begin{
+					Purpose: wire.PurposeSignin, User: p.name, Scope: policy.Remote, Service: "sshd", Mode: "full", Boot: "b", Password: wire.Hide(secret.FromString(password)),
+				}, p.fresh(), better, better)
+				if d == nil || d.Outcome != policy.Allow || !d.PasswordChanged {
+					t.Errorf("at the machine: %+v", d)
+				}
+				return nil
 			}, true},
 			"loses a factor": {func(p person, b *browser) error {
 				_, err := r.LoseFactor(r.Context(), root, p.name, rest.FactorPrefix+p.auth)
@@ -291,7 +324,12 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 			}, true},
 		} {
 			p := r.person(strings.ReplaceAll(name, " ", "-"), rest.RoleAdministrator)
-			b, other := p.signedIn(), p.signedIn()
+			b, other, shown := p.signedIn(), p.signedIn(), p.shows()
+			r.update(func(ctx context.Context, tx *store.Tx) error {
+				return tx.InsertWindow(ctx, db.InsertWindowParams{
+					ID: store.NewID(), UserID: p.id, MachineID: r.machine.ID, Boot: "b", OpenedAt: 1, ExpiresAt: clock.Micros(r.clock.Now().Add(time.Hour)), Scopes: "[]", Factors: "[]",
+				})
+			})
 			_, raw, err := r.sessions.MakeToken(r.Context(), b.session(), "", session.NewToken{Name: "thief", Scopes: []string{"read"}})
 			r.must(err)
 			r.must(c.do(p, b))
@@ -301,6 +339,22 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 			}
 			if n := len(r.events(event.APITokenRevoked, p.id)); n != map[bool]int{true: 1}[c.ends] {
 				t.Errorf("somebody %s: %d events of revoked tokens", name, n)
+			}
+			_, err = r.sessions.OfCertificate(shown, "192.0.2.1", "test")
+			if ended := err != nil; ended != c.ends {
+				t.Errorf("somebody %s: with the certificate: %v", name, err)
+			}
+			if e := r.events(event.PasswordChanged, p.id); len(e) > 0 {
+				want := map[string]any{"windows_ended": 1.0, "sessions_ended": 2.0, "tokens_ended": 1.0, "certificates_ended": 1.0}
+				if b.home() != "/signin" { // the session that goes on
+					want["sessions_ended"] = 1.0
+				}
+				got := map[string]any{}
+				r.must(json.Unmarshal(e[0].Data, &got))
+				maps.DeleteFunc(got, func(k string, _ any) bool { return !strings.HasSuffix(k, "_ended") })
+				if diff := cmp.Diff(want, got); len(e) != 1 || diff != "" {
+					t.Errorf("somebody %s: %d events: %s", name, len(e), diff)
+				}
 			}
 			if at := other.home(); at != "/signin" {
 				t.Errorf("somebody %s: another browser is led to %s", name, at)

@@ -113,7 +113,7 @@ func makeToken(r *ui.Request) error {
 }
 
 func revokeToken(r *ui.Request) error {
-	id := strings.TrimPrefix(r.PathValue("token"), session.APITokenPrefix)
+	id := strings.TrimPrefix(r.PathValue("token"), rest.APITokenPrefix)
 	if err := r.Sessions.RevokeToken(r.Context(), r.Actor(), id); err != nil {
 		return err
 	}
