@@ -61,7 +61,7 @@ func (s *Service) Answer(ctx context.Context, d Device, id string, a Answer) (An
 	switch {
 	case r.State != StateOpen && r.State != StateExpired:
 		return out, s.refused(ctx, d, r, reasonReplayed, refuse(409, "answered", "This request was answered already, or withdrawn."))
-	case r.State == StateExpired || now >= r.ExpiresAt:
+	case r.State == StateExpired || now >= r.ExpiresAt || ahead(r.CreatedAt, now):
 		return out, s.refused(ctx, d, r, reasonLate, refuse(409, "expired", "This request is over."))
 	}
 	x := answer{s: s, d: d, r: r, now: now}

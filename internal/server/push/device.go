@@ -131,7 +131,7 @@ func (s *Service) Open(ctx context.Context, d Device) (Requests, error) {
 		if out.Locked, err = locked(ctx, q, d.UserID); err != nil {
 			return err
 		}
-		rows, err := q.ListOpenPushRequests(ctx, db.ListOpenPushRequestsParams{UserID: d.UserID, At: s.now()})
+		rows, err := open(ctx, q, d.UserID, s.now())
 		if err != nil {
 			return err
 		}
@@ -233,7 +233,7 @@ func (s *Service) Redeem(ctx context.Context, tx *store.Tx, code string) (db.Pus
 	if err != nil {
 		return e, u, fmt.Errorf("user of an enrolment: %w", err)
 	}
-	if e.UsedAt != 0 || s.now() >= e.ExpiresAt || u.PasswordGeneration != e.Generation {
+	if now := s.now(); e.UsedAt != 0 || now >= e.ExpiresAt || ahead(e.CreatedAt, now) || u.PasswordGeneration != e.Generation {
 		return e, u, errCode()
 	}
 	if u.Disabled {

@@ -82,7 +82,8 @@ const (
 	// machineIn and machineFor bound what one machine asks of all people who are new
 	// there.
 	machineIn, machineFor = 20, time.Hour
-	// keep is how long requests lie in the table: the figures above are counted there.
+	// keep is how long requests lie in the table: the figures above are counted there. One
+	// that is as far ahead is of a clock that was.
 	keep = 48 * time.Hour
 	// lowest and highest are the numbers that are shown.
 	lowest, highest = 10, 99
@@ -119,6 +120,10 @@ func New(d Deps) *Service {
 }
 
 func (s *Service) now() int64 { return clock.Micros(s.Clock.Now()) }
+
+// ahead tells whether what began at a time is of one that has not come: the clock was put
+// back since. It counts no more, so that nothing lasts longer by that.
+func ahead(at, now int64) bool { return now < at-time.Minute.Microseconds() }
 
 // What is woken. The store carries the words to all replicas; none holds a comma.
 const (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"latchkey/internal/clock"
@@ -175,6 +176,9 @@ func (s *Service) withdraw(ctx context.Context, tx *store.Tx, r db.PushRequest, 
 // over tells whether the sign-in of a request has ended. Of the people's door it is not
 // known.
 func (s *Service) over(ctx context.Context, tx *store.Tx, r db.PushRequest, now int64) (bool, error) {
+	if ahead(r.CreatedAt, now) {
+		return true, nil
+	}
 	if r.Door != string(factor.AtMachine) {
 		return false, nil
 	}
@@ -188,14 +192,23 @@ func (s *Service) over(ctx context.Context, tx *store.Tx, r db.PushRequest, now 
 	return c.Outcome != facts.Open || c.ExpiresAt <= now, nil
 }
 
+// open are the user's requests that wait for an answer.
+func open(ctx context.Context, q *db.Queries, userID string, now int64) ([]db.PushRequest, error) {
+	rows, err := q.ListOpenPushRequests(ctx, db.ListOpenPushRequestsParams{UserID: userID, At: now})
+	if err != nil {
+		return nil, fmt.Errorf("open requests: %w", err)
+	}
+	return slices.DeleteFunc(rows, func(r db.PushRequest) bool { return ahead(r.CreatedAt, now) }), nil
+}
+
 // bounded refuses where a user is asked too often. Where the user has lately been let in,
 // and at the people's door, only what was asked there counts: a machine that somebody else
 // holds must not keep the person's own from asking. Everywhere else all of it counts, and
 // one machine gets no more than a part; of everybody together it gets a few in an hour.
 func (s *Service) bounded(ctx context.Context, tx *store.Tx, a factor.Ask, now int64) error {
-	open, err := tx.ListOpenPushRequests(ctx, db.ListOpenPushRequestsParams{UserID: a.User.ID, At: now})
+	waiting, err := open(ctx, tx.Queries, a.User.ID, now)
 	if err != nil {
-		return fmt.Errorf("open requests: %w", err)
+		return err
 	}
 	own, err := s.own(ctx, tx, a)
 	if err != nil {
@@ -209,7 +222,7 @@ func (s *Service) bounded(ctx context.Context, tx *store.Tx, a factor.Ask, now i
 	default:
 		most, few, many = maxOpen, fewNew, manyNew
 	}
-	if len(open) >= most {
+	if len(waiting) >= most {
 		return errTooMany(text.PushTooMany)
 	}
 	at := func(per time.Duration) (int64, error) {
@@ -314,9 +327,9 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	switch {
 	case r.UserID != t.User.ID || r.Door != string(t.Door) || t.Door == factor.AtMachine && r.MachineID != t.Machine:
 		return factor.Verdict{Reason: factor.ReasonNothingThere, Over: true}, nil
-	case r.State == StateOpen && now < r.ExpiresAt:
+	case r.State == StateOpen && now < r.ExpiresAt && !ahead(r.CreatedAt, now):
 		return factor.Verdict{Wait: true, Data: data}, nil
-	case r.State == StateApproved && now < r.AnsweredAt+claimed.Microseconds():
+	case r.State == StateApproved && now < r.AnsweredAt+claimed.Microseconds() && !ahead(r.AnsweredAt, now):
 		return s.spend(ctx, tx, t, r, data)
 	case r.State == StateDenied && r.Reason == factor.ReasonWrongNumber:
 		return factor.Verdict{Reason: factor.ReasonWrongNumber, End: true, Text: text.PushWrongNumber, ID: r.DeviceID, Data: data}, nil
@@ -394,7 +407,7 @@ func (s *Service) Wait(ctx context.Context, ticket string) {
 			return // there is none, or ctx has ended
 		}
 		now := s.now()
-		if err == nil && (r.State != StateOpen || r.ExpiresAt <= now) {
+		if err == nil && (r.State != StateOpen || r.ExpiresAt <= now || ahead(r.ExpiresAt-s.Life.Microseconds(), now)) {
 			return
 		}
 		if !s.wait(ctx, woken, time.Duration(r.ExpiresAt-now)*time.Microsecond) {
@@ -424,6 +437,10 @@ func (s *Service) Sweep(ctx context.Context) error {
 		before := clock.Micros(s.Clock.Now().Add(-keep))
 		if _, err := tx.DeleteOldPushRequests(ctx, before); err != nil {
 			return fmt.Errorf("remove old requests: %w", err)
+		}
+		// They would be counted for as long as the clock was ahead.
+		if _, err := tx.DeletePushRequestsAhead(ctx, clock.Micros(s.Clock.Now().Add(keep))); err != nil {
+			return fmt.Errorf("remove requests of a clock that was ahead: %w", err)
 		}
 		if _, err := tx.DeleteOldPushEnrolments(ctx, before); err != nil {
 			return fmt.Errorf("remove old enrolment codes: %w", err)
