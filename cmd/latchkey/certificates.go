@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -87,7 +88,7 @@ func writeCert(path string, key *ecdsa.PrivateKey, cert []byte) error {
 
 func (a *app) certificateCommand() *cobra.Command {
 	return noun("certificate", "Certificates that sign users in, and those of machines",
-		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings(), a.certificateSet())
+		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateUninstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings(), a.certificateSet())
 }
 
 // certificatesAt is where the certificates of whom the flags name are.
@@ -140,7 +141,11 @@ func (a *app) certificateList() *cobra.Command {
 					}
 					t.Row(c.Serial, c.State, c.Name, c.Machine, c.Key, when(c.NotAfter), renewal, used)
 				}
-				p.table(t, "There are none.")
+				none := "There are none."
+				if user == "" && machine == "" {
+					none = "You have none. On a machine of Latchkey's: latchkey certificate install. Elsewhere: latchkey certificate request."
+				}
+				p.table(t, none)
 				if byAgent && user == "" && machine == "" {
 					p.line("Timer on this computer: %s", timerWords(hasTimer(cmd.Context())))
 				}
@@ -154,7 +159,7 @@ func (a *app) certificateList() *cobra.Command {
 func (a *app) certificateShow() *cobra.Command {
 	var file string
 	c := &cobra.Command{
-		Use: "show", Short: "Show the certificate that lies on this computer",
+		Use: "show", Short: "Show the certificate that lies on this computer, and which browsers have it",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := certFile(file)
 			if err != nil {
@@ -167,28 +172,52 @@ func (a *app) certificateShow() *cobra.Command {
 				return err
 			}
 			out := struct {
-				File     string    `json:"file"`
-				Serial   string    `json:"serial"`
-				Name     string    `json:"name"`
-				NotAfter time.Time `json:"not_after"`
-				Renew    time.Time `json:"renew_after"`
-				Timer    bool      `json:"timer"`
-				Expired  bool      `json:"expired"`
+				File      string     `json:"file"`
+				Serial    string     `json:"serial"`
+				Name      string     `json:"name"`
+				NotAfter  time.Time  `json:"not_after"`
+				Renew     time.Time  `json:"renew_after"`
+				Timer     bool       `json:"timer"`
+				Expired   bool       `json:"expired"`
+				Databases []database `json:"databases"`
+				Problems  []string   `json:"problems"`
 			}{
-				path, hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf), hasTimer(cmd.Context()),
-				a.clock.Now().After(leaf.NotAfter),
+				File: path, Serial: hex.EncodeToString(leaf.SerialNumber.Bytes()), Name: leaf.Subject.CommonName, NotAfter: leaf.NotAfter, Renew: renewAfter(leaf),
+				Timer: hasTimer(cmd.Context()), Expired: a.clock.Now().After(leaf.NotAfter), Databases: []database{}, Problems: []string{},
 			}
+			found, problems := inBrowsers(cmd.Context(), leaf)
+			out.Databases, out.Problems = append(out.Databases, found...), append(out.Problems, problems...)
 			return a.emit(out, func(p *printer) {
 				state := "good, if the server has not revoked it"
 				if out.Expired {
 					state = "expired"
 				}
 				p.card("File", path, "Serial", out.Serial, "Name", out.Name, "State", state, "Until", when(out.NotAfter), "Renewal", "from "+when(out.Renew), "Timer", timerWords(out.Timer))
+				if len(out.Databases) > 0 {
+					p.line("Browsers:")
+					p.databases(out.Databases)
+				}
+				for _, why := range out.Problems {
+					a.say("%s", why)
+				}
 			})
 		},
 	}
 	c.Flags().StringVar(&file, "file", "", "file of certificate and key (default latchkey/certificate.pem in your configuration folder)")
 	return c
+}
+
+// inWords says a database's state.
+var inWords = map[string]string{
+	nssWritten: "has it now", nssMade: "has it now; the database was made", nssRemoved: "taken out", nssNone: "has none",
+	nssThere: "has it", nssOther: "has an older one", nssFailed: "NOT DONE", nssUnknown: "unknown",
+}
+
+// databases writes a line for each.
+func (p *printer) databases(all []database) {
+	for _, d := range all {
+		p.line("  %s: %s (%s)", d.name(), inWords[d.State], d.Path)
+	}
 }
 
 // renewAfter is two thirds of its life.
@@ -243,7 +272,8 @@ may read; with --csr the certificate alone is printed.`,
 			}
 			return a.emit(out, func(p *printer) {
 				p.line("The certificate %s is good until %s. It lies with its key in %s.", out.Serial, when(out.NotAfter), path)
-				p.line("To sign in with it: latchkey login --certificate %s", path)
+				p.line("To sign in with it: latchkey login --certificate %s", shellWord(path))
+				p.line("No browser has it yet; %s", byHand(path))
 			})
 		},
 	}
@@ -262,10 +292,11 @@ func (a *app) certificateInstall() *cobra.Command {
 server issues if you have signed in here with a second factor. It is bound to this
 machine.
 
-On Linux it is put into the databases of Chromium and Firefox, where certutil and
-pk12util (libnss3-tools) and openssl are installed, and a timer of your own systemd
-(latchkey-certificate.timer) renews it by itself. Where you have no systemd, the
-command says what to put into cron.`,
+On Linux it is put into the databases of Chromium and of every Firefox profile, where
+certutil and pk12util (libnss3-tools) and openssl are installed, and a timer of your own
+systemd (latchkey-certificate.timer) renews it by itself. Where you have no systemd, the
+command says what to put into cron. It says which databases were written; latchkey
+certificate show says it later, and latchkey certificate uninstall undoes all of this.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := certFile(file)
 			if err != nil {
@@ -285,7 +316,7 @@ command says what to put into cron.`,
 					out.Problems = append(out.Problems, problem)
 				}
 			}
-			return a.tellInstalled(out)
+			return a.tellInstalled(out, noBrowser)
 		},
 	}
 	certFlags(c, &file, &socket, &noBrowser)
@@ -306,14 +337,18 @@ type installed struct {
 	User     string    `json:"user"`
 	NotAfter time.Time `json:"not_after"`
 	Renew    time.Time `json:"renew_after"`
-	Timer    bool      `json:"timer"` // one that renews it is switched on
-	Browsers []string  `json:"browsers"`
+	Timer    bool      `json:"timer"`    // one that renews it is switched on
+	Browsers []string  `json:"browsers"` // the folders of the databases that were written
 	Problems []string  `json:"problems"`
 	Renewed  bool      `json:"renewed"`
+
+	Databases []database `json:"databases"` // all of them, and what was done
 }
 
 // certRefused is the agent's or the server's own word that there is no certificate now.
-type certRefused struct{ error }
+type certRefused struct{ why string }
+
+func (r certRefused) Error() string { return "no certificate was issued: " + r.why }
 
 // install gets a certificate for a new key, and puts both where they belong.
 func (a *app) install(ctx context.Context, path, socket string, noBrowser bool) (out installed, leaf *x509.Certificate, err error) {
@@ -332,7 +367,7 @@ func (a *app) install(ctx context.Context, path, socket string, noBrowser bool) 
 		return out, nil, fmt.Errorf("the agent gives no certificate: %w", err)
 	}
 	if r.Problem != "" {
-		return out, nil, certRefused{errors.New(text.Clean(r.Problem))}
+		return out, nil, certRefused{text.Clean(r.Problem)}
 	}
 	leaf, err = x509.ParseCertificate(r.Certificate)
 	if err != nil || !key.PublicKey.Equal(leaf.PublicKey) {
@@ -343,27 +378,146 @@ func (a *app) install(ctx context.Context, path, socket string, noBrowser bool) 
 	}
 	out = installed{
 		File: path, Serial: hex.EncodeToString(leaf.SerialNumber.Bytes()), User: text.Clean(r.User), NotAfter: leaf.NotAfter, Renew: renewAfter(leaf),
-		Browsers: []string{}, Problems: []string{}, Renewed: true,
+		Browsers: []string{}, Problems: []string{}, Databases: []database{}, Renewed: true,
 	}
 	if !noBrowser {
-		out.Browsers, out.Problems = a.intoBrowsers(ctx, path, leaf)
+		done, problems := intoBrowsers(ctx, path, leaf)
+		out.Databases, out.Problems = append(out.Databases, done...), append(out.Problems, problems...)
+		for _, d := range done {
+			if d.State != nssFailed {
+				out.Browsers = append(out.Browsers, d.Path)
+			}
+		}
 	}
 	return out, leaf, nil
 }
 
-func (a *app) tellInstalled(out installed) error {
+func (a *app) tellInstalled(out installed, noBrowser bool) error {
 	return a.emit(out, func(p *printer) {
-		p.line("The certificate of %s is good until %s. It lies with its key in %s.", out.User, when(out.NotAfter), out.File)
-		for _, b := range out.Browsers {
-			p.line("Put into %s", b)
+		p.line("The certificate of %s is good until %s.", out.User, when(out.NotAfter))
+		p.line("It lies with its key in %s, which only you may read.", out.File)
+		switch {
+		case noBrowser:
+			p.line("The browsers were left alone (--no-browser).")
+		case len(out.Databases) == 0:
+			p.line("No browser has it yet.")
+		default:
+			p.line("Browsers:")
+			p.databases(out.Databases)
+			if !slices.ContainsFunc(out.Databases, func(d database) bool { return d.Profile != "" }) {
+				p.line("  %s: no profile was found. If you use it, start it once and run latchkey certificate install again.", firefox)
+			}
+			if len(out.Browsers) > 0 {
+				p.line("Close browsers that are open and start them again: then the portal's sign-in page offers it.")
+			}
 		}
 		if out.Timer {
 			p.line("It is renewed by itself from %s on (%s).", when(out.Renew), timerUnit)
 		}
+		p.line("To undo this: latchkey certificate uninstall")
 		for _, why := range out.Problems {
 			a.say("%s", why)
 		}
 	})
+}
+
+// uninstalled is what uninstall tells.
+type uninstalled struct {
+	File      string     `json:"file"`
+	Deleted   bool       `json:"deleted"`          // the file was there, and is not any more
+	Serial    string     `json:"serial,omitempty"` // of the certificate that was in it
+	NotAfter  *time.Time `json:"not_after,omitempty"`
+	Timer     bool       `json:"timer_removed"`
+	Databases []database `json:"databases"`
+	Problems  []string   `json:"problems"`
+}
+
+func (a *app) certificateUninstall() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use: "uninstall", Short: "Undo install: take the certificate out of browsers, timer and folder",
+		Long: `Takes the certificate out of the browsers' databases, switches off the timer that renews
+it, and deletes the file with its key. Where the file is gone already, every certificate
+whose name in a browser begins with "Latchkey " is taken out.
+
+The server is not told: whoever has a copy of the key could use it until the certificate
+runs out. latchkey certificate revoke SERIAL ends it at once.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := certFile(file)
+			if err != nil {
+				return err
+			}
+			if path, err = filepath.Abs(path); err != nil {
+				return err
+			}
+			out := uninstalled{File: path, Databases: []database{}, Problems: []string{}}
+			which := nssKey.ours
+			_, leaf, err := readCert(path)
+			none := errors.Is(err, fs.ErrNotExist)
+			switch {
+			case err == nil:
+				out.Serial, out.NotAfter = hex.EncodeToString(leaf.SerialNumber.Bytes()), &leaf.NotAfter
+				name := nickname(leaf)
+				which = func(k nssKey) bool { return k.called(name) }
+			case !none:
+				return fmt.Errorf("nothing was changed: %w; if it is what you want gone, delete it and run latchkey certificate uninstall again", err)
+			}
+			if err := a.confirm("The certificate in %s and its key are deleted, and taken out of your browsers.", path); err != nil {
+				return err
+			}
+			// The timer first, or it would come in between.
+			var problem string
+			if out.Timer, problem = stopTimer(cmd.Context(), path); problem != "" {
+				out.Problems = append(out.Problems, problem)
+			}
+			done, problems := outOfBrowsers(cmd.Context(), which)
+			out.Databases, out.Problems = append(out.Databases, done...), append(out.Problems, problems...)
+			if !none {
+				if err := os.Remove(path); err != nil {
+					out.Problems = append(out.Problems, fmt.Sprintf("the file could not be deleted: %v; delete it yourself", err))
+				} else {
+					out.Deleted = true
+				}
+			}
+			if err := a.emit(out, func(p *printer) { a.tellUninstalled(p, out, none) }); err != nil {
+				return err
+			}
+			if len(out.Problems) > 0 {
+				if a.output == outputJSON {
+					return codeError(exitFailed)
+				}
+				for _, why := range out.Problems {
+					a.say("%s", why)
+				}
+				return codeError(exitFailed)
+			}
+			return nil
+		},
+	}
+	c.Flags().StringVar(&file, "file", "", "file of certificate and key (default latchkey/certificate.pem in your configuration folder)")
+	return c
+}
+
+func (a *app) tellUninstalled(p *printer, out uninstalled, none bool) {
+	switch {
+	case none:
+		p.line("There is no certificate in %s.", out.File)
+	case out.Deleted:
+		p.line("Certificate and key were deleted: %s", out.File)
+	}
+	if len(out.Databases) > 0 {
+		p.line("Browsers:")
+		p.databases(out.Databases)
+	}
+	switch {
+	case out.Timer:
+		p.line("Nothing renews it any more: %s was switched off.", timerUnit)
+	case !none:
+		p.line("No timer of it was found. If you have put a line into cron, take it out: crontab -e")
+	}
+	if out.NotAfter != nil && a.clock.Now().Before(*out.NotAfter) {
+		p.line("The server takes it until %s from whoever has a copy. To end that: latchkey certificate revoke %s (after latchkey login)", when(*out.NotAfter), out.Serial)
+	}
 }
 
 func (a *app) certificateRenew() *cobra.Command {
@@ -392,13 +546,13 @@ good: the timer comes again.`,
 				if quiet {
 					return nil
 				}
-				out := installed{File: path, Browsers: []string{}, Problems: []string{}, Timer: hasTimer(cmd.Context())}
+				out := installed{File: path, Browsers: []string{}, Problems: []string{}, Databases: []database{}, Timer: hasTimer(cmd.Context())}
 				if !none {
 					out.Serial, out.User, out.NotAfter, out.Renew = hex.EncodeToString(leaf.SerialNumber.Bytes()), leaf.Subject.CommonName, leaf.NotAfter, renewAfter(leaf)
 				}
 				return a.emit(out, func(p *printer) {
 					if none {
-						p.line("There is no certificate in %s.", path)
+						p.line("There is no certificate in %s, and so nothing to renew. latchkey certificate install gets one.", path)
 						return
 					}
 					p.line("It is good until %s, and is renewed from %s on.", when(leaf.NotAfter), when(renewAfter(leaf)))
@@ -406,7 +560,7 @@ good: the timer comes again.`,
 			}
 			out, fresh, err := a.install(cmd.Context(), path, socket, noBrowser)
 			if no := (certRefused{}); quiet && errors.As(err, &no) && a.clock.Now().Before(leaf.NotAfter) {
-				a.say("the certificate was not renewed; it is good until %s. %s", when(leaf.NotAfter), no)
+				a.say("the certificate was not renewed; it is good until %s. %s", when(leaf.NotAfter), no.why)
 				return nil
 			}
 			if err != nil {
@@ -420,7 +574,7 @@ good: the timer comes again.`,
 				return nil
 			}
 			out.Timer = hasTimer(cmd.Context())
-			return a.tellInstalled(out)
+			return a.tellInstalled(out, noBrowser)
 		},
 	}
 	certFlags(c, &file, &socket, &noBrowser)

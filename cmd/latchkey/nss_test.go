@@ -52,10 +52,9 @@ func TestM4ACertificateInTheBrowsersDatabases(t *testing.T) {
 		t.Fatalf("%v %s", err, out)
 	}
 	file := filepath.Join(home, "keys", "certificate.pem")
-	a := &app{}
 	for serial := int64(4711); serial < 4714; serial++ { // renewed twice
 		leaf := ownCert(t, file, serial)
-		done, problems := a.intoBrowsers(t.Context(), file, leaf)
+		done, problems := intoBrowsers(t.Context(), file, leaf)
 		if len(done) != 2 || len(problems) != 0 {
 			t.Fatalf("%v %v", done, problems)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,9 +114,11 @@ func (r renewal) args() []string {
 // usual tells whether the packaged units do it.
 func (r renewal) usual() bool { return r.file == "" && r.socket == "" && !r.noBrowser }
 
+// specifiers keeps systemd from filling in what a path holds.
+var specifiers = strings.NewReplacer("%", "%%")
+
 // service is the unit for this command line.
 func (r renewal) service() string {
-	specifiers := strings.NewReplacer("%", "%%")
 	quote := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%")
 	line := `"` + quote.Replace(r.program) + `"`
 	for _, a := range r.args() {
@@ -144,13 +147,19 @@ func (r renewal) cron(serial []byte) string {
 	}
 	words := append([]string{r.program}, r.args()...)
 	for i, w := range words {
-		if strings.ContainsFunc(w, func(c rune) bool {
-			return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("/._-", c)
-		}) {
-			words[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
-		}
+		words[i] = shellWord(w)
 	}
 	return fmt.Sprintf("%d %d * * * %s", sum%60, 9+sum%8, strings.ReplaceAll(strings.Join(words, " "), "%", `\%`))
+}
+
+// shellWord quotes a word for a shell, where that is needed.
+func shellWord(w string) string {
+	if !strings.ContainsFunc(w, func(c rune) bool {
+		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("/._-", c)
+	}) {
+		return w
+	}
+	return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 }
 
 // startTimer sees to it that the certificate is renewed by itself. What does not work is
@@ -193,4 +202,55 @@ func enableTimer(ctx context.Context, r renewal) error {
 	}
 	_, err = systemctl(ctx, "enable", "--now", timerUnit)
 	return err
+}
+
+// stopTimer undoes startTimer: the timer is switched off, and units that were written into
+// the user's folder go. One that renews another file stays.
+func stopTimer(ctx context.Context, file string) (off bool, problem string) {
+	if runtime.GOOS != "linux" {
+		return false, ""
+	}
+	config, err := os.UserConfigDir()
+	if err != nil {
+		return false, fmt.Sprintf("the timer was not looked for: %v; set HOME and try again", err)
+	}
+	usual, err := certFile("")
+	if err != nil {
+		return false, err.Error()
+	}
+	service := filepath.Join(config, "systemd", "user", serviceUnit)
+	unit, err := os.ReadFile(service)
+	switch {
+	case err != nil: // there is none, or the packaged one is used
+		if file != usual {
+			return false, ""
+		}
+	case strings.Contains(string(unit), `"--file"`):
+		if !strings.Contains(string(unit), "\nConditionPathExists="+specifiers.Replace(file)+"\n") {
+			return false, ""
+		}
+	case file != usual:
+		return false, ""
+	}
+	if hasTimer(ctx) {
+		if _, err := systemctl(ctx, "disable", "--now", timerUnit); err != nil {
+			return false, fmt.Sprintf("the timer %s is still there: %v; switch it off yourself: systemctl --user disable --now %s", timerUnit, err, timerUnit)
+		}
+		off = true
+	}
+	var faults []error
+	for _, u := range []string{service, filepath.Join(filepath.Dir(service), timerUnit)} {
+		if err := os.Remove(u); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		} else if err == nil {
+			off = true
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return off, fmt.Sprintf("the timer's unit is still there: %v; delete it yourself", err)
+	}
+	if off && hasSystemd(ctx) {
+		_, _ = systemctl(ctx, "daemon-reload")
+	}
+	return off, ""
 }

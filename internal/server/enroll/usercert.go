@@ -53,7 +53,7 @@ func (d *Door) UserCertificate(ctx context.Context, m db.Machine, address string
 	case err != nil:
 		return wire.UserCertificateReply{}, err
 	case !set.On():
-		return wire.UserCertificateReply{}, fault.Newf(fault.Conflict, "Certificates of users are switched off on the server.")
+		return wire.UserCertificateReply{}, fault.Newf(fault.Conflict, "Certificates of users are switched off on the server. An owner switches them on: latchkey certificate set --use portal.")
 	case u == nil:
 		return wire.UserCertificateReply{}, noEntitlement()
 	}
