@@ -19,6 +19,7 @@ const (
 	NotFound       Code = "not-found"
 	Exists         Code = "exists"
 	Conflict       Code = "conflict"
+	ShutsOut       Code = "shuts-out"
 	Forbidden      Code = "forbidden"
 	Unauthorized   Code = "unauthorized"
 	StepUp         Code = "step-up"
@@ -46,6 +47,7 @@ var table = map[Code]row{
 	NotFound:       {"There is no such thing, or you may not know of it.", 404},
 	Exists:         {"Something with this name exists already. Choose another name.", 409},
 	Conflict:       {"Somebody else changed it in the meantime. Load it again and repeat the change.", 409},
+	ShutsOut:       {"This would shut people out who could sign in until now. Accept that, or enrol what is accepted for them first.", 409},
 	Forbidden:      {"You may not do this. Ask an administrator with a higher role.", 403},
 	Unauthorized:   {"Sign in first.", 401},
 	StepUp:         {"Give your second factor again: this needs one that was given within the last five minutes.", 403},
@@ -66,6 +68,7 @@ type Fault struct {
 	Code   Code
 	Detail string  // public: what exactly, in one sentence; may be empty
 	Fields []Field // public: every faulty field of the input
+	About  []byte  // public: what it is about, for programs, as JSON; may be empty
 	cause  error
 }
 

@@ -54,12 +54,13 @@ type Page[T any] struct {
 // Problem is the body of every answer that is not 2xx (RFC 9457), of type
 // application/problem+json.
 type Problem struct {
-	Type   string        `json:"type" doc:"urn:latchkey:fault: and the code"`
-	Title  string        `json:"title" doc:"The HTTP status in words"`
-	Status int           `json:"status"`
-	Code   fault.Code    `json:"code" doc:"Stable name of the fault"`
-	Detail string        `json:"detail" doc:"What happened, why, and what to do next"`
-	Fields []fault.Field `json:"fields,omitempty" doc:"Every field that is at fault"`
+	Type   string          `json:"type" doc:"urn:latchkey:fault: and the code"`
+	Title  string          `json:"title" doc:"The HTTP status in words"`
+	Status int             `json:"status"`
+	Code   fault.Code      `json:"code" doc:"Stable name of the fault"`
+	Detail string          `json:"detail" doc:"What happened, why, and what to do next"`
+	Fields []fault.Field   `json:"fields,omitempty" doc:"Every field that is at fault"`
+	About  json.RawMessage `json:"about,omitempty" doc:"What it is about, for programs: of shuts-out, a ShutOut"`
 }
 
 func (p *Problem) Error() string { return p.Detail }

@@ -49,6 +49,7 @@ type Tried struct {
 	Changes  []Trial   `json:"changes" nullable:"false"`
 	Pairs    int       `json:"offline_pairs" doc:"People on machines whose side without the server was judged"`
 	Offline  []Trial   `json:"offline" nullable:"false" doc:"What changes for the same people on the same machines while the server is not reachable"`
+	ShutOut  *ShutOut  `json:"shut_out,omitempty" doc:"Whom the draft would shut out of all to whom it applies, whether they signed in or not"`
 	Warnings []string  `json:"warnings,omitempty" doc:"Of the draft"`
 	Notes    []string  `json:"notes,omitempty" doc:"What this answer could not know"`
 }
@@ -169,6 +170,49 @@ type PolicyPreview struct {
 	Changes  []Difference `json:"changes" nullable:"false"`
 	Warnings []string     `json:"warnings,omitempty" doc:"Of the policy with the change"`
 	People   int64        `json:"people" doc:"Members of the groups that it would belong to; of the default policy: all users"`
+	ShutOut  *ShutOut     `json:"shut_out,omitempty" doc:"Whom it would shut out; absent: nobody"`
+}
+
+// ShutOut is who could sign in before a change of a policy, and could not after it,
+// because they have no factor that it accepts, or too few.
+type ShutOut struct {
+	Policy  string        `json:"policy,omitempty" doc:"Name of the policy; empty: a new one"`
+	People  int64         `json:"people" doc:"Who could sign in before and could not after"`
+	Already int64         `json:"already" doc:"Who could not before either"`
+	Who     []ShutOutUser `json:"who" nullable:"false" doc:"In order of names; the first of them where it is no list"`
+	Next    string        `json:"next,omitempty" doc:"Cursor of the next page"`
+}
+
+// ShutOutUser is somebody whom a change shuts out.
+type ShutOutUser struct {
+	User    string          `json:"user"`
+	UserID  string          `json:"user_id"`
+	Role    string          `json:"role,omitempty"`
+	Has     []string        `json:"has" nullable:"false" doc:"The kinds of factors that they could use"`
+	Where   []policy.Place  `json:"where" nullable:"false" doc:"Shut out of: logon, elevation, remote, and offline (without the server, on a machine that has all offline data)"`
+	New     []policy.Place  `json:"new" nullable:"false" doc:"Of these, where they could sign in before"`
+	Policy  string          `json:"policy" doc:"The one that would apply to them"`
+	Needs   int             `json:"needs" doc:"How many kinds it asks for there"`
+	Accepts []policy.Factor `json:"accepts" nullable:"false" doc:"Of which kinds"`
+}
+
+// ShutOutDraft asks whom a draft of a policy would shut out. Without any change it asks
+// who is shut out now.
+type ShutOutDraft struct {
+	Policy   string          `json:"policy,omitempty" doc:"Name or id of the policy that would be changed; absent: a new one"`
+	Remove   bool            `json:"remove,omitempty" doc:"Without the policy"`
+	Version  int64           `json:"version,omitempty" doc:"An older version of the policy; what else is said lies on top of it"`
+	Priority *int64          `json:"priority,omitempty"`
+	Groups   *[]string       `json:"groups,omitempty" doc:"Names of all groups that it would belong to"`
+	Settings json.RawMessage `json:"settings,omitempty"`
+	All      bool            `json:"all,omitempty" doc:"Also who is shut out as it is"`
+	After    string          `json:"after,omitempty" doc:"Cursor: the next of an earlier page"`
+	Limit    int             `json:"limit,omitempty" doc:"How many are listed at most; absent: 50, at most 500"`
+}
+
+// Try is the same draft for a trial.
+func (s ShutOutDraft) Try() TryPolicy {
+	return TryPolicy{Policy: s.Policy, Remove: s.Remove, Version: s.Version, Priority: s.Priority, Groups: s.Groups, Settings: s.Settings}
 }
 
 // PolicyComparison compares two versions of a policy.

@@ -29,6 +29,7 @@ type NewPolicy struct {
 	Groups   []string        `json:"groups,omitempty"`
 	Settings json.RawMessage `json:"settings,omitempty"`
 	Comment  string          `json:"comment,omitempty" doc:"Why; it stands in the history"`
+	ShutOut  int64           `json:"shut_out,omitempty" minimum:"0" doc:"Accept that it shuts out so many people at most, who could sign in until now; more refuse it with the fault shuts-out, whose about says whom"`
 }
 
 // PolicyChange changes a policy; what is left out stays, also inside of
@@ -39,6 +40,7 @@ type PolicyChange struct {
 	Groups   *[]string       `json:"groups,omitempty" doc:"Names of all groups that it shall belong to"`
 	Settings json.RawMessage `json:"settings,omitempty"`
 	Comment  string          `json:"comment,omitempty" doc:"Why; it stands in the history"`
+	ShutOut  int64           `json:"shut_out,omitempty" minimum:"0" doc:"Accept that it shuts out so many people at most, who could sign in until now; more refuse it with the fault shuts-out, whose about says whom"`
 }
 
 // PolicyVersion is one step of a policy's history (P5).
@@ -65,6 +67,7 @@ type Difference struct {
 type Rollback struct {
 	Version int64  `json:"version"`
 	Comment string `json:"comment,omitempty"`
+	ShutOut int64  `json:"shut_out,omitempty" minimum:"0" doc:"Accept that it shuts out so many people at most, as in a change"`
 }
 
 // The states of a machine.

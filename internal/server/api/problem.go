@@ -24,7 +24,7 @@ func newProblem(f *fault.Fault, conditional bool) *problem {
 		status = http.StatusPreconditionFailed
 	}
 	return &problem{rest.Problem{
-		Type: "urn:latchkey:fault:" + string(f.Code), Title: http.StatusText(status), Status: status, Code: f.Code, Detail: f.Public(), Fields: f.Fields,
+		Type: "urn:latchkey:fault:" + string(f.Code), Title: http.StatusText(status), Status: status, Code: f.Code, Detail: f.Public(), Fields: f.Fields, About: f.About,
 	}}
 }
 

@@ -54,6 +54,7 @@ var rights = map[string]string{
 	"roll-back-policy":     "change",
 
 	"try-policy":              "read",
+	"list-shut-out":           "read",
 	"preview-policy":          "read",
 	"preview-new-policy":      "read",
 	"compare-policy-versions": "read",

@@ -21,6 +21,9 @@ func (x *door) rules(mux *http.ServeMux) {
 	add(x, op("try-policy", "POST", "/policies/try", "Try a draft of a policy against the last days' sign-ins", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.TryPolicy }) (*plain[rest.Tried], error) {
 		return reply(d.TryPolicy(ctx, a, in.Body))
 	})
+	add(x, op("list-shut-out", "POST", "/policies/shut-out", "List whom a draft of a policy would shut out, or who is shut out now", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.ShutOutDraft }) (*plain[rest.ShutOut], error) {
+		return reply(d.ListShutOut(ctx, a, in.Body))
+	})
 	add(x, op("preview-new-policy", "POST", "/policies/preview", "What a new policy would be, against the defaults", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.PolicyChange }) (*plain[rest.PolicyPreview], error) {
 		return reply(d.PreviewPolicy(ctx, a, "", in.Body))
 	})

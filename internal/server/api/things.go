@@ -54,13 +54,14 @@ func (x *door) things() {
 	add(x, op("remove-policy", "DELETE", "/policies/{policy}", "Remove a policy", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		PolicyPath
 		Conditional
+		ShutOut int64 `query:"shut_out" minimum:"0" doc:"Accept that it shuts out so many people at most, as in a change"`
 	},
 	) (*empty, error) {
 		rev, err := in.rev()
 		if err != nil {
 			return nil, err
 		}
-		return nil, d.RemovePolicy(ctx, a, in.Policy, rev)
+		return nil, d.RemovePolicy(ctx, a, in.Policy, rev, in.ShutOut)
 	})
 	add(x, op("list-policy-versions", "GET", "/policies/{policy}/versions", "A policy's history, the youngest version first", 0), func(ctx context.Context, a desk.Actor, in *struct {
 		PolicyPath

@@ -145,6 +145,9 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ChangeCertificateSettings": {rest.RoleOwner, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangeCertificateSettings(ctx, a, rest.CertificateSettingsChange{}))
 		}},
+		"ListShutOut": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
+			return one(d.ListShutOut(ctx, a, rest.ShutOutDraft{Policy: "default"}))
+		}},
 		"TryPolicy": {rest.RoleAuditor, func(ctx context.Context, a desk.Actor) error {
 			return one(d.TryPolicy(ctx, a, rest.TryPolicy{Policy: "default"}))
 		}},
@@ -234,7 +237,7 @@ func actions(r *desktest.Rig) map[string]struct {
 		"ChangePolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
 			return one(d.ChangePolicy(ctx, a, "default", 0, rest.PolicyChange{Comment: "c"}))
 		}},
-		"RemovePolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemovePolicy(ctx, a, "none", 0) }},
+		"RemovePolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error { return d.RemovePolicy(ctx, a, "none", 0, 0) }},
 		"RollbackPolicy": {rest.RoleAdministrator, func(ctx context.Context, a desk.Actor) error {
 			return one(d.RollbackPolicy(ctx, a, "default", 0, rest.Rollback{Version: 7}))
 		}},
@@ -611,7 +614,7 @@ func TestMachinesLearn(t *testing.T) {
 				return second(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: json.RawMessage(`{"offline_days": 3}`)}))
 			}},
 			{"a policy rolled back", everybody, func() error { return second(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 1})) }},
-			{"a removed policy", everybody, func() error { return r.RemovePolicy(ctx, root, "p", 0) }},
+			{"a removed policy", everybody, func() error { return r.RemovePolicy(ctx, root, "p", 0, 0) }},
 			{"the contact", everybody, func() error {
 				return second(r.ChangeSettings(ctx, root, rest.SettingsChange{Contact: ptr("call Bob")}))
 			}},

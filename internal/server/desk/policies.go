@@ -401,7 +401,7 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		if err := freePolicy(ctx, tx, in.Name); err != nil {
 			return err
 		}
-		weakens, err := d.weakens(ctx, tx, a, func() error {
+		weakens, shut, err := d.rewrite(ctx, tx, a, id, in.ShutOut, func() error {
 			if err := tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: id, Name: in.Name, Priority: priority, Body: string(body), CreatedAt: now, UpdatedAt: now}); err != nil {
 				return err
 			}
@@ -422,10 +422,10 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		if err := remember(ctx, tx, a.Name, now, row, groups, in.Comment); err != nil {
 			return err
 		}
-		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: in.Name, Outcome: "added"}, alarm(map[string]any{
+		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: in.Name, Outcome: "added"}, saidOut(alarm(map[string]any{
 			"policy": rest.PolicyPrefix + id, "version": row.Version, "priority": priority, "settings": body, "groups": in.Groups, "comment": in.Comment,
 			"warnings": p.Warnings(),
-		}, weakens))
+		}, weakens), shut))
 		if err != nil {
 			return err
 		}
@@ -500,7 +500,7 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 		if in.Groups != nil {
 			groups = &list
 		}
-		out, err = d.writePolicy(ctx, tx, a, row, next, groups, in.Comment, "changed")
+		out, err = d.writePolicy(ctx, tx, a, row, next, groups, in.Comment, "changed", in.ShutOut)
 		return err
 	})
 	return out, err
@@ -508,7 +508,7 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 
 // writePolicy writes the next state of a policy with its version, its event and
 // the word to all machines. Nothing is written if nothing changes.
-func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next db.Policy, groups *[]string, comment, outcome string) (rest.Policy, error) {
+func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next db.Policy, groups *[]string, comment, outcome string, accepted int64) (rest.Policy, error) {
 	var none rest.Policy
 	have, err := tx.ListGroupsOfPolicy(ctx, row.ID)
 	if err != nil {
@@ -547,7 +547,7 @@ func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next
 	} else if err != nil {
 		return none, err
 	}
-	weakens, err := d.weakens(ctx, tx, a, func() error {
+	weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, accepted, func() error {
 		n, err := tx.UpdatePolicy(ctx, db.UpdatePolicyParams{Name: next.Name, Priority: next.Priority, Body: next.Body, UpdatedAt: d.now(), ID: row.ID, Rev: row.Rev})
 		if err != nil {
 			return err
@@ -581,9 +581,9 @@ func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next
 	if err != nil {
 		return none, err
 	}
-	err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: outcome}, alarm(map[string]any{
+	err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: outcome}, saidOut(alarm(map[string]any{
 		"policy": out.ID, "version": row.Version, "changes": diff, "comment": comment, "warnings": out.Warnings,
-	}, weakens))
+	}, weakens), shut))
 	if err != nil {
 		return none, err
 	}
@@ -641,8 +641,9 @@ func same(a, b json.RawMessage) bool {
 	return norm(a) == norm(b)
 }
 
-// RemovePolicy removes a policy; the default one stays (P1). Its history stays.
-func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev int64) error {
+// RemovePolicy removes a policy; the default one stays (P1). Its history stays. shutOut
+// is how many people it may shut out, for whom the next policy accepts other factors.
+func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev, shutOut int64) error {
 	if err := a.may(change); err != nil {
 		return err
 	}
@@ -657,7 +658,7 @@ func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev int64)
 		if row.IsDefault {
 			return fault.Newf(fault.Conflict, "%q is the default policy: one always exists. Change it instead.", row.Name)
 		}
-		weakens, err := d.weakens(ctx, tx, a, func() error {
+		weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, shutOut, func() error {
 			n, err := tx.DeletePolicy(ctx, db.DeletePolicyParams{ID: row.ID, Rev: row.Rev})
 			if err == nil && n != 1 {
 				err = fault.New(fault.Conflict, nil)
@@ -667,9 +668,9 @@ func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev int64)
 		if err != nil {
 			return err
 		}
-		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: "removed"}, alarm(map[string]any{
+		err = note(tx, a, event.Event{Type: event.PolicyChanged, Subject: row.Name, Outcome: "removed"}, saidOut(alarm(map[string]any{
 			"policy": rest.PolicyPrefix + row.ID, "version": row.Version, "settings": json.RawMessage(row.Body),
-		}, weakens))
+		}, weakens), shut))
 		if err != nil {
 			return err
 		}
@@ -810,7 +811,7 @@ func (d *Desk) RollbackPolicy(ctx context.Context, a Actor, ref string, rev int6
 		next := row
 		next.Body, next.Priority = old.Body, old.Priority
 		comment := or(in.Comment, fmt.Sprintf("back to version %d", in.Version))
-		out, err = d.writePolicy(ctx, tx, a, row, next, &groups, comment, "rolled-back")
+		out, err = d.writePolicy(ctx, tx, a, row, next, &groups, comment, "rolled-back", in.ShutOut)
 		return err
 	})
 	return out, err

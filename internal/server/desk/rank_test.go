@@ -211,7 +211,7 @@ func TestPoliciesAndGroupsDoNotWeakenEquals(t *testing.T) {
 			"an older version": func(a desk.Actor) error {
 				return second(r.RollbackPolicy(ctx, a, "strict", 0, rest.Rollback{Version: 1}))
 			},
-			"removing the policy": func(a desk.Actor) error { return r.RemovePolicy(ctx, a, "strict", 0) },
+			"removing the policy": func(a desk.Actor) error { return r.RemovePolicy(ctx, a, "strict", 0, 0) },
 			"into a lax group":    func(a desk.Actor) error { return second(r.AddMember(ctx, a, "lax", me.Name)) },
 			"out of a strict one": func(a desk.Actor) error { return second(r.RemoveMember(ctx, a, "chiefs", boss.Name)) },
 			"removing the group":  func(a desk.Actor) error { return r.RemoveGroup(ctx, a, "chiefs", 0) },

@@ -189,6 +189,9 @@ func (d *Desk) PreviewPolicy(ctx context.Context, a Actor, ref string, in rest.P
 			return err
 		}
 		out.Warnings = p.Warnings()
+		if out.ShutOut, err = d.previewShutOut(ctx, q, next, groups); err != nil {
+			return err
+		}
 		if row.IsDefault {
 			out.People, err = q.CountUsers(ctx)
 			return err

@@ -67,7 +67,14 @@ func (d *Desk) TryPolicy(ctx context.Context, a Actor, in rest.TryPolicy) (rest.
 	default:
 		return out, fault.Newf(fault.TooMany, "Somebody tries a policy right now. Try again in a few seconds.")
 	}
-	err := d.Store.Read(ctx, func(q *store.Queries) error { return t.draft(ctx, q, in, &v) })
+	err := d.Store.Read(ctx, func(q *store.Queries) error {
+		if err := t.draft(ctx, q, in, &v); err != nil {
+			return err
+		}
+		x, err := d.shutOut(ctx, q, shutting{id: t.id, before: t.sides[0], after: t.sides[1], most: t.who, everybodyAsked: true})
+		x.Policy, out.ShutOut = out.Policy, &x
+		return err
+	})
 	if err != nil {
 		return out, err
 	}

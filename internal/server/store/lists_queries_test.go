@@ -47,6 +47,17 @@ func runLists(c *script) {
 		c.do("InsertVault", db.InsertVaultParams{UserID: "lu0", MachineID: m, Generation: 1, State: "active", Class: []string{"tpm", "software"}[i], ExpiresAt: 900, UsesLeft: 5, CreatedAt: 6, UpdatedAt: 7})
 	}
 
+	// Who could be shut out: in one question, with the kinds that each could use.
+	c.want(`[{"ID":"lu0","Name":"List-B","Fold":"list-b","Role":"none","MFA":"inherit","FIDO2":false,"Push":false,"TOTP":true,"Backup":true,"Mail":false,"SMS":false},`+
+		`{"ID":"lu2","Name":"list-c","Fold":"list-c","Role":"auditor","MFA":"inherit","FIDO2":false,"Push":false,"TOTP":false,"Backup":false,"Mail":false,"SMS":false}]`,
+		"People", []string{"lg1"}, int64(100))
+	c.do("People", []string(nil), int64(100))
+	c.want("[]", "People", []string{}, int64(100))
+	c.do("Memberships", []string{"lg1"}, []string(nil))
+	c.do("Memberships", []string{"lg1"}, []string{"lg1"})
+	c.want("[]", "Memberships", []string{"lg1"}, []string{"nowhere"})
+	c.do("GroupSwitches")
+
 	users := []string{"lu0", "lu1", "lu2"}
 	machines := []string{"lm0", "lm1", "lm2"}
 	for _, f := range []db.UserFilter{

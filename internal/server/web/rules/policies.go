@@ -311,6 +311,9 @@ func atLeast(s string) int64 {
 	return n
 }
 
+// accepted is how many people somebody has accepted to shut out.
+func accepted(s string) int64 { return max(0, atLeast(s)) }
+
 func (f *form) save(r *ui.Request, p *rest.Policy, change rest.PolicyChange, priority int64) error {
 	if p == nil {
 		in := rest.NewPolicy{Name: f.d.Name, Priority: &priority, Groups: f.d.Groups, Settings: change.Settings, Comment: f.d.Comment}
@@ -398,7 +401,7 @@ func remove(r *ui.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Desk.RemovePolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev"))); err != nil {
+	if err := r.Desk.RemovePolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev")), accepted(r.Value("shut_out"))); err != nil {
 		return err
 	}
 	return r.Go("/console/policies", words.PolicyRemoved(p.Name))

@@ -1,0 +1,291 @@
+package desk_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"latchkey/internal/clock"
+	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/policy"
+	"latchkey/internal/rest"
+	"latchkey/internal/server/desk"
+	"latchkey/internal/server/desk/desktest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
+	"latchkey/internal/server/store/storetest"
+)
+
+// has gives somebody authenticators of the kinds.
+func has(t *testing.T, r *desktest.Rig, u rest.User, kinds ...policy.Factor) rest.User {
+	t.Helper()
+	must(t, r.Store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+		for _, k := range kinds {
+			var err error
+			if k == policy.Backup {
+				err = tx.InsertBackupCode(ctx, db.InsertBackupCodeParams{ID: store.NewID(), UserID: id(u.ID), SetID: "s", Hash: []byte(u.ID), CreatedAt: 1})
+			} else {
+				err = tx.InsertAuthenticator(ctx, db.InsertAuthenticatorParams{ID: store.NewID(), UserID: id(u.ID), Kind: string(k), Params: "{}", ConfirmedAt: 1, CreatedAt: 1})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return u
+}
+
+func names(s rest.ShutOut) string { return strings.Join(namesOf(s), " ") }
+
+func namesOf(s rest.ShutOut) []string {
+	var out []string
+	for _, w := range s.Who {
+		out = append(out, w.User)
+	}
+	return out
+}
+
+// shutsOut is what a refusal is about.
+func shutsOut(t *testing.T, err error) rest.ShutOut {
+	t.Helper()
+	wantCode(t, err, fault.ShutsOut)
+	var s rest.ShutOut
+	must(t, json.Unmarshal(fault.Of(err).About, &s))
+	return s
+}
+
+func settings(words string) json.RawMessage { return json.RawMessage(words) }
+
+// TestP1AChangeThatShutsPeopleOutIsAccepted: by whichever way it comes, it is refused with
+// whom it hits until that many are accepted, and the event says whom.
+func TestP1AChangeThatShutsPeopleOutIsAccepted(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		has(t, r, addUser(t, r, "anna", rest.RoleAuditor), policy.TOTP)
+		has(t, r, addUser(t, r, "Bert", ""), policy.TOTP, policy.Backup)
+		has(t, r, addUser(t, r, "carl", ""), policy.Push, policy.Backup)
+		addUser(t, r, "dora", "") // has none: shut out already
+		off := addUser(t, r, "emil", "")
+		ok(r.ChangeUser(ctx, root, "emil", 0, rest.UserChange{MFA: ptr("off")}))(t)
+		_ = off
+		gone := addUser(t, r, "frieda", "")
+		has(t, r, gone, policy.TOTP)
+		ok(r.ChangeUser(ctx, root, "frieda", 0, rest.UserChange{Disabled: ptr(true)}))(t)
+		ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "staff"}))(t)
+		for _, n := range []string{"anna", "Bert"} {
+			ok(r.AddMember(ctx, root, "staff", n))(t)
+		}
+		version := func() int64 { return ok(r.ShowPolicy(ctx, root, "default"))(t).Version }
+
+		// A change of accepted factors.
+		only := rest.PolicyChange{Settings: settings(`{"online_factors":["push"],"offline_factors":["totp","backup"]}`)}
+		s := shutsOut(t, second(r.ChangePolicy(ctx, root, "default", 0, only)))
+		if s.People != 2 || s.Already != 1 || names(s) != "anna Bert" {
+			t.Errorf("only push: %+v", s)
+		}
+		if w := s.Who[0]; w.Role != rest.RoleAuditor || !slices.Equal(w.Has, []string{"totp"}) || fmt.Sprint(w.New) != "[logon elevation remote]" || w.Needs != 1 || fmt.Sprint(w.Accepts) != "[push]" || w.Policy != "default" {
+			t.Errorf("anna: %+v", w)
+		}
+		if version() != 1 {
+			t.Error("it was written all the same")
+		}
+		p := ok(r.PreviewPolicy(ctx, root, "default", only))(t)
+		if p.ShutOut == nil || p.ShutOut.People != 2 {
+			t.Errorf("the preview: %+v", p.ShutOut)
+		}
+		// Fewer than there are is not enough.
+		only.ShutOut = 1
+		if err := second(r.ChangePolicy(ctx, root, "default", 0, only)); shutsOut(t, err).People != 2 || !strings.Contains(fault.Of(err).Public(), "Accepted were 1.") {
+			t.Errorf("one accepted: %v", err)
+		}
+		only.ShutOut = 2
+		ok(r.ChangePolicy(ctx, root, "default", 0, only))(t)
+		e := ok(r.ListEvents(ctx, root, desk.EventFilter{Types: []string{string(event.PolicyChanged)}}, "", 1))(t).Items[0]
+		if d := string(e.Data); !strings.Contains(d, `"shut_out":2`) || !strings.Contains(d, `"shut_out_first":["anna","Bert"]`) {
+			t.Errorf("the event: %s", d)
+		}
+		// Whoever is shut out already is no reason to ask again, and neither is what has nothing to do with it.
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"window":"1h"}`)}))(t)
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"push_verification":true}`)}))(t)
+		now := ok(r.ListShutOut(ctx, root, rest.ShutOutDraft{Policy: "default", All: true}))(t)
+		if now.People != 0 || now.Already != 3 || names(now) != "anna Bert dora" {
+			t.Errorf("who is shut out now: %+v", now)
+		}
+		// Back again opens, a roll-back to it shuts out.
+		ok(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 1}))(t)
+		if s := shutsOut(t, second(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 2}))); s.People != 2 {
+			t.Errorf("rolled back: %+v", s)
+		}
+		if x := ok(r.ListShutOut(ctx, root, rest.ShutOutDraft{Policy: "default", Version: 2}))(t); x.People != 2 || names(x) != "anna Bert" {
+			t.Errorf("an older version: %+v", x)
+		}
+		ok(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 2, ShutOut: 5}))(t)
+		ok(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 1}))(t)
+
+		// A chain of two, for a group: who has one kind is shut out; without the server too.
+		chain := rest.NewPolicy{Name: "strict", Groups: []string{"staff"}, Settings: settings(`{"factors_online":2,"factors_offline":2}`)}
+		if s := shutsOut(t, second(r.AddPolicy(ctx, root, chain))); names(s) != "anna" || fmt.Sprint(s.Who[0].New) != "[logon elevation remote offline]" {
+			t.Errorf("a new policy: %+v", s)
+		}
+		if x := ok(r.TryPolicy(ctx, root, rest.TryPolicy{Groups: &chain.Groups, Settings: chain.Settings}))(t); x.ShutOut == nil || x.ShutOut.People != 1 || names(*x.ShutOut) != "anna" {
+			t.Errorf("a trial: %+v", x.ShutOut)
+		}
+		// One that only reports decides nothing, and shuts nobody out; put into force it does.
+		trial := chain
+		trial.Name, trial.Settings = "trial", settings(`{"factors_online":2,"report_only":true}`)
+		ok(r.AddPolicy(ctx, root, trial))(t)
+		if s := shutsOut(t, second(r.ChangePolicy(ctx, root, "trial", 0, rest.PolicyChange{Settings: settings(`{"report_only":false}`)}))); names(s) != "anna" {
+			t.Errorf("put into force: %+v", s)
+		}
+		// Groups, priority and removal decide who it is for.
+		ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "easy", Groups: []string{"staff"}, Priority: ptr(int64(5)), Settings: settings(`{"factors_online":1}`)}))(t)
+		ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "hard", Groups: []string{"staff"}, Priority: ptr(int64(9)), Settings: settings(`{"factors_online":3}`)}))(t)
+		if s := shutsOut(t, r.RemovePolicy(ctx, root, "easy", 0, 0)); names(s) != "anna Bert" || s.Who[0].Policy != "hard" {
+			t.Errorf("removed: %+v", s)
+		}
+		if s := shutsOut(t, second(r.ChangePolicy(ctx, root, "hard", 0, rest.PolicyChange{Priority: ptr(int64(1))}))); s.People != 2 {
+			t.Errorf("put first: %+v", s)
+		}
+		if s := shutsOut(t, second(r.ChangePolicy(ctx, root, "easy", 0, rest.PolicyChange{Groups: &[]string{}}))); s.People != 2 {
+			t.Errorf("without its group: %+v", s)
+		}
+		must(t, r.RemovePolicy(ctx, root, "easy", 0, 2))
+	})
+}
+
+// TestP1TheWholeListHasPages: everybody once, in order of names.
+func TestP1TheWholeListHasPages(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		var want []string
+		for i := range 25 {
+			u := addUser(t, r, fmt.Sprintf("%c-%02d", "aB"[i%2], i), "")
+			has(t, r, u, policy.TOTP)
+			want = append(want, u.Name)
+		}
+		slices.SortFunc(want, func(a, b string) int { return strings.Compare(strings.ToLower(a), strings.ToLower(b)) })
+		in := rest.ShutOutDraft{Policy: "default", Settings: settings(`{"online_factors":["push"]}`), Limit: 10}
+		var got []string
+		for {
+			x := ok(r.ListShutOut(ctx, root, in))(t)
+			if x.People != 25 {
+				t.Fatalf("%d people", x.People)
+			}
+			got = append(got, namesOf(x)...)
+			if in.After = x.Next; x.Next == "" {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("got %v", got)
+		}
+		err := second(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: in.Settings}))
+		if s := shutsOut(t, err); len(s.Who) != 20 || !strings.Contains(fault.Of(err).Public(), "and 5 more") {
+			t.Errorf("a refusal names %d: %v", len(s.Who), err)
+		}
+		in.After = "x"
+		wantCode(t, second(r.ListShutOut(ctx, root, in)), fault.Invalid)
+		wantCode(t, second(r.ListShutOut(ctx, root, rest.ShutOutDraft{Policy: "moon"})), fault.NotFound)
+	})
+}
+
+// TestP1NobodyShutsAllOwnersOut: not root, and not whoever accepts it.
+func TestP1NobodyShutsAllOwnersOut(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		has(t, r, addUser(t, r, "olga", rest.RoleOwner), policy.TOTP)
+		otto := has(t, r, addUser(t, r, "otto", rest.RoleOwner), policy.TOTP)
+		none := rest.PolicyChange{Settings: settings(`{"online_factors":["push"]}`), ShutOut: 100}
+		err := second(r.ChangePolicy(ctx, root, "default", 0, none))
+		wantCode(t, err, fault.Forbidden)
+		if !strings.Contains(fault.Of(err).Public(), "olga, otto") {
+			t.Error(err)
+		}
+		// One who can is enough; then it is a question of accepting it.
+		has(t, r, otto, policy.Push)
+		none.ShutOut = 0
+		if s := shutsOut(t, second(r.ChangePolicy(ctx, root, "default", 0, none))); names(s) != "olga" {
+			t.Errorf("%+v", s)
+		}
+		none.ShutOut = 1
+		ok(r.ChangePolicy(ctx, root, "default", 0, none))(t)
+		// The last one by way of a policy of their own, and by its removal.
+		ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "chiefs"}))(t)
+		ok(r.AddMember(ctx, root, "chiefs", "otto"))(t)
+		wantCode(t, second(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "chiefs", Groups: []string{"chiefs"}, Settings: settings(`{"factors_online":3}`), ShutOut: 9})), fault.Forbidden)
+		ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "chiefs", Groups: []string{"chiefs"}, Settings: settings(`{"online_factors":["totp","push"]}`)}))(t)
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"factors_online":2,"online_factors":["fido2","sms"]}`), ShutOut: 9}))(t)
+		wantCode(t, r.RemovePolicy(ctx, root, "chiefs", 0, 9), fault.Forbidden)
+	})
+}
+
+// BenchmarkShutOut counts among 100 000 people with 2 kinds and 3 groups each.
+func BenchmarkShutOut(b *testing.B) {
+	for engine, fresh := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgresql": storetest.PostgreSQL} {
+		b.Run(engine, func(b *testing.B) {
+			c := clock.NewManual(start)
+			s := storetest.Open(b, store.Config{Database: fresh(b), Clock: c})
+			r := desktest.New(b, s, c)
+			ctx, root := b.Context(), desk.Root()
+			for i := range 10 {
+				if _, err := r.AddGroup(ctx, root, rest.NewGroup{Name: fmt.Sprint("g", i)}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			groups, err := r.ListGroups(ctx, root, "", "", 50)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for n := 0; n < 100_000; n += 2000 {
+				err := s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
+					for i := n; i < n+2000; i++ {
+						uid := fmt.Sprintf("u%06d", i)
+						if err := tx.InsertUser(ctx, db.InsertUserParams{ID: uid, Name: uid, NameFold: uid, Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1}); err != nil {
+							return err
+						}
+						for g := range 3 {
+							if _, err := tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: id(groups.Items[(i+g*3)%10].ID), UserID: uid}); err != nil {
+								return err
+							}
+						}
+						for k, kind := range []policy.Factor{policy.TOTP, policy.Push} {
+							if err := tx.InsertAuthenticator(ctx, db.InsertAuthenticatorParams{ID: fmt.Sprint(uid, k), UserID: uid, Kind: string(kind), Params: "{}", ConfirmedAt: 1, CreatedAt: 1}); err != nil {
+								return err
+							}
+						}
+						if err := tx.InsertBackupCode(ctx, db.InsertBackupCodeParams{ID: uid, UserID: uid, SetID: "s", Hash: []byte(uid), CreatedAt: 1}); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			for i := range 10 {
+				if _, err := r.AddPolicy(ctx, root, rest.NewPolicy{Name: fmt.Sprint("p", i), Groups: []string{fmt.Sprint("g", i)}, ShutOut: 1 << 30}); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for what, in := range map[string]rest.ShutOutDraft{
+				"everybody": {Policy: "default", Settings: settings(`{"online_factors":["sms"]}`)},
+				"a group":   {Policy: "p3", Settings: settings(`{"online_factors":["sms"]}`)},
+			} {
+				b.Run(what, func(b *testing.B) {
+					for b.Loop() {
+						x, err := r.ListShutOut(ctx, root, in)
+						if err != nil || what == "a group" && x.People == 0 {
+							b.Fatal(x.People, err)
+						}
+					}
+				})
+			}
+		})
+	}
+}
