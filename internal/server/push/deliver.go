@@ -15,7 +15,6 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -52,8 +51,6 @@ const (
 	sendTime = 5 * time.Second
 	// sendTries is how often it is attempted.
 	sendTries = 3
-	// senders are the notices that are under way at once.
-	senders = 16
 	// outbox is how old a request may be that is told of: phones that are told later
 	// come too late.
 	outboxAge = 2 * time.Minute
@@ -135,7 +132,7 @@ func (d Delivery) client() *http.Client {
 	t := &http.Transport{
 		DialContext: dial.DialContext, TLSHandshakeTimeout: sendTime, ResponseHeaderTimeout: sendTime, MaxResponseHeaderBytes: 16 << 10,
 		TLSClientConfig: &tls.Config{RootCAs: d.Roots, MinVersion: tls.VersionTLS12},
-		MaxConnsPerHost: senders, MaxIdleConnsPerHost: senders, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+		MaxConnsPerHost: perService, MaxIdleConnsPerHost: perService, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}
 	if d.Proxy != nil {
 		t.Proxy = http.ProxyURL(d.Proxy)
@@ -151,11 +148,10 @@ func (d Delivery) client() *http.Client {
 func (s *Service) Run(ctx context.Context) {
 	woken, unhear := s.Store.Watch(wakeOutbox)
 	defer unhear()
-	var work sync.WaitGroup
-	defer work.Wait()
-	gate := make(chan struct{}, senders)
+	out := &lanes{ctx: ctx, send: s.deliver, log: s.Log}
+	defer out.work.Wait()
 	for !ended(ctx) {
-		s.tell(ctx, gate, &work)
+		s.tell(ctx, out)
 		select {
 		case _, ok := <-woken:
 			if !ok {
@@ -169,7 +165,7 @@ func (s *Service) Run(ctx context.Context) {
 }
 
 // tell takes what nobody has told of yet.
-func (s *Service) tell(ctx context.Context, gate chan struct{}, work *sync.WaitGroup) {
+func (s *Service) tell(ctx context.Context, out *lanes) {
 	since := clock.Micros(s.Clock.Now().Add(-outboxAge))
 	for !ended(ctx) {
 		var rows []db.ListUntoldPushRequestsRow
@@ -202,12 +198,12 @@ func (s *Service) tell(ctx context.Context, gate chan struct{}, work *sync.WaitG
 			return
 		}
 		for _, r := range mine {
-			s.tellPhones(ctx, r, gate, work)
+			s.tellPhones(ctx, r, out)
 		}
 	}
 }
 
-func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow, gate chan struct{}, work *sync.WaitGroup) {
+func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow, out *lanes) {
 	var devices []db.ListPushDevicesRow
 	var people string
 	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
@@ -225,37 +221,36 @@ func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow
 		if d.Authenticator.Lost || len(d.PushDevice.Subscription) == 0 {
 			continue
 		}
-		select {
-		case gate <- struct{}{}:
-		case <-ctx.Done():
-			return
+		plain, err := s.Box.Open(d.PushDevice.Subscription, subscriptionPlace(d.PushDevice.AuthenticatorID)...)
+		n := notice{request: r, device: d.PushDevice, people: people, since: s.now()}
+		if err == nil {
+			err = json.Unmarshal(plain.Reveal(), &n.to)
 		}
-		work.Go(func() {
-			defer func() { <-gate }()
-			s.deliver(ctx, r, d.PushDevice, people)
-		})
+		u, bad := url.Parse(n.to.Endpoint)
+		if err != nil || bad != nil {
+			s.Log.ErrorContext(ctx, "a phone's subscription can not be opened", "device", d.PushDevice.AuthenticatorID, "error", errors.Join(err, bad))
+			continue
+		}
+		out.put(strings.ToLower(u.Host), n)
 	}
 }
 
+// stale is how long a notice may have stood in its queue before it is looked whether its
+// request still waits.
+const stale = time.Second
+
 // deliver sends one notice. What can not be sent is no harm: the app looks by itself
 // while it is open.
-func (s *Service) deliver(ctx context.Context, r db.ListUntoldPushRequestsRow, d db.PushDevice, people string) {
+func (s *Service) deliver(ctx context.Context, n notice) {
+	r, d := n.request, n.device
 	log := s.Log.With("device", d.AuthenticatorID)
-	plain, err := s.Box.Open(d.Subscription, subscriptionPlace(d.AuthenticatorID)...)
-	var sub Subscription
-	if err == nil {
-		err = json.Unmarshal(plain.Reveal(), &sub)
-	}
-	if err != nil {
-		log.ErrorContext(ctx, "a phone's subscription can not be opened", "error", err)
-		return
-	}
 	for try := range sendTries {
-		left := time.Duration(r.ExpiresAt-s.now()) * time.Microsecond
-		if left <= 0 {
+		now := s.now()
+		left := time.Duration(r.ExpiresAt-now) * time.Microsecond
+		if left <= 0 || (try > 0 || now-n.since > stale.Microseconds()) && !s.waits(ctx, r.ID) {
 			return
 		}
-		status, err := s.send(ctx, r, d, sub, people, left)
+		status, err := s.send(ctx, n, left)
 		switch {
 		case err == nil && status/100 == 2:
 			return
@@ -277,7 +272,19 @@ func (s *Service) deliver(ctx context.Context, r db.ListUntoldPushRequestsRow, d
 	}
 }
 
-func (s *Service) send(ctx context.Context, r db.ListUntoldPushRequestsRow, d db.PushDevice, sub Subscription, people string, left time.Duration) (int, error) {
+// waits tells whether the request still waits for an answer. Where that can not be known
+// it does.
+func (s *Service) waits(ctx context.Context, id string) bool {
+	var r db.PushRequest
+	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+		r, err = q.GetPushRequest(ctx, id)
+		return err
+	})
+	return !store.IsNotFound(err) && (err != nil || r.State == StateOpen)
+}
+
+func (s *Service) send(ctx context.Context, n notice, left time.Duration) (int, error) {
+	r, d, sub := n.request, n.device, n.to
 	// What was allowed when it was noted may not be any more.
 	if err := s.Delivery.endpoint(sub.Endpoint); err != nil {
 		return http.StatusGone, err
@@ -296,7 +303,7 @@ func (s *Service) send(ctx context.Context, r db.ListUntoldPushRequestsRow, d db
 	answer, err := webpush.SendNotificationWithContext(ctx, body, &webpush.Subscription{
 		Endpoint: sub.Endpoint, Keys: webpush.Keys{Auth: sub.Auth, P256dh: sub.P256DH},
 	}, &webpush.Options{
-		HTTPClient: s.client, RecordSize: recordSize, Subscriber: people, Topic: encode(topic[:])[:32], TTL: int(left/time.Second) + 1, Urgency: webpush.UrgencyHigh,
+		HTTPClient: s.client, RecordSize: recordSize, Subscriber: n.people, Topic: encode(topic[:])[:32], TTL: int(left/time.Second) + 1, Urgency: webpush.UrgencyHigh,
 		VAPIDPublicKey: v.Public, VAPIDPrivateKey: encode(v.private.Bytes()),
 	})
 	if err != nil {

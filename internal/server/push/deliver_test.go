@@ -21,6 +21,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ import (
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/push/phonetest"
+	"latchkey/internal/server/store"
+	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
 )
 
@@ -460,5 +463,136 @@ func TestASubscriptionIsJudged(t *testing.T) {
 	r.ok(p.Call(t.Context(), "DELETE", "subscription", nil, nil))
 	if acc, err := p.Account(t.Context()); err != nil || acc.Notify {
 		t.Error(acc, err)
+	}
+}
+
+// A push service that takes everything and answers nothing holds up its own notices, and
+// nobody else's.
+func TestASilentPushServiceHoldsUpNobodyElse(t *testing.T) {
+	until := make(chan struct{})
+	silent, pool := newEndpoint(t, func(int) int { <-until; return http.StatusCreated })
+	t.Cleanup(func() { close(until) }) // before it is closed, which waits
+	quick, _ := newEndpoint(t, func(int) int { return http.StatusCreated })
+	pool.AddCert(quick.Certificate())
+	c := clock.NewManual(time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC))
+	r := newRig(t, c, storetest.SQLite(t), "a", pool)
+	b, bert := newBrowser(t), r.user("bert")
+	var others []db.User
+	for i := range (push.PerService + 4) / 4 { // a person has five phones at most
+		u := r.user("anna-" + strconv.Itoa(i))
+		c.Advance(time.Minute) // so many enrolments are too many at once
+		for range 4 {
+			r.ok(r.phone(u.Name, "phone").Subscribe(t.Context(), b.at(silent.URL+"/x")))
+		}
+		others = append(others, u)
+	}
+	r.ok(r.phone("bert", "phone").Subscribe(t.Context(), b.at(quick.URL+"/x")))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.service.Run(ctx)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-done
+	})
+	for _, u := range others {
+		r.send(ask(u, u.Name, "m1", c.Now()))
+	}
+	silent.wait(t, push.PerService)
+	began := time.Now()
+	r.send(ask(bert, "t2", "m2", c.Now()))
+	quick.wait(t, 1)
+	if past := time.Since(began); past > 2*time.Second {
+		t.Errorf("the other push service was told after %s", past)
+	}
+	if n := silent.count(); n != push.PerService {
+		t.Errorf("%d notices are under way to the silent one, want %d", n, push.PerService)
+	}
+}
+
+// A notice that had to wait is not sent behind the end of its request.
+func TestANoticeOfARequestThatHasEndedIsNotSentAgain(t *testing.T) {
+	r, e, _, _, c := deliverRig(t, func(int) int { return http.StatusServiceUnavailable })
+	a := ask(r.anna, "t1", "m1", c.Now())
+	r.send(a)
+	e.wait(t, 1)
+	r.ok(r.Store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error { return r.plug.Withdraw(ctx, tx, a.Ticket) }))
+	for range 20 {
+		c.Advance(500 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond)
+	}
+	if n := e.count(); n != 1 {
+		t.Errorf("%d notices of a request that was withdrawn behind the first", n)
+	}
+}
+
+func TestEachPushServiceHasALaneOfItsOwn(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	begun, goOn := make(chan string, 2*push.Senders), make(chan struct{})
+	var mu sync.Mutex
+	var sent []string
+	put, wait := push.NewLanes(ctx, func(ctx context.Context, id string) {
+		begun <- id
+		if strings.HasPrefix(id, "slow") {
+			select {
+			case <-goOn:
+			case <-ctx.Done():
+			}
+		}
+		mu.Lock()
+		sent = append(sent, id)
+		mu.Unlock()
+	})
+	next := func() string {
+		t.Helper()
+		select {
+		case id := <-begun:
+			return id
+		case <-time.After(5 * time.Second):
+			t.Fatal("nothing begins")
+			return ""
+		}
+	}
+	// More than may wait: the oldest of those that wait are dropped.
+	const over = 5
+	for i := range push.PerService + push.MaxQueued + over {
+		put("slow.example", "slow "+strconv.Itoa(i))
+	}
+	for range push.PerService {
+		next()
+	}
+	// Others go on at once, and as many as like to.
+	for i := range 3 {
+		put("quick.example", "quick")
+		if id := next(); id != "quick" {
+			t.Fatalf("%d: %s", i, id)
+		}
+	}
+	select {
+	case id := <-begun:
+		t.Errorf("%s begins beside %d of its service", id, push.PerService)
+	case <-time.After(50 * time.Millisecond):
+	}
+	close(goOn)
+	go func() {
+		for range begun {
+		}
+	}()
+	wait()
+	mu.Lock()
+	defer mu.Unlock()
+	if len(sent) != 3+push.PerService+push.MaxQueued {
+		t.Errorf("%d were sent", len(sent))
+	}
+	for i := range over {
+		if id := "slow " + strconv.Itoa(push.PerService+i); slices.Contains(sent, id) {
+			t.Errorf("%s was not dropped", id)
+		}
+	}
+	if id := "slow " + strconv.Itoa(push.PerService+push.MaxQueued+over-1); !slices.Contains(sent, id) {
+		t.Errorf("the youngest was dropped")
 	}
 }
