@@ -13,8 +13,6 @@ import (
 	"latchkey/internal/server/store/db"
 )
 
-func (x *turn) newID() string { return store.NewID() }
-
 // note writes an event about this conversation. Nothing that was typed as an answer
 // is ever in it.
 func (x *turn) note(typ event.Type, outcome, reason, kind string, data map[string]any) error {

@@ -172,7 +172,7 @@ func (x *turn) elseAsk(ctx context.Context, kind policy.Factor, reason, told str
 func (x *turn) onAnswer(ctx context.Context, u db.User, st awaitAnswer) error {
 	plug, ok := x.s.Factors.Get(st.Kind)
 	if _, waits := plug.(factor.Waiter); !ok || !waits || !slices.Contains(x.talk.left(), st.Kind) {
-		return x.end(ctx, denied{}, reasonState, text.DeniedInternal)
+		return x.impossible(ctx)
 	}
 	if x.wantsBack() {
 		if len(x.others(st.Kind)) > 0 {

@@ -60,7 +60,7 @@ func TestS13TheTraceOfTheEventIsThatOfAnExplanation(t *testing.T) {
 		c := r.begin(begin("alice")).asks(wire.ForCode)
 		var want policy.Decision
 		r.read(func(q *store.Queries) error {
-			req, f, err := r.svc.Facts(t.Context(), q, r.machine, facts.Ask{
+			req, f, _, err := facts.Gather(t.Context(), q, r.machine, facts.Ask{
 				Name: facts.Name{User: "alice"}, Scope: policy.Logon, Service: "login", At: r.clock.Now(), Link: policy.LinkUp,
 				First: policy.FirstServer, Result: policy.FirstAccepted, MachineAddr: addr, Boot: "boot-1",
 			})
