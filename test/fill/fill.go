@@ -1,5 +1,5 @@
 // Package fill makes a database that looks like that of a large organisation after a year: users, groups, machines,
-// factors, offline data, windows, and millions of events in a hash chain that verifies. It is for measurements and
+// factors, offline data, windows, messages, certificates, and millions of events in a hash chain that verifies. It is for measurements and
 // tests only.
 //
 // It promises: what it writes is what the server itself would have written (the schema is the server's own, seeds are
@@ -113,6 +113,7 @@ func Database(ctx context.Context, dir, database string, size Size) (Made, error
 	}{
 		{"indices dropped", b.bare},
 		{"people", w.people},
+		{"phones, passkeys, messages, certificates", w.strong},
 		{"machines", w.machines},
 		{"offline data and windows", w.pairs},
 		{"policies", w.policies},

@@ -73,6 +73,14 @@ const (
 	kindPolicy
 	kindEvent
 	kindConversation
+	kindPhone
+	kindPhoneApp
+	kindRequest
+	kindPasskey
+	kindMail
+	kindSMS
+	kindMessage
+	kindPostCode
 )
 
 func (w *world) began() int64 { return clock.Micros(w.Began) }
