@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
@@ -21,7 +22,7 @@ import (
 func (a *app) policyCommand() *cobra.Command {
 	return noun("policy", "Policies: who must prove what, where",
 		a.policyList(), a.policyShow(), a.policyAdd(), a.policySet(), a.policyRemove(), a.policyHistory(), a.policyRollback(),
-		a.policyTry(), a.policyEffective(), a.policyCompare(), a.policyReports())
+		a.policyTry(), a.policyShutOut(), a.policyEffective(), a.policyCompare(), a.policyReports())
 }
 
 // warnings go to people in every form of output: they are about what was just done.
@@ -205,7 +206,11 @@ func (a *app) policyAdd() *cobra.Command {
 			}
 			in.Name, in.Priority = args[0], given(cmd.Flags(), "priority", priority)
 			var x rest.Policy
-			if err := cl.call(cmd.Context(), http.MethodPost, "/policies", nil, in, &x); err != nil {
+			err = a.accepting(in.ShutOut, func(most int64) error {
+				in.ShutOut = most
+				return cl.call(cmd.Context(), http.MethodPost, "/policies", nil, in, &x)
+			})
+			if err != nil {
 				return err
 			}
 			a.warnings(x)
@@ -221,7 +226,7 @@ func (a *app) policyAdd() *cobra.Command {
 	c.Flags().StringArrayVar(&in.Groups, "group", nil, "group it belongs to; may be repeated")
 	c.Flags().StringVar(&in.Comment, "comment", "", "why; it stands in the history")
 	c.Flags().StringVar(&file, "file", "", "JSON object of settings; - is standard input")
-	return c
+	return a.shutOutFlag(c, &in.ShutOut)
 }
 
 func (a *app) policySet() *cobra.Command {
@@ -232,7 +237,7 @@ func (a *app) policySet() *cobra.Command {
 	var noGroups bool
 	c := &cobra.Command{
 		Use: "set POLICY [SETTING=VALUE…]", Short: "Change a policy", Args: wordsAndMore("POLICY"),
-		Long: "Changes a policy; what is not said stays. Every change makes a new version.\n" + settingHelp,
+		Long: "Changes a policy; what is not said stays. Every change makes a new version. One that\nshuts out people who could sign in until now is only made when that is accepted: at a\nterminal it asks, else it needs --shut-out or --yes. Whom: latchkey policy shut-out.\n" + settingHelp,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
 			if err != nil {
@@ -252,15 +257,14 @@ func (a *app) policySet() *cobra.Command {
 				return usageError{errors.New("say what to change"), cmd}
 			}
 			var x rest.Policy
-			if err := cl.callIf(cmd.Context(), http.MethodPatch, at("policies", args[0]), rev, nil, in, &x); err != nil {
+			err = a.accepting(in.ShutOut, func(most int64) error {
+				in.ShutOut = most
+				return cl.callIf(cmd.Context(), http.MethodPatch, at("policies", args[0]), rev, nil, in, &x)
+			})
+			if err != nil {
 				return err
 			}
 			a.warnings(x)
-			for _, word := range args[1:] {
-				if strings.HasPrefix(word, "online_factors=") {
-					a.say("whoever has none of these factors can not sign in where this policy asks for one. Who has which: latchkey user list. Whom a change hits, before it is made: latchkey policy try")
-				}
-			}
 			return a.emit(x, func(p *printer) { p.line("Policy %s now has version %d.", x.Name, x.Version) })
 		},
 	}
@@ -272,11 +276,12 @@ func (a *app) policySet() *cobra.Command {
 	c.Flags().StringVar(&file, "file", "", "JSON object of settings; - is standard input")
 	c.Flags().Int64Var(&rev, "if-rev", 0, "only if it still has this revision (see show --output json)")
 	c.MarkFlagsMutuallyExclusive("group", "no-groups")
-	return c
+	return a.shutOutFlag(c, &in.ShutOut)
 }
 
 func (a *app) policyRemove() *cobra.Command {
-	return a.yesFlag(&cobra.Command{
+	var most int64
+	return a.shutOutFlag(a.yesFlag(&cobra.Command{
 		Use: "remove POLICY", Short: "Remove a policy; its history stays", Aliases: []string{"rm"}, Args: words("POLICY"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cl, err := a.client()
@@ -286,12 +291,15 @@ func (a *app) policyRemove() *cobra.Command {
 			if err := a.confirm("Policy %s is removed; the next one applies to its groups.", args[0]); err != nil {
 				return err
 			}
-			if err := cl.call(cmd.Context(), http.MethodDelete, at("policies", args[0]), nil, nil, nil); err != nil {
+			err = a.accepting(most, func(most int64) error {
+				return cl.call(cmd.Context(), http.MethodDelete, at("policies", args[0]), url.Values{"shut_out": {strconv.FormatInt(most, 10)}}, nil, nil)
+			})
+			if err != nil {
 				return err
 			}
 			return a.emit(struct{}{}, func(p *printer) { p.line("Policy %s was removed.", args[0]) })
 		},
-	})
+	}), &most)
 }
 
 func (a *app) policyHistory() *cobra.Command {
@@ -326,7 +334,7 @@ func behind(sep, s string) string {
 }
 
 func (a *app) policyRollback() *cobra.Command {
-	var comment string
+	in := rest.Rollback{}
 	c := &cobra.Command{
 		Use: "rollback POLICY VERSION", Short: "Bring an older version back, as a new one", Args: words("POLICY", "VERSION"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -339,13 +347,18 @@ func (a *app) policyRollback() *cobra.Command {
 				return err
 			}
 			var x rest.Policy
-			if err := cl.call(cmd.Context(), http.MethodPost, at("policies", args[0], "rollback"), nil, rest.Rollback{Version: n, Comment: comment}, &x); err != nil {
+			in.Version = n
+			err = a.accepting(in.ShutOut, func(most int64) error {
+				in.ShutOut = most
+				return cl.call(cmd.Context(), http.MethodPost, at("policies", args[0], "rollback"), nil, in, &x)
+			})
+			if err != nil {
 				return err
 			}
 			a.warnings(x)
 			return a.emit(x, func(p *printer) { p.line("Policy %s is back at version %d, as version %d.", x.Name, n, x.Version) })
 		},
 	}
-	c.Flags().StringVar(&comment, "comment", "", "why; it stands in the history")
-	return c
+	c.Flags().StringVar(&in.Comment, "comment", "", "why; it stands in the history")
+	return a.shutOutFlag(c, &in.ShutOut)
 }

@@ -96,6 +96,14 @@ func tried(p *printer, x rest.Tried) {
 	}
 	list("With the server", x.Changes)
 	list("Without the server", x.Offline)
+	if s := x.ShutOut; s != nil && s.People > 0 {
+		p.line("")
+		p.line("Whether they signed in or not, %s.", shutsOut(*s))
+		p.line("The whole list: latchkey policy shut-out, with the same words")
+	} else if s != nil {
+		p.line("")
+		p.line("Nobody who can sign in now would be shut out; %s can not as it is.", people(int(s.Already)))
+	}
 	if x.Capped != "" {
 		p.line("Note: %s", x.Capped)
 	}

@@ -250,10 +250,10 @@ func (w *world) read(dst any, args ...string) {
 	}
 }
 
-// set changes settings of the default policy.
+// set changes settings of the default policy, whomever that shuts out.
 func (w *world) set(settings ...string) {
 	w.t.Helper()
-	w.cli(append([]string{"policy", "set", "default"}, settings...)...)
+	w.cli(append([]string{"policy", "set", "default", "--yes"}, settings...)...)
 }
 
 // station makes a machine, lays a cable, joins it and starts its agent.
