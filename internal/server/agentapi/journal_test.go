@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
+
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/otp"
@@ -170,6 +172,39 @@ func TestAJournalThatCanNotBeWrittenIsNotJudged(t *testing.T) {
 			}
 			r.clock.off += 24 * time.Hour
 			step = otp.DefaultParams.Step(r.clock.Now()) + 3
+		}
+	})
+}
+
+// An event is opened and reported by its id, which stands in addresses of pages: a
+// machine chooses none that is not one.
+func TestAMachineChoosesIDsAlone(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m := r.joined()
+		alice := r.person("alice")
+		m.enrolSoftware(alice)
+		good := store.NewID()
+		c := &chain{m: m}
+		ids := []string{good, strings.ToUpper(store.NewID()), "../../users/alice?notice=0123456789ab", "x" + store.NewID()[1:], strings.Repeat("-", 36), "urn:uuid:" + store.NewID(), "{" + store.NewID()[:34] + "}"}
+		for _, id := range ids {
+			c.add(event.Event{ID: id, Type: event.SigninAllowed, Subject: "alice", UserID: alice.id, Scope: "logon", Link: "down", Outcome: "allow"}, nil)
+		}
+		c.deliver(0, len(ids))
+		got := r.events(event.SigninAllowed)
+		if len(got) != len(ids) {
+			t.Fatalf("%d events of %d", len(got), len(ids))
+		}
+		kept := 0
+		for _, e := range got {
+			if u, err := uuid.Parse(e.ID); err != nil || u.String() != e.ID {
+				t.Errorf("the event has the id %q", e.ID)
+			}
+			if e.ID == good {
+				kept++
+			}
+		}
+		if kept != 1 {
+			t.Errorf("the good id was kept %d times", kept)
 		}
 	})
 }

@@ -67,6 +67,8 @@ type Authority struct {
 
 	peopleURL func() string
 	list      atomic.Pointer[List] // the revocation list as it was read last
+	serving   chan struct{}        // held by whoever answers with a list, for served
+	served    served
 }
 
 // Config is what Open needs; all fields but PeopleURL are required.
@@ -111,7 +113,7 @@ func Open(ctx context.Context, c Config) (a *Authority, made bool, err error) {
 	if pub, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || !pub.Equal(c.Keys.CA.Public()) {
 		return nil, false, errors.New("the CA's certificate in the database is not for the CA's key: restore the database from a backup")
 	}
-	a = &Authority{cert: cert, key: c.Keys.CA, roots: x509.NewCertPool(), clock: c.Clock, store: c.Store, peopleURL: c.PeopleURL}
+	a = &Authority{cert: cert, key: c.Keys.CA, roots: x509.NewCertPool(), clock: c.Clock, store: c.Store, peopleURL: c.PeopleURL, serving: make(chan struct{}, 1)}
 	a.roots.AddCert(cert)
 	return a, made, nil
 }

@@ -254,9 +254,43 @@ func (a *Authority) makeList(ctx context.Context, tx *store.Tx, now time.Time) (
 	})
 }
 
+// The list is served from memory for a second, however many ask: whoever needs no right
+// to ask must not reach the database as often as he likes. A failure is remembered as long.
+const (
+	servedFor = time.Second
+	serveTime = 5 * time.Second
+)
+
+// served is the answer to whoever asked last.
+type served struct {
+	list *List
+	err  error
+	at   time.Time
+}
+
+// servedList is the list as it was within the last second. One asks the database; others
+// wait for that answer as long as they like.
+func (a *Authority) servedList(ctx context.Context) (*List, error) {
+	select {
+	case a.serving <- struct{}{}:
+		defer func() { <-a.serving }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	now := a.clock.Now()
+	if age := now.Sub(a.served.at); a.served.at.IsZero() || age < 0 || age >= servedFor {
+		// Others wait for it too: it does not end because the first has gone.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), serveTime)
+		defer cancel()
+		list, err := a.RevocationList(ctx)
+		a.served = served{list, err, a.clock.Now()}
+	}
+	return a.served.list, a.served.err
+}
+
 // ServeList answers GET ListPath: it is public.
 func (a *Authority) ServeList(w http.ResponseWriter, r *http.Request) {
-	l, err := a.RevocationList(r.Context())
+	l, err := a.servedList(r.Context())
 	if err != nil {
 		http.Error(w, "The revocation list can not be read now. Try again later.", http.StatusServiceUnavailable)
 		return

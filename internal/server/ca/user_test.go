@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -259,6 +260,57 @@ func TestTheRevocationList(t *testing.T) {
 		w = httptest.NewRecorder()
 		if a.ServeList(w, again); w.Code != 304 {
 			t.Errorf("%d", w.Code)
+		}
+	})
+}
+
+// Whoever asks for the list needs no right: the database is asked once a second, however
+// many do.
+func TestTheListIsServedFromMemoryForASecond(t *testing.T) {
+	storetest.Databases(t, func(t *testing.T, database string) {
+		now := clock.NewManual(time.Now().UTC().Truncate(time.Second))
+		s := storetest.Open(t, store.Config{Database: database, Clock: now})
+		a := openOn(t, s, now)
+		member(t, s)
+		c, err := a.SignUser(csr(t, p256(t), nil), ca.User{ID: "u1", Name: "alice", MachineID: "m1"}, time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keep(t, s, c, "u1", "m1")
+		serve := func() (int, string) {
+			w := httptest.NewRecorder()
+			a.ServeList(w, httptest.NewRequest("GET", ca.ListPath, nil))
+			return w.Code, w.Header().Get("ETag")
+		}
+		_, first := serve()
+		change(t, s, func(ctx context.Context, tx *store.Tx) error {
+			_, err := ca.RevokeUser(ctx, tx, "u1", ca.Unspecified, clock.Micros(now.Now()))
+			return err
+		})
+		if code, tag := serve(); code != 200 || tag != first {
+			t.Errorf("%d %s within the second, want %s", code, tag, first)
+		}
+		now.Advance(time.Second)
+		code, second := serve()
+		if code != 200 || second == first {
+			t.Errorf("%d %s behind the second", code, second)
+		}
+		// Nobody reaches the database: it is gone.
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				if code, tag := serve(); code != 200 || tag != second {
+					t.Errorf("%d %s from memory, want %s", code, tag, second)
+				}
+			})
+		}
+		wg.Wait()
+		now.Advance(time.Second)
+		if code, _ := serve(); code != 503 {
+			t.Errorf("%d without a database", code)
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
+
 	"latchkey/internal/assertion"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
@@ -375,9 +377,11 @@ func link(e event.Event) string {
 	return string(policy.LinkDown)
 }
 
-// freshID keeps the machine's id of the event, if it is one and nobody else's.
+// freshID keeps the machine's id of the event, if it is one as this server writes them
+// and nobody else's: by any other it could not be opened or reported, and an id stands in
+// addresses of pages.
 func (r *reader) freshID(ctx context.Context, id string) (string, error) {
-	if len(id) != 36 || !isID(id) {
+	if u, err := uuid.Parse(id); err != nil || u.String() != id {
 		return store.NewID(), nil
 	}
 	_, err := r.tx.GetEvent(ctx, id)
