@@ -29,7 +29,8 @@ func noEntitlement() error {
 // that the user has opened there with a second factor that opens the console (a code by
 // mail must not become a certificate that does); to renew one that is good, such an MFA
 // there since it was issued. The certificate is bound to the machine: it is revoked with
-// it. The one before it stays good until it ends, so that who renews loses nothing.
+// it. The one before it stays good until it ends, so that who renews loses nothing, also
+// if the answer is lost on its way, again and again.
 func (d *Door) UserCertificate(ctx context.Context, m db.Machine, address string, in wire.UserCertificate) (wire.UserCertificateReply, error) {
 	var (
 		u   *db.User
@@ -81,8 +82,7 @@ func (d *Door) UserCertificate(ctx context.Context, m db.Machine, address string
 		case !ok:
 			return noEntitlement()
 		}
-		// Of the pair the two youngest are good: that which is renewed, and the new one.
-		for _, old := range live[min(1, len(live)):] {
+		for _, old := range replaced(live) {
 			if err := ca.RevokeUserCertificate(ctx, tx, old, ca.Replaced, clock.Micros(now)); err != nil {
 				return err
 			}
@@ -104,6 +104,24 @@ func (d *Door) UserCertificate(ctx context.Context, m db.Machine, address string
 		return wire.UserCertificateReply{}, err
 	}
 	return wire.UserCertificateReply{Certificate: cert.Raw, CA: d.c.CA.Certificate(), UserName: u.Name, RenewAfter: clock.Micros(ca.RenewAfter(cert))}, nil
+}
+
+// replaced are those of the pair, the youngest first, that end with a new one. The youngest
+// stays, and the one that was used last: of the two one is what the user holds, whether the
+// answer with the youngest has come through or not.
+func replaced(live []db.UserCertificate) (out []db.UserCertificate) {
+	used := 0
+	for i, c := range live {
+		if c.LastUsedAt > live[used].LastUsedAt {
+			used = i
+		}
+	}
+	for i, c := range live {
+		if i != 0 && i != used {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // entitled tells whether the user may have a certificate on the machine now. live are
