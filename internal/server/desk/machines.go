@@ -388,8 +388,10 @@ func (d *Desk) ChangeMachine(ctx context.Context, a Actor, ref string, rev int64
 // overMachine applies E3 to what a change of a machine does to its people. Who owns it
 // before and after must be below whoever changes its mode, its unknown users or its
 // owner; and who makes or leaves it exempt must stand over everybody assigned to it by
-// name. Owners, who trust each other with machines, need an approval to take MFA off
-// each other's; root on the server may give machines to anybody.
+// name. A machine's name is what a phone shows to whoever is asked there: it changes as
+// its owner does, and an administrator must stand over those assigned by name too. Owners,
+// who trust each other with machines, need an approval to take MFA off each other's and to
+// rename them; root on the server may give machines to anybody.
 func (a Actor) overMachine(ctx context.Context, q *db.Queries, was, m db.Machine, plus []db.User) error {
 	people := map[string]bool{}
 	weaker := was.Mode != m.Mode && (m.Mode == string(policy.Exempt) || was.Mode == string(policy.Enforced)) || was.UnknownUsers != m.UnknownUsers && m.UnknownUsers == facts.UnknownSkip
@@ -403,16 +405,23 @@ func (a Actor) overMachine(ctx context.Context, q *db.Queries, was, m db.Machine
 	case was.OwnerUser != m.OwnerUser || was.Mode != m.Mode || was.UnknownUsers != m.UnknownUsers:
 		people[was.OwnerUser], people[m.OwnerUser] = !a.Local, !a.Local
 	}
-	if m.Mode == string(policy.Exempt) {
+	exempt, renames := m.Mode == string(policy.Exempt), was.Name != m.Name && !a.Local
+	mine := func(userID string) bool { return userID == a.UserID && !a.Token }
+	if exempt {
 		for _, u := range plus {
 			people[u.ID] = true
 		}
-		if exempts {
-			assigned, err := q.ListMachineUsers(ctx, m.ID)
-			if err != nil {
-				return err
-			}
-			for _, u := range assigned {
+	}
+	if renames && !mine(was.OwnerUser) {
+		people[was.OwnerUser] = true
+	}
+	if misleads := renames && (a.Role != rest.RoleOwner || a.Token); exempts || misleads {
+		assigned, err := q.ListMachineUsers(ctx, m.ID)
+		if err != nil {
+			return err
+		}
+		for _, u := range assigned {
+			if exempts || !mine(u.ID) {
 				people[u.ID] = true
 			}
 		}

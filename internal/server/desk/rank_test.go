@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -283,6 +284,53 @@ func TestMachinesOfEqualsKeepTheirMFA(t *testing.T) {
 		_, err = r.ChangeMachine(ctx, adam, free.Name, 0, rest.MachineChange{AddUsers: []string{boss.Name}})
 		wantCode(t, err, fault.Forbidden)
 		ok(r.ChangeMachine(ctx, approved(otto, boss), m.Name, 0, rest.MachineChange{Mode: &exempt, Owner: &nobody}))(t)
+	})
+}
+
+// TestNobodyRenamesAnEqualsMachine: the phone of whoever is asked shows the machine's name.
+func TestNobodyRenamesAnEqualsMachine(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx := t.Context()
+		boss, low := addUser(t, r, "boss", rest.RoleOwner), addUser(t, r, "low", "")
+		eve, self := addUser(t, r, "eve", rest.RoleAdministrator), addUser(t, r, "self", rest.RoleAdministrator)
+		me := desk.Actor{Name: self.Name, UserID: id(self.ID), Role: rest.RoleAdministrator}
+		token := me
+		token.Token, token.Scopes = true, desk.Scopes
+		names := 0
+		rename := func(a desk.Actor, machine string) error {
+			names++
+			name := fmt.Sprintf("renamed-%d", names)
+			_, err := r.ChangeMachine(ctx, a, machine, 0, rest.MachineChange{Name: &name})
+			return err
+		}
+		add := func(name string, in rest.MachineChange) string {
+			m := r.Machine(t, name, rest.MachineActive)
+			ok(r.ChangeMachine(ctx, desk.Root(), m.Name, 0, in))(t)
+			return rest.MachinePrefix + m.ID
+		}
+		for _, x := range []struct {
+			name      string
+			machine   string
+			by        desk.Actor
+			forbidden bool
+		}{
+			{"an owner's, by an administrator", add("a", rest.MachineChange{Owner: &boss.Name}), me, true},
+			{"another administrator's, by one", add("b", rest.MachineChange{Owner: &eve.Name}), me, true},
+			{"another administrator's, by an owner", add("c", rest.MachineChange{Owner: &eve.Name}), otto, false},
+			{"an owner's, by another alone", add("d", rest.MachineChange{Owner: &boss.Name}), otto, true},
+			{"an owner's, by another with an approval", add("e", rest.MachineChange{Owner: &boss.Name}), approved(otto, boss), false},
+			{"an owner's, by root", add("f", rest.MachineChange{Owner: &boss.Name}), desk.Root(), false},
+			{"one with an owner on its list, by an administrator", add("g", rest.MachineChange{AddUsers: []string{low.Name, boss.Name}}), me, true},
+			{"one with an owner on its list, by another", add("h", rest.MachineChange{AddUsers: []string{low.Name, boss.Name}}), otto, false},
+			{"one's own", add("i", rest.MachineChange{Owner: &self.Name, AddUsers: []string{self.Name}}), me, false},
+			{"one's own, by a program", add("j", rest.MachineChange{Owner: &self.Name}), token, true},
+			{"one of somebody without a role", add("k", rest.MachineChange{Owner: &low.Name, AddUsers: []string{low.Name}}), me, false},
+			{"nobody's", add("l", rest.MachineChange{}), token, false},
+		} {
+			if err := rename(x.by, x.machine); fault.Is(err, fault.Forbidden) != x.forbidden || err != nil && !x.forbidden {
+				t.Errorf("%s: %v", x.name, err)
+			}
+		}
 	})
 }
 
