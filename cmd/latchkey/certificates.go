@@ -87,8 +87,27 @@ func writeCert(path string, key *ecdsa.PrivateKey, cert []byte) error {
 }
 
 func (a *app) certificateCommand() *cobra.Command {
-	return noun("certificate", "Certificates that sign users in, and those of machines",
+	c := noun("certificate", "Certificates that sign users in, and those of machines",
 		a.certificateList(), a.certificateShow(), a.certificateRequest(), a.certificateInstall(), a.certificateUninstall(), a.certificateRenew(), a.certificateRevoke(), a.certificateSettings(), a.certificateSet())
+	for _, verb := range c.Commands() {
+		if verb.ValidArgsFunction == nil { // no file is an argument of any
+			verb.ValidArgsFunction = cobra.NoFileCompletions
+		}
+	}
+	return c
+}
+
+// ownSerial completes with the certificate that lies on this computer.
+func ownSerial(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	path, err := certFile("")
+	if err != nil || len(args) > 0 {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	_, leaf, err := readCert(path)
+	if err != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	return []string{cobra.CompletionWithDesc(hex.EncodeToString(leaf.SerialNumber.Bytes()), "of "+text.Clean(leaf.Subject.CommonName)+", on this computer")}, cobra.ShellCompDirectiveNoFileComp
 }
 
 // certificatesAt is where the certificates of whom the flags name are.
@@ -495,7 +514,7 @@ runs out. latchkey certificate revoke SERIAL ends it at once.`,
 		},
 	}
 	c.Flags().StringVar(&file, "file", "", "file of certificate and key (default latchkey/certificate.pem in your configuration folder)")
-	return c
+	return a.yesFlag(c)
 }
 
 func (a *app) tellUninstalled(p *printer, out uninstalled, none bool) {
@@ -585,7 +604,7 @@ good: the timer comes again.`,
 func (a *app) certificateRevoke() *cobra.Command {
 	var user, machine, reason string
 	c := &cobra.Command{
-		Use: "revoke SERIAL", Short: "Revoke one certificate: yours, a user's or a machine's", Args: words("SERIAL"),
+		Use: "revoke SERIAL", Short: "Revoke one certificate: yours, a user's or a machine's", Args: words("SERIAL"), ValidArgsFunction: ownSerial,
 		Long: "What it has opened ends at once, its connections within a second. A machine whose certificate\nis revoked stays in the list, and joins again with a new token.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			where, err := certificatesAt(user, machine)

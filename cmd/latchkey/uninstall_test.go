@@ -211,7 +211,10 @@ esac
 		t.Error(err)
 	}
 
-	code, out, errs := r.run("uninstall")
+	if got, _ := ownSerial(nil, nil, ""); len(got) != 1 || !strings.HasPrefix(got[0], "01\t") {
+		t.Errorf("revoke is completed with %q", got)
+	}
+	code, out, errs := r.run("uninstall", "--yes")
 	if code != 0 || errs != "" {
 		t.Fatalf("%d, %s", code, errs)
 	}
