@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"latchkey/internal/assertion/softkey"
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
 	"latchkey/internal/server/agentapi"
@@ -201,4 +202,103 @@ func TestARevokedCertificateIsRefusedByTheNextServer(t *testing.T) {
 	t.Logf("the connection was cut after %v", cutWithin(t, idle, 2*time.Second, begun))
 	other.connect()
 	other.fails("GET", wire.PathProbe, nil, "machine-unknown")
+}
+
+// A machine whose clock goes wrong makes no forger of the person who touches a key there:
+// each touch is told once, whatever the clock said, and a touch that is told twice is
+// believed once.
+func TestAMachinesWrongClockMakesNoForgeriesOfTouches(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m, u := r.joined(), r.person("alice")
+		k, plain := &softkey.Key{}, &softkey.Key{NoCounter: true}
+		id, credential := u.registers(k)
+		id2, credential2 := u.registers(plain)
+		m.enrolSoftware(u)
+		c := &chain{m: m}
+		// told tells of a touch, so often, and gives how many sign-ins and forgeries came of it.
+		told := func(s *wire.Spent, at int64, times int) (believed int, forged string) {
+			t.Helper()
+			allowed, before := len(r.events(event.SigninAllowed)), r.reasons(event.JournalForged)
+			from := len(c.list)
+			for range times {
+				c.add(event.Event{Type: event.SigninAllowed, Subject: u.name, UserID: u.id, Scope: "logon", Link: "down", Outcome: "allow", Factor: "fido2", At: at}, s)
+			}
+			c.deliver(from, len(c.list))
+			return len(r.events(event.SigninAllowed)) - allowed, strings.TrimSpace(strings.Replace(r.reasons(event.JournalForged), before, "", 1))
+		}
+		moment := func(by time.Duration) int64 { return clock.Micros(r.clock.Now().Add(by)) }
+		for _, x := range []struct {
+			name string
+			by   time.Duration
+		}{{"right", 0}, {"back an hour", -time.Hour}, {"a dead battery", -50 * 365 * 24 * time.Hour}, {"two months ahead", 60 * 24 * time.Hour}, {"right again", time.Minute}} {
+			at := moment(x.by)
+			if n, forged := told(touchedAt(t, k, id, credential, at, m.id, u.id), at, 1); n != 1 || forged != "" {
+				t.Errorf("%s: %d sign-ins, forged %q", x.name, n, forged)
+			}
+			at = moment(x.by)
+			if n, _ := told(touchedAt(t, k, id, credential, at, m.id, u.id), at, 3); n != 1 {
+				t.Errorf("%s: %d sign-ins by one touch", x.name, n)
+			}
+		}
+		// A key that does not count: what has not come is not believed, and does no harm.
+		at := moment(0)
+		if n, forged := told(touchedAt(t, plain, id2, credential2, at, m.id, u.id), at, 3); n != 1 {
+			t.Errorf("%d sign-ins by one touch, forged %q", n, forged)
+		}
+		at = moment(60 * 24 * time.Hour)
+		if n, forged := told(touchedAt(t, plain, id2, credential2, at, m.id, u.id), at, 1); n != 0 || !strings.Contains(forged, "step-in-the-future") {
+			t.Errorf("of the future: %d sign-ins, forged %q", n, forged)
+		}
+		at = moment(time.Second)
+		if n, forged := told(touchedAt(t, plain, id2, credential2, at, m.id, u.id), at, 1); n != 1 || forged != "" {
+			t.Errorf("when the clock is right again: %d sign-ins, forged %q", n, forged)
+		}
+	})
+}
+
+// Two machines have taken the same backup code while they were cut off. The server's
+// database is away when the first tells of it, the answers are lost, and both tell again:
+// there are two sign-ins and one alert, and the code is spent everywhere.
+func TestABackupCodeOfTwoMachinesIsToldOnce(t *testing.T) {
+	database, link := storetest.Linked(t)
+	r := newRig(t, storetest.Open(t, store.Config{Database: database}), nil)
+	one, two, alice := r.joined(), r.joined(), r.person("alice")
+	var codes []db.BackupCode
+	r.change(func(tx *store.Tx) error {
+		_, err := r.keeper.IssueBackup(t.Context(), tx, alice.id, r.clock.Now())
+		if err == nil {
+			codes, err = tx.ListUnusedBackupCodes(t.Context(), alice.id)
+		}
+		return err
+	})
+	var chains []*chain
+	for _, m := range []*machine{one, two} {
+		m.enrolSoftware(alice)
+		c := &chain{m: m}
+		c.add(event.Event{Type: event.SigninAllowed, Subject: alice.name, UserID: alice.id, Scope: "logon", Outcome: "allow", Link: "down", Factor: "backup"}, &wire.Spent{Backup: codes[2].ID})
+		chains = append(chains, c)
+	}
+	link.Cut()
+	one.fails("POST", wire.PathJournal, wire.Journal{Entries: chains[0].list}, "unavailable")
+	link.Mend()
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		if status, _, err := one.call("POST", wire.PathJournal, wire.Journal{Entries: chains[0].list}, nil); err == nil && status < 300 {
+			break
+		}
+	}
+	for range 3 {
+		for _, c := range chains {
+			c.deliver(0, 1)
+		}
+	}
+	if n, got := len(r.events(event.SigninAllowed)), r.reasons(event.BackupCollision, event.JournalForged); n != 2 || got != "backup.double_spend/" {
+		t.Errorf("%d sign-ins, %q", n, got)
+	}
+	r.change(func(tx *store.Tx) error {
+		n, err := tx.SpendBackupCode(t.Context(), db.SpendBackupCodeParams{ID: codes[2].ID, UserID: alice.id, MachineID: one.id, At: 1})
+		if n != 0 {
+			t.Error("the code opens online too")
+		}
+		return err
+	})
 }

@@ -547,9 +547,16 @@ func (r *reader) judgeKey(ctx context.Context, e wire.JournalEntry, u *db.User) 
 	if err != nil || !ok || int64(got.Count) != sp.Step || told < -keyAhead.Microseconds() || told > keyLate.Microseconds() {
 		return nil, r.forged(e, reasonProof)
 	}
+	// A key that counts tells one touch from another whatever the machine's clock says: a count
+	// that is higher than all before was not told yet. Where it does not count, the moment alone
+	// does, and one that has not come is not believed: it would make forgeries of all until then.
+	counted := sp.Step > k.SignCount
+	if sp.Step == 0 && at > clock.Micros(r.now.Add(keyLate)) {
+		return nil, r.forged(e, reasonStep)
+	}
 	use, err := r.tx.GetPasskeyUse(ctx, db.GetPasskeyUseParams{MachineID: r.m.ID, AuthenticatorID: k.AuthenticatorID})
 	switch {
-	case err == nil && at <= use.At:
+	case err == nil && at <= use.At && !counted:
 		return nil, r.forged(e, reasonProof) // that touch was told before
 	case err != nil && !store.IsNotFound(err):
 		return nil, err
