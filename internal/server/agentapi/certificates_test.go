@@ -340,3 +340,58 @@ func TestM4AUsersCertificateOverTheMachinesDoor(t *testing.T) {
 		}
 	})
 }
+
+// TestAWindowThatWasEndedEarnsNoRenewal: a certificate is renewed for an MFA since it was
+// issued, but for none that somebody has ended since because it may have been another's.
+func TestAWindowThatWasEndedEarnsNoRenewal(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		m := r.joined()
+		r.change(func(tx *store.Tx) error {
+			return ca.WriteUserSettings(t.Context(), tx, ca.UserSettings{Use: ca.Portal, Life: ca.UserLife}, 1)
+		})
+		open := func(user string, from time.Duration) {
+			now := r.clock.Now().Add(from)
+			r.change(func(tx *store.Tx) error {
+				return tx.InsertWindow(t.Context(), db.InsertWindowParams{
+					ID: store.NewID(), UserID: user, MachineID: m.id, Boot: "b", OpenedAt: clock.Micros(now), ExpiresAt: clock.Micros(now.Add(8 * time.Hour)), Scopes: "[]", Factors: `["totp"]`,
+				})
+			})
+		}
+		users, reasons := map[string]string{}, []string{"", "superseded", "logoff", "revoked", "reported", "factors-changed", "password-changed", "a-word-to-come"}
+		for _, reason := range reasons {
+			name := "user-" + reason
+			id := store.NewID()
+			users[reason] = id
+			r.change(func(tx *store.Tx) error {
+				return tx.InsertUser(t.Context(), db.InsertUserParams{ID: id, Name: name, NameFold: name, Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1})
+			})
+			open(id, -time.Minute)
+			m.must("POST", wire.PathUserCert, wire.UserCertificate{User: name, CSR: m.csr(), Name: "laptop"}, &wire.UserCertificateReply{})
+		}
+		r.clock.off += 10 * 24 * time.Hour
+		m.connect()
+		for i, reason := range reasons {
+			ask := wire.UserCertificate{User: "user-" + reason, CSR: m.csr(), Name: "laptop"}
+			open(users[reason], -20*time.Hour) // over, and before whatever ends the other
+			open(users[reason], -time.Hour)
+			if reason != "" {
+				r.change(func(tx *store.Tx) error {
+					rows, err := tx.EndWindows(t.Context(), db.EndWindowsParams{UserID: users[reason], At: clock.Micros(r.clock.Now()), Reason: reason})
+					if len(rows) != 1 {
+						t.Errorf("%d windows of %s", len(rows), ask.User)
+					}
+					return err
+				})
+			}
+			if i < 3 {
+				m.must("POST", wire.PathUserCert, ask, &wire.UserCertificateReply{})
+				continue
+			}
+			m.fails("POST", wire.PathUserCert, ask, "conflict")
+			// The next MFA counts again.
+			r.clock.off += time.Minute
+			open(users[reason], -time.Second)
+			m.must("POST", wire.PathUserCert, ask, &wire.UserCertificateReply{})
+		}
+	})
+}

@@ -58,6 +58,12 @@ func runCertificates(c *script) {
 	c.do("InsertWindow", db.InsertWindowParams{ID: "cew", UserID: "ceu", MachineID: "cem", OpenedAt: 7, ExpiresAt: 9, Scopes: "[]", Factors: `["totp"]`})
 	c.do("InsertWindow", db.InsertWindowParams{ID: "cew2", UserID: "ceu", MachineID: "cem", OpenedAt: 8, ExpiresAt: 9, Scopes: "[]", Factors: `["mail","backup"]`})
 	c.want("7", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
+	c.want("1", "EndWindow", db.EndWindowParams{ID: "cew", At: 8, Reason: "logoff"})
+	c.want("7", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
+	c.want("1", "EndWindow", db.EndWindowParams{ID: "cew2", At: 9, Reason: "revoked"})
+	c.want("0", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
+	c.do("InsertWindow", db.InsertWindowParams{ID: "cew3", UserID: "ceu", MachineID: "cem", OpenedAt: 10, ExpiresAt: 12, Scopes: "[]", Factors: `["push"]`})
+	c.want("10", "LastWindowOpened", db.LastWindowOpenedParams{UserID: "ceu", MachineID: "cem"})
 	c.want("1", "DeleteUser", "ceu")
 	c.want("1", "DeleteMachine", "cem")
 }

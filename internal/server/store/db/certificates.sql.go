@@ -262,8 +262,11 @@ func (q *Queries) LastRevocation(ctx context.Context) (int64, error) {
 }
 
 const lastWindowOpened = `-- name: LastWindowOpened :one
-SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = $1 AND machine_id = $2
-  AND (factors <> REPLACE(factors, '"fido2"', '') OR factors <> REPLACE(factors, '"push"', '') OR factors <> REPLACE(factors, '"totp"', ''))
+SELECT CAST(COALESCE(MAX(w.opened_at), 0) AS BIGINT) FROM windows w WHERE w.user_id = $1 AND w.machine_id = $2
+  AND (w.factors <> REPLACE(w.factors, '"fido2"', '') OR w.factors <> REPLACE(w.factors, '"push"', '') OR w.factors <> REPLACE(w.factors, '"totp"', ''))
+  AND NOT EXISTS (
+    SELECT 1 FROM windows d WHERE d.user_id = w.user_id AND d.machine_id = w.machine_id AND d.ended_at >= w.opened_at
+      AND d.end_reason NOT IN ('', 'superseded', 'logoff', 'reboot', 'network', 'offline-signin'))
 `
 
 type LastWindowOpenedParams struct {
@@ -272,7 +275,9 @@ type LastWindowOpenedParams struct {
 }
 
 // When the user last completed an MFA on the machine with a factor that opens the
-// console; 0: it is not known of one.
+// console; 0: it is not known of one. Of windows that were ended because somebody may have
+// been who should not, neither they count nor what was before: the words are those that
+// end a window without such a reason.
 func (q *Queries) LastWindowOpened(ctx context.Context, arg LastWindowOpenedParams) (int64, error) {
 	row := q.db.QueryRowContext(ctx, lastWindowOpened, arg.UserID, arg.MachineID)
 	var column_1 int64

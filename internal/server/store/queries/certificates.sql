@@ -85,6 +85,11 @@ DELETE FROM sessions WHERE id IN (SELECT session_id FROM certificate_sessions);
 
 -- name: LastWindowOpened :one
 -- When the user last completed an MFA on the machine with a factor that opens the
--- console; 0: it is not known of one.
-SELECT CAST(COALESCE(MAX(opened_at), 0) AS BIGINT) FROM windows WHERE user_id = sqlc.arg(user_id) AND machine_id = sqlc.arg(machine_id)
-  AND (factors <> REPLACE(factors, '"fido2"', '') OR factors <> REPLACE(factors, '"push"', '') OR factors <> REPLACE(factors, '"totp"', ''));
+-- console; 0: it is not known of one. Of windows that were ended because somebody may have
+-- been who should not, neither they count nor what was before: the words are those that
+-- end a window without such a reason.
+SELECT CAST(COALESCE(MAX(w.opened_at), 0) AS BIGINT) FROM windows w WHERE w.user_id = sqlc.arg(user_id) AND w.machine_id = sqlc.arg(machine_id)
+  AND (w.factors <> REPLACE(w.factors, '"fido2"', '') OR w.factors <> REPLACE(w.factors, '"push"', '') OR w.factors <> REPLACE(w.factors, '"totp"', ''))
+  AND NOT EXISTS (
+    SELECT 1 FROM windows d WHERE d.user_id = w.user_id AND d.machine_id = w.machine_id AND d.ended_at >= w.opened_at
+      AND d.end_reason NOT IN ('', 'superseded', 'logoff', 'reboot', 'network', 'offline-signin'));
