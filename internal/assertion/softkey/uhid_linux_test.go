@@ -110,7 +110,11 @@ func TestM2WhatIsSaidToTheKernelOctetByOctet(t *testing.T) {
 		}
 	}
 
-	// What CTAPHID has no use for is refused under its number, and the key goes on.
+	// What CTAPHID has no use for is refused under its number, and the key goes on. (The
+	// answers show too that all was read: an end that is closed with something unread would
+	// take what it has written with it.)
+	says(t, kernel, octets(t, "05000000", z(4372)))                // UHID_CLOSE
+	says(t, kernel, octets(t, "63000000", z(4372)))                // of a kernel to come
 	says(t, kernel, octets(t, "09000000 78563412 00 00", z(4366))) // UHID_GET_REPORT
 	if got, want := next(t, kernel), octets(t, "0a000000 78563412 0500"); !bytes.Equal(got, want) {
 		t.Errorf("UHID_GET_REPORT_REPLY is %x; want %x", got, want)
@@ -119,8 +123,6 @@ func TestM2WhatIsSaidToTheKernelOctetByOctet(t *testing.T) {
 	if got, want := next(t, kernel), octets(t, "0e000000 79563412 0500"); !bytes.Equal(got, want) {
 		t.Errorf("UHID_SET_REPORT_REPLY is %x; want %x", got, want)
 	}
-	says(t, kernel, octets(t, "05000000", z(4372))) // UHID_CLOSE
-	says(t, kernel, octets(t, "63000000", z(4372))) // of a kernel to come
 
 	if err := p.Unplug(); err != nil {
 		t.Errorf("pulled out: %v", err)
