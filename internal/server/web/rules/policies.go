@@ -111,6 +111,7 @@ type form struct {
 	version int64
 	clash   *rest.PolicyComparison
 	isNew   bool
+	ticked  bool // that people may be shut out
 }
 
 // fewGroups is how many groups are shown as boxes.
@@ -241,6 +242,7 @@ func send(r *ui.Request, f *form, p *rest.Policy) error {
 		return err
 	}
 	f.d = draftFrom(v, p != nil && p.Default)
+	f.ticked = v.Get("shut_out") != ""
 	f.rev, f.version = 0, 0
 	if p != nil {
 		f.rev, f.version = atLeast(v.Get("rev")), atLeast(v.Get("version"))
@@ -283,7 +285,22 @@ func send(r *ui.Request, f *form, p *rest.Policy) error {
 			page.Title = words.EditReviewTitle
 			return r.ShowStatus(http.StatusForbidden, page, forms.Confirm(reviewPage(f, preview)))
 		}
-		return f.save(r, p, change, priority)
+		change.ShutOut = accepted(v.Get)
+		return f.save(r, p, change, priority, func(s *rest.ShutOut) error {
+			preview.ShutOut, f.faults["shut_out"], page.Title = s, words.ShutFault, words.EditReviewTitle
+			return r.ShowStatus(http.StatusConflict, page, reviewPage(f, preview))
+		})
+	case "shut-out":
+		in := rest.ShutOutDraft{Policy: ref, Groups: change.Groups, Priority: change.Priority, Settings: body, After: v.Get("after")}
+		if f.d.Default {
+			in.Groups = nil
+		}
+		out, err := r.Desk.ListShutOut(r.Context(), r.Actor(), in)
+		if err != nil {
+			return f.again(r, err)
+		}
+		page.Title, page.Wide, page.Curl = words.ShutListTitle, true, &ui.Curl{Method: "POST", Path: api("/policies/shut-out"), Body: in}
+		return r.Show(page, shutListPage(shutList{s: out, f: f, after: in.After}))
 	case "try":
 		in := rest.TryPolicy{Policy: ref, Groups: change.Groups, Priority: change.Priority, Settings: body}
 		if f.d.Default {
@@ -311,13 +328,14 @@ func atLeast(s string) int64 {
 	return n
 }
 
-// accepted is how many people somebody has accepted to shut out.
-func accepted(s string) int64 { return max(0, atLeast(s)) }
-
-func (f *form) save(r *ui.Request, p *rest.Policy, change rest.PolicyChange, priority int64) error {
+// save writes the form. What shuts out more people than were accepted is reviewed again.
+func (f *form) save(r *ui.Request, p *rest.Policy, change rest.PolicyChange, priority int64, again func(s *rest.ShutOut) error) error {
 	if p == nil {
-		in := rest.NewPolicy{Name: f.d.Name, Priority: &priority, Groups: f.d.Groups, Settings: change.Settings, Comment: f.d.Comment}
+		in := rest.NewPolicy{Name: f.d.Name, Priority: &priority, Groups: f.d.Groups, Settings: change.Settings, Comment: f.d.Comment, ShutOut: change.ShutOut}
 		out, err := r.Desk.AddPolicy(r.Context(), r.Actor(), in)
+		if s := aboutShutOut(err); s != nil {
+			return again(s)
+		}
 		if err != nil {
 			return f.again(r, err)
 		}
@@ -330,6 +348,9 @@ func (f *form) save(r *ui.Request, p *rest.Policy, change rest.PolicyChange, pri
 			return err
 		}
 		return f.clashed(r, now)
+	}
+	if s := aboutShutOut(err); s != nil {
+		return again(s)
 	}
 	if err != nil {
 		return f.again(r, err)
@@ -401,7 +422,14 @@ func remove(r *ui.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := r.Desk.RemovePolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev")), accepted(r.Value("shut_out"))); err != nil {
+	err = r.Desk.RemovePolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev")), accepted(r.Value))
+	if s := aboutShutOut(err); s != nil {
+		return refused{
+			s: s, title: words.PolicyRemoveTitle, action: policyPath(p.ID, "remove"), button: words.PolicyRemove,
+			fields: [][2]string{{"rev", r.Value("rev")}}, list: query(policyPath(p.ID, "shut-out"), "remove", "yes"),
+		}.show(r, p)
+	}
+	if err != nil {
 		return err
 	}
 	return r.Go("/console/policies", words.PolicyRemoved(p.Name))
@@ -465,7 +493,14 @@ func rollback(r *ui.Request) error {
 		return err
 	}
 	version := atLeast(r.Value("version"))
-	out, err := r.Desk.RollbackPolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev")), rest.Rollback{Version: version, Comment: r.Value("comment")})
+	out, err := r.Desk.RollbackPolicy(r.Context(), r.Actor(), p.ID, atLeast(r.Value("rev")), rest.Rollback{Version: version, Comment: r.Value("comment"), ShutOut: accepted(r.Value)})
+	if s := aboutShutOut(err); s != nil {
+		return refused{
+			s: s, title: words.RollbackTitle(version), action: policyPath(p.ID, "rollback"), button: words.HistoryRollback,
+			fields: [][2]string{{"rev", r.Value("rev")}, {"version", r.Value("version")}, {"comment", r.Value("comment")}},
+			list:   query(policyPath(p.ID, "shut-out"), "version", r.Value("version")),
+		}.show(r, p)
+	}
 	if err != nil {
 		return err
 	}

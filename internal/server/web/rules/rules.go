@@ -3,7 +3,8 @@
 // policy would have done, which policy holds for a user, and why a sign-in comes out as
 // it does.
 //
-// It promises: nothing is written before the change was shown as a difference; a trial
+// It promises: nothing is written before the change was shown as a difference, and none
+// that shuts people out before they were named and a box was ticked; a trial
 // says what it could not judge; two administrators never write over each other unseen;
 // what weakens the second factor is said wherever the policy is shown (P4); and the
 // answer to "why" has an address of its own.
@@ -33,6 +34,7 @@ func Routes() []ui.Route {
 		{Pattern: "GET /console/policies/{policy}/edit", Serve: edit},
 		{Pattern: "POST /console/policies/{policy}/edit", Serve: sendEdit, Slow: tryTime},
 		{Pattern: "GET /console/policies/{policy}/history", Serve: history},
+		{Pattern: "GET /console/policies/{policy}/shut-out", Serve: shutOut, Slow: tryTime},
 		{Pattern: "POST /console/policies/{policy}/try", Serve: tryVersion, Slow: tryTime},
 		{Pattern: "POST /console/policies/{policy}/rollback", Serve: rollback, Fresh: true},
 		{Pattern: "POST /console/policies/{policy}/remove", Serve: remove, Fresh: true},

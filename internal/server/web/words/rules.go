@@ -175,6 +175,67 @@ func CompareTitle(from, to int64) string { return fmt.Sprintf("Version %d to %d"
 // EditTitle is a heading.
 func EditTitle(name string) string { return "Edit " + name }
 
+// Whom a change of a policy shuts out.
+const (
+	ShutText       = "They can sign in now. After this they have no factor that the policy accepts, or fewer kinds than it asks for. Let them enrol first."
+	ShutAll        = "The whole list"
+	ShutBoxHint    = "They can sign in again once they have enrolled what the policy accepts, or once it is changed back. An administrator’s bypass code helps one person for a time."
+	ShutLabel      = "Shutting people out"
+	ShutFault      = "Tick this if they shall be shut out; else go back to the settings"
+	ShutListTitle  = "Who would be shut out"
+	ShutNowTitle   = "Who is shut out"
+	ShutNow        = "Who can not sign in under it now"
+	ShutNobody     = "Nobody"
+	ShutNobodyText = "Everybody to whom it applies has the factors that it asks for."
+	ShutHasCol     = "Has"
+	ShutNone       = "no factor"
+	ShutWants      = "The policy asks for"
+	ShutWhere      = "Shut out of"
+	ShutNext       = "Next page"
+)
+
+// PlaceNames are where somebody is shut out.
+var PlaceNames = map[string]string{"logon": "Sign-in", "elevation": "Elevation", "remote": "Remote sign-in", "offline": "Sign-in without the server"}
+
+// ShutTitle is a heading.
+func ShutTitle(n int64) string { return fmt.Sprintf("This shuts out %s", People(int(n))) }
+
+// ShutBox is what a box to tick says.
+func ShutBox(n int64) string { return fmt.Sprintf("Shut out %s", People(int(n))) }
+
+// ShutMore counts whom a list leaves out.
+func ShutMore(n int64) string { return fmt.Sprintf("and %d more", n) }
+
+// ShutHas says what somebody has, before what he is shut out of.
+func ShutHas(factors string) string {
+	if factors == "" {
+		factors = ShutNone
+	}
+	return "has " + factors + "; shut out of:"
+}
+
+// ShutWant says how many of which kinds are asked for.
+func ShutWant(n int, kinds string) string {
+	if kinds == "" {
+		kinds = "none"
+	}
+	return fmt.Sprintf("%d of: %s", n, kinds)
+}
+
+// ShutCount counts.
+func ShutCount(people, already int64) string {
+	s := fmt.Sprintf("%s can sign in now and could not then.", People(int(people)))
+	if already > 0 {
+		s += fmt.Sprintf(" %s can not as it is, and would not then.", People(int(already)))
+	}
+	return s
+}
+
+// ShutNowCount counts.
+func ShutNowCount(already int64) string {
+	return fmt.Sprintf("%s to whom this policy applies can not sign in, because they have none of the factors that it accepts, or too few kinds.", People(int(already)))
+}
+
 // Trials.
 const (
 	TryTitle       = "Tried on the last sign-ins"
