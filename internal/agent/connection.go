@@ -136,9 +136,11 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 		return
 	}
 	s, known := serviceOf(m.Service)
-	s.remote = s.remote || m.RHost != "" || m.Scope == shim.ScopeRemote
+	s.remote = s.remote || !s.here(m.RHost) || m.Scope == shim.ScopeRemote
+	scope := a.scopeOf(who, s, m)
+	afar := s.remote || scope == policy.Remote
 	if !known {
-		a.complain("a service that the agent does not know is taken for a logon", "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
+		a.complain("a service that the agent does not know", "taken_for", string(scope), "service", text.CleanN(m.Service, 64), "pid", who.peer.PID)
 	}
 	if !s.runs(who.peer.Exe) {
 		a.complain("a program calls itself another service", "service", text.CleanN(m.Service, 64), "exe", text.CleanN(who.peer.Exe, 256), "pid", who.peer.PID, "uid", who.uid)
@@ -152,7 +154,7 @@ func (a *agent) start(ctx context.Context, ac *shim.AgentConn, who caller, m shi
 		}
 		defer leave()
 	}
-	if s.remote && (m.Phase == shim.PhaseAuth || m.Phase == shim.PhaseChauthtok) {
+	if afar && (m.Phase == shim.PhaseAuth || m.Phase == shim.PhaseChauthtok) {
 		leave, ok := a.limits.fromAfar()
 		if !ok {
 			a.complain("too many sign-ins from over the network", "service", text.CleanN(m.Service, 64), "from", text.CleanN(m.RHost, 64))
@@ -195,13 +197,17 @@ func behind(who caller, m shim.Start) string {
 }
 
 // admit tells whether a sign-in may be carried to the server or judged here: whoever
-// sits at the machine is always admitted, what comes over the network or is started by
-// its users (su, sudo) as often as limits says.
+// sits at the machine is always admitted, what comes over the network, under whichever
+// name, or is started by its users (su, sudo) as often as limits says. Unlocks of
+// somebody's own programs have a limit of their own.
 func (a *agent) admit(r conversation.Request) bool {
 	switch r.Scope {
 	case policy.Remote:
 		return a.limits.judge(neighbourhood(r.RHost), true)
 	case policy.Logon:
+		if (r.RemoteSeat || r.RHost != "") && !r.Unprivileged {
+			return a.limits.judge(neighbourhood(r.RHost), true)
+		}
 		return true
 	case policy.Elevation:
 		// Not by whose account it is: others may name any.
@@ -247,7 +253,7 @@ func (a *agent) auth(ctx context.Context, ac *shim.AgentConn, who caller, s serv
 	}
 	if v.Outcome == policy.Allow || v.Outcome == policy.Ignore {
 		parent, _ := a.procs.Get(who.peer.PPID)
-		if r.Scope == policy.Remote && v.Outcome == policy.Allow {
+		if r.Scope != policy.Elevation && v.Outcome == policy.Allow {
 			a.limits.cameIn(neighbourhood(r.RHost))
 		}
 		a.seen.finish(finished{peer: who.peer, parent: parent, service: m.Service, user: m.User, outcome: v.Outcome})
@@ -312,7 +318,7 @@ func (a *agent) say(ac *shim.AgentConn, v conversation.Verdict, user string) {
 // the caller may not begin it.
 func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start) (r conversation.Request, why string) {
 	r = conversation.Request{
-		Purpose: wire.PurposeSignin, User: m.User, Scope: s.scope, Service: m.Service, TTY: text.CleanN(m.TTY, maxTTY), RHost: text.CleanN(m.RHost, maxLabel), Mode: string(m.Mode),
+		Purpose: wire.PurposeSignin, User: m.User, Scope: a.scopeOf(who, s, m), Service: m.Service, TTY: text.CleanN(m.TTY, maxTTY), Mode: string(m.Mode),
 		Caller: behind(who, m), Password: m.Authtok.Clone(), HasPassword: m.HasAuthtok && !m.Junk, Junk: m.Junk, Boot: a.bootNow(),
 		Live: s.live,
 	}
@@ -332,19 +338,21 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 		r.RemoteSeat, _ = a.seat(who.peer.PID, who.uid, true)
 		return r, ""
 	}
-	if m.Scope != shim.ScopeNone {
-		r.Scope = policy.Scope(m.Scope)
-	}
 	a.subject(ctx, &r, s, m)
 	switch m.First {
 	case shim.FirstMachine:
 		r.First = policy.FirstMachine
 	case shim.FirstSSHKey:
-		if r.Scope == policy.Remote {
+		if r.Scope == policy.Remote && (s.scope == policy.Remote || m.Scope == shim.ScopeRemote) {
 			r.First = policy.FirstSSHKey
 		}
 	}
-	if r.Scope != policy.Remote && r.RHost == "" {
+	switch {
+	case !s.here(m.RHost):
+		// The program says itself that the person is elsewhere. It is believed in every
+		// scope: what follows from it only ever takes something away.
+		r.RHost, r.RemoteSeat = text.CleanN(m.RHost, maxLabel), r.Scope != policy.Remote
+	case r.Scope != policy.Remote:
 		r.RemoteSeat, r.RHost = a.seat(who.peer.PID, deref(r.UID), r.UID != nil)
 	}
 	if r.UID != nil && m.RUID != 0 && m.RUID != *r.UID && int64(m.RUID) != int64(os.Geteuid()) {
@@ -360,6 +368,24 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 		r.BreakGlass = listed
 	}
 	return r, ""
+}
+
+// scopeOf is what a sign-in opens. scope= of the stack wins. Without it a logon that
+// names a remote host is remote, whatever the service is called; and so is one of a
+// service that nobody has described, if nothing says that it is of this machine: a
+// daemon need not name the host of whom it asks for.
+func (a *agent) scopeOf(who caller, s service, m shim.Start) policy.Scope {
+	switch _, known := services[m.Service]; {
+	case m.Scope != shim.ScopeNone:
+		return policy.Scope(m.Scope)
+	case s.scope != policy.Logon:
+		return s.scope
+	case !s.here(m.RHost):
+		return policy.Remote
+	case !known && !consoleTTY(m.TTY) && !a.placed(who.peer.PID):
+		return policy.Remote
+	}
+	return s.scope
 }
 
 func deref(u *uint32) uint32 {

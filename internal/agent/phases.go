@@ -44,7 +44,7 @@ func (a *agent) account(ctx context.Context, who caller, s service, m shim.Start
 		return shim.Deny{Text: textDisabled, Expired: true}
 	}
 	switch {
-	case s.remote || m.RHost != "" || m.Scope == shim.ScopeRemote:
+	case s.remote || !s.here(m.RHost) || m.Scope == shim.ScopeRemote:
 		return a.keyAlone(ctx, m)
 	case s.job:
 		return shim.Ignore{}
@@ -113,7 +113,7 @@ func (a *agent) chauthtok(ctx context.Context, ac *shim.AgentConn, who caller, s
 		_ = ac.Send(shim.Ignore{}, sendTime)
 		return
 	}
-	r, why := a.request(ctx, who, service{scope: s.scope}, m)
+	r, why := a.request(ctx, who, service{scope: s.scope, writes: s.writes}, m)
 	if why != "" {
 		_ = ac.Send(shim.Deny{Text: why}, sendTime)
 		return
@@ -129,7 +129,7 @@ func (a *agent) sessionOpen(ctx context.Context, who caller, s service, m shim.S
 	if !who.privileged() || s.scope == policy.Elevation || s.job {
 		return
 	}
-	x := session{leader: who.peer, service: m.Service, user: m.User, uid: m.UID, known: m.Known, remote: s.remote || m.RHost != "", host: numeric(m.RHost)}
+	x := session{leader: who.peer, service: m.Service, user: m.User, uid: m.UID, known: m.Known, remote: s.remote || !s.here(m.RHost), host: numeric(m.RHost)}
 	if !x.known {
 		x.uid, x.known = a.names.UID(ctx, m.User)
 	}

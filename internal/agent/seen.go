@@ -226,6 +226,28 @@ func (a *agent) seat(pid int, uid uint32, known bool) (remote bool, host string)
 	return true, open[0].host
 }
 
+// placed tells whether something but its own word says where a process belongs: a
+// session, here or over the network, whose place seat then tells, or a person in front
+// of this machine whose systemd it runs under. A daemon that serves the network is in
+// neither.
+func (a *agent) placed(pid int) bool {
+	chain := ancestors(a.procs, pid)
+	if _, ok := a.seen.remoteOf(chain); ok {
+		return true
+	}
+	for _, p := range chain {
+		if localPrograms[nameOf(p)] || remotePrograms[nameOf(p)] || p.Manager != "" && a.procs.AtSeat(p.Manager) {
+			return true
+		}
+		if p.Session != "" {
+			if _, _, ok := a.procs.Seat(p.Session); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // nameOf is the program of a process, by its executable, and where that can not be
 // read by what it calls itself.
 func nameOf(p process) string {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,18 +26,26 @@ type service struct {
 	job bool
 	// live: it shows text when it comes, not only with a prompt behind it.
 	live bool
+	// writes is what it names as its remote host although there is none; of sudo it is the
+	// machine's own name (pam_rhost).
+	writes string
 	// programs that are expected behind the name; empty: any.
 	programs []string
 }
 
-// services by name. What is not here is a logon, and logged.
+// services by name. What is not here is a logon if something says that it is of this
+// machine (placed), and else remote; both are logged. Whatever names a remote host is
+// remote, whether or not it is here.
 var services = map[string]service{
 	"sshd":    {scope: policy.Remote, remote: true, programs: []string{"sshd", "sshd-session", "sshd-auth"}},
 	"xrdp":    {scope: policy.Remote, remote: true, programs: []string{"xrdp-sesman", "xrdp-sesexec", "xrdp"}},
 	"cockpit": {scope: policy.Remote, remote: true, programs: []string{"cockpit-session"}},
+	// The name under which xrdp's own stack is found, and that of util-linux's login -h.
+	"xrdp-sesman": {scope: policy.Remote, remote: true, programs: []string{"xrdp-sesman", "xrdp-sesexec"}},
+	"remote":      {scope: policy.Remote, remote: true, live: true, programs: []string{"login"}},
 
-	"sudo":      {scope: policy.Elevation, live: true, console: true, programs: []string{"sudo", "sudo-rs"}},
-	"sudo-i":    {scope: policy.Elevation, live: true, console: true, programs: []string{"sudo", "sudo-rs"}},
+	"sudo":      {scope: policy.Elevation, live: true, console: true, writes: ownHost, programs: []string{"sudo", "sudo-rs"}},
+	"sudo-i":    {scope: policy.Elevation, live: true, console: true, writes: ownHost, programs: []string{"sudo", "sudo-rs"}},
 	"su":        {scope: policy.Elevation, live: true, caller: true, console: true, programs: []string{"su"}},
 	"su-l":      {scope: policy.Elevation, live: true, caller: true, console: true, programs: []string{"su"}},
 	"runuser":   {scope: policy.Elevation, live: true, caller: true, programs: []string{"runuser"}},
@@ -55,6 +64,7 @@ var services = map[string]service{
 	"greetd":            {scope: policy.Logon, local: true},
 	"kde":               {scope: policy.Logon, local: true},
 	"xdm":               {scope: policy.Logon, local: true},
+	"slim":              {scope: policy.Logon, local: true, writes: "localhost"},
 
 	// Unlocking, from the session itself.
 	"xscreensaver":         {scope: policy.Logon},
@@ -71,6 +81,29 @@ var services = map[string]service{
 	"crond":        {scope: policy.Logon, job: true, programs: []string{"cron", "crond"}},
 	"atd":          {scope: policy.Logon, job: true, programs: []string{"atd"}},
 	"systemd-user": {scope: policy.Logon, job: true, programs: []string{"systemd", "systemd-executor"}},
+}
+
+// ownHost stands for the machine's own name.
+const ownHost = "\x00own"
+
+// ownName is the machine's own name, as sudo writes it.
+func ownName() string {
+	name, _ := os.Hostname()
+	return name
+}
+
+// here tells whether what a service names as its remote host is no host but this
+// machine: nothing, a display, or the word that this very service is known to write.
+// "localhost" of any other, or a loopback address, is not: a forwarded port, a proxy and
+// whoever writes the reverse zone of his own address come by these names too.
+func (s service) here(host string) bool {
+	switch {
+	case !policy.Elsewhere(host):
+		return true
+	case s.writes == ownHost:
+		return host == ownName()
+	}
+	return s.writes != "" && host == s.writes
 }
 
 // serviceOf looks a name up; known is false for one that nobody has described.

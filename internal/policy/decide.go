@@ -313,8 +313,14 @@ func (d *decider) factorsAsked(rule string) bool {
 }
 
 func (d *decider) scope(rule string) bool {
-	if slices.Contains(d.p.Scopes, d.r.Scope) {
-		return d.pass(rule, "%s is covered", d.r.Scope)
+	for _, s := range d.r.scopes() {
+		switch {
+		case !slices.Contains(d.p.Scopes, s):
+		case s != d.r.Scope:
+			return d.pass(rule, "%s is covered, and so is this %s, which names a remote host", s, d.r.Scope)
+		default:
+			return d.pass(rule, "%s is covered", s)
+		}
 	}
 	if d.enforced() {
 		return d.pass(rule, "%s is not covered, but the machine is enforced", d.r.Scope)
@@ -328,16 +334,17 @@ func (d *decider) trusted(rule string) bool {
 	in := func(a netip.Addr) bool {
 		return a.IsValid() && slices.ContainsFunc(d.p.TrustedNetworks, func(n netip.Prefix) bool { return n.Contains(a.Unmap()) })
 	}
+	kept := d.unrelaxed(d.p.TrustedScopes)
 	switch {
 	case len(d.p.TrustedNetworks) == 0:
 		return d.pass(rule, "the policy names no trusted network")
 	case d.r.Link != LinkUp:
 		return d.pass(rule, "no network is trusted while the server is not reachable")
-	case !slices.Contains(d.p.TrustedScopes, d.r.Scope):
-		return d.pass(rule, "%s is not relaxed by trusted networks", d.r.Scope)
+	case kept != "":
+		return d.pass(rule, "%s is not relaxed by trusted networks", kept)
 	case !in(d.r.MachineAddr):
 		return d.pass(rule, "the machine's connection does not come from a trusted network")
-	case (d.r.Scope == Remote || d.r.RemoteSeat) && !in(d.r.Peer):
+	case d.r.afar() && !in(d.r.Peer):
 		return d.pass(rule, "the remote peer is not known to be in a trusted network")
 	case d.enforced():
 		return d.pass(rule, "the network is trusted, but the machine is enforced")
@@ -357,7 +364,7 @@ func (d *decider) seat(rule string) bool {
 	for _, k := range of {
 		switch {
 		case !slices.Contains(d.f.User.Factors, k):
-		case k == FIDO2 && (d.r.Scope == Remote || d.r.RemoteSeat):
+		case k == FIDO2 && d.r.afar():
 			far = append(far, k)
 		case slices.Contains(d.r.Cannot, k) && !slices.Contains(cannot, k):
 			cannot = append(cannot, k)
@@ -381,20 +388,35 @@ func (d *decider) here(fs []Factor) []Factor {
 }
 
 func (d *decider) window(rule string) bool {
-	w := d.f.Window
+	w, loud := d.f.Window, d.unrelaxed(d.p.WindowSilences)
 	switch {
 	case d.p.Window <= 0:
 		return d.pass(rule, "the policy always asks")
 	case w == nil || !d.r.At.Before(w.Expires) || d.r.At.Before(w.Opened):
 		return d.pass(rule, "no valid window")
-	case !slices.Contains(d.p.WindowSilences, d.r.Scope):
-		return d.pass(rule, "a window is valid, but it does not silence %s", d.r.Scope)
+	case loud != "":
+		return d.pass(rule, "a window is valid, but it does not silence %s", loud)
 	case d.r.Boot == "" || w.Boot != d.r.Boot:
 		return d.pass(rule, "a window is valid, but this is the first logon after a boot")
 	case countIn(w.Factors, d.p.OnlineFactors) < d.out.Count:
 		return d.pass(rule, "a window is valid, but the policy asks for more than it was opened with")
 	}
 	return d.alone(rule, ReasonWindow, "a window is valid for this user on this machine")
+}
+
+// unrelaxed names the first scope of the request that a relaxation for these does not
+// reach; empty: it reaches all.
+func (d *decider) unrelaxed(these []Scope) string {
+	for _, s := range d.r.scopes() {
+		switch {
+		case slices.Contains(these, s):
+		case s != d.r.Scope:
+			return fmt.Sprintf("%s, and this %s names a remote host", s, d.r.Scope)
+		default:
+			return string(s)
+		}
+	}
+	return ""
 }
 
 func countIn(have, want []Factor) int {
@@ -418,7 +440,7 @@ func (d *decider) online(rule string) bool {
 		d.out.Factors = []Factor{Bypass}
 		return d.end(rule, MFA, ReasonMFA, "only a one-time bypass code")
 	}
-	if d.p.EnrolAtSignin && (d.r.Scope != Remote && !d.r.RemoteSeat || d.p.EnrolRemote) {
+	if d.p.EnrolAtSignin && (!d.r.afar() || d.p.EnrolRemote) {
 		d.out.Factors = intersect(d.p.OnlineFactors, d.here([]Factor{TOTP}))
 		return d.end(rule, EnrolFirst, ReasonEnrol, "the user has %d of %d factors and may enrol now", len(usable), d.out.Count)
 	}
@@ -493,7 +515,7 @@ func (d *decider) vault(rule string, what Offline) bool {
 		return d.end(rule, Deny, ReasonVaultSignins, "the offline sign-ins are used up")
 	case v.TriesLeft <= 0:
 		return d.end(rule, Deny, ReasonVaultTries, "too many wrong tries since the last success")
-	case (d.r.Scope == Remote || d.r.RemoteSeat) && v.RemoteTries <= 0:
+	case d.r.afar() && v.RemoteTries <= 0:
 		return d.end(rule, Deny, ReasonVaultRemote, "too many wrong tries from remote; a local seat may still try")
 	}
 	d.out.Factors = intersect(d.p.OfflineFactors, d.here(v.Factors))

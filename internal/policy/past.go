@@ -22,6 +22,7 @@ type Past struct {
 	Result      FirstResult `json:"result,omitempty"`
 	Peer        netip.Addr  `json:"peer,omitzero"`
 	RemoteSeat  bool        `json:"remote_seat,omitempty"`
+	Host        string      `json:"host,omitempty"` // named although the scope was not remote
 	MachineAddr netip.Addr  `json:"machine_addr,omitzero"`
 	Boot        string      `json:"boot,omitempty"`
 	Near        bool        `json:"near,omitempty"`
@@ -43,6 +44,9 @@ func Remember(r Request, f Facts) Past {
 		MachineAddr: r.MachineAddr, Boot: r.Boot, Cannot: r.Cannot, Near: f.NearMiss, Assigned: f.Assigned, Window: f.Window, Vault: f.Vault,
 		VaultProblem: f.VaultProblem, PolicyProblem: f.PolicyProblem,
 	}
+	if r.Scope != Remote {
+		p.Host = r.Host
+	}
 	if f.User != nil {
 		p.LockedUntil = f.User.LockedUntil
 	}
@@ -63,7 +67,7 @@ type Then struct {
 func (p Past) Again(t Then, u *User, m Machine, ps []Policy) (Request, Facts) {
 	r := Request{
 		User: t.User, UID: p.UID, SID: p.SID, Scope: t.Scope, Service: t.Service, At: t.At, Link: t.Link, First: p.First,
-		Peer: p.Peer, RemoteSeat: p.RemoteSeat, MachineAddr: p.MachineAddr, Boot: p.Boot, Cannot: p.Cannot,
+		Peer: p.Peer, RemoteSeat: p.RemoteSeat, Host: p.Host, MachineAddr: p.MachineAddr, Boot: p.Boot, Cannot: p.Cannot,
 	}
 	f := Facts{
 		NearMiss: p.Near, Assigned: p.Assigned, FirstResult: p.Result, Machine: m, Policies: ps, Window: p.Window,

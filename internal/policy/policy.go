@@ -8,6 +8,7 @@ package policy
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 )
 
@@ -200,9 +201,37 @@ type Request struct {
 	First       First      `json:"first,omitempty"`
 	Peer        netip.Addr `json:"peer,omitempty"`         // that sshd saw, for remote and for elevation inside a remote session
 	RemoteSeat  bool       `json:"remote_seat,omitempty"`  // the request comes from a remote session, known peer or not
+	Host        string     `json:"host,omitempty"`         // remote host that the program or the session named, whatever it is
 	MachineAddr netip.Addr `json:"machine_addr,omitempty"` // of the machine's TLS connection; set by the server alone
 	Boot        string     `json:"boot,omitempty"`         // the machine's present boot
 	Cannot      []Factor   `json:"cannot,omitempty"`       // kinds that can not be asked for at this seat, whoever has them
+}
+
+// Elsewhere tells whether what a program names as the remote host is one: nothing is
+// none, and neither is the number of a display (":0", ":0.0"), which some screens write
+// there. Everything else is, also a name or an address of the machine itself: that is
+// where forwarded ports, proxies and forged reverse names come from.
+func Elsewhere(host string) bool {
+	display, ok := strings.CutPrefix(host, ":")
+	if !ok {
+		return host != ""
+	}
+	number, screen, two := strings.Cut(display, ".")
+	digits := func(s string) bool { return s != "" && strings.Trim(s, "0123456789") == "" }
+	return !digits(number) || two && !digits(screen)
+}
+
+// afar tells whether the person is not at the machine, by whichever of the words for it.
+func (r Request) afar() bool { return r.Scope == Remote || r.RemoteSeat || Elsewhere(r.Host) }
+
+// scopes are those by which a request is judged. Whoever sends a host with a logon may
+// have taken for one what was none: it is a logon and remote at once, covered where one of
+// the two is, and relaxed only where both are.
+func (r Request) scopes() []Scope {
+	if r.Scope == Logon && Elsewhere(r.Host) {
+		return []Scope{Logon, Remote}
+	}
+	return []Scope{r.Scope}
 }
 
 // User is what is known of the account.

@@ -299,7 +299,11 @@ func drawAttempt(t *rapid.T) attempt {
 	}
 	a.remote = a.scope == policy.Remote || rapid.Bool().Draw(t, "remote seat")
 	if a.remote {
-		a.rhost = rapid.SampledFrom([]string{"", "192.0.2.7", "203.0.113.9", "host.example"}).Draw(t, "from")
+		hosts := []string{"", "192.0.2.7", "203.0.113.9", "host.example"}
+		if a.scope == policy.Logon {
+			hosts = hosts[:3] // a logon that names a host is remote too, and Explain is asked with addresses alone
+		}
+		a.rhost = rapid.SampledFrom(hosts).Draw(t, "from")
 	}
 	if a.scope == policy.Remote && rapid.Bool().Draw(t, "ssh key") {
 		a.first = policy.FirstSSHKey
@@ -536,7 +540,7 @@ func (w *world) apart(ctx context.Context, t *rapid.T, a attempt, seen map[strin
 			SigninsLeft: p.OfflineSignins, TriesLeft: p.OfflineTries, RemoteTries: max(1, p.OfflineTries/4),
 		}
 	}
-	r := policy.Request{User: a.user, UID: a.uid, Scope: a.scope, Service: a.service, At: w.clock.Now(), Link: policy.LinkDown, First: a.first, RemoteSeat: a.remote, Boot: boot}
+	r := policy.Request{User: a.user, UID: a.uid, Scope: a.scope, Service: a.service, At: w.clock.Now(), Link: policy.LinkDown, First: a.first, RemoteSeat: a.remote, Host: a.rhost, Boot: boot}
 	d := policy.Decide(r, facts)
 	seen["offline "+string(d.Outcome)]++
 	if d.Outcome != told.Decision.Outcome {

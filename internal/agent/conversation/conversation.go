@@ -108,7 +108,7 @@ type Request struct {
 
 // remote tells requests from over the network, and those that count like them.
 func (r Request) remote() bool {
-	return r.Scope == policy.Remote || r.RemoteSeat || r.Unprivileged
+	return r.Scope == policy.Remote || r.RemoteSeat || policy.Elsewhere(r.RHost) || r.Unprivileged
 }
 
 // Verdict ends a conversation.

@@ -48,7 +48,7 @@ func (t *talk) decide(ctx context.Context, l policy.Link) (policy.Decision, vaul
 	}
 	r := policy.Request{
 		User: t.r.User, UID: t.r.UID, Scope: t.r.Scope, Service: t.r.Service, At: t.cfg.Clock.Now(), Link: l, First: t.r.First,
-		RemoteSeat: t.r.RemoteSeat || t.r.Unprivileged, Boot: t.r.Boot,
+		RemoteSeat: t.r.RemoteSeat || t.r.Unprivileged, Host: t.r.RHost, Boot: t.r.Boot,
 	}
 	return policy.Decide(r, facts), f, policy.Remember(r, facts)
 }

@@ -49,7 +49,7 @@ func (d *Desk) Explain(ctx context.Context, a Actor, in rest.Explain) (rest.Expl
 		if ask.Peer = facts.Peer(in.From); !ask.Peer.IsValid() {
 			v.add("from", "%q is no address; allowed are addresses such as 192.0.2.7 or 2001:db8::7", text.CleanN(in.From, 64))
 		}
-		ask.RemoteSeat = true
+		ask.RemoteSeat, ask.Host = true, in.From
 	}
 	if !in.At.IsZero() && (in.At.Year() < 2000 || in.At.Year() > 2200) {
 		v.add("at", "the year %d is out of range; allowed are 2000 to 2200", in.At.Year())

@@ -348,6 +348,7 @@ type Ask struct {
 	Result      policy.FirstResult
 	Peer        netip.Addr // that sshd saw
 	RemoteSeat  bool
+	Host        string     // remote host as it was named, address or not
 	MachineAddr netip.Addr // of the machine's own connection
 	Boot        string
 	Cannot      []policy.Factor // kinds that can not be asked for at this seat
@@ -370,7 +371,7 @@ func Peer(rhost string) netip.Addr {
 func Gather(ctx context.Context, q *db.Queries, m db.Machine, a Ask) (r policy.Request, f policy.Facts, u *db.User, err error) {
 	r = policy.Request{
 		User: a.Name.User, UID: a.Name.UID, SID: a.SID, Scope: a.Scope, Service: a.Service, At: a.At, Link: a.Link, First: a.First,
-		Peer: a.Peer, RemoteSeat: a.RemoteSeat, MachineAddr: a.MachineAddr, Boot: a.Boot, Cannot: a.Cannot,
+		Peer: a.Peer, RemoteSeat: a.RemoteSeat, Host: a.Host, MachineAddr: a.MachineAddr, Boot: a.Boot, Cannot: a.Cannot,
 	}
 	f = policy.Facts{Machine: Machine(m), FirstResult: a.Result}
 	if f.Policies, err = Policies(ctx, q); err != nil {

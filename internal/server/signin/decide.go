@@ -25,7 +25,7 @@ func (x *turn) consult(ctx context.Context, first policy.First, result policy.Fi
 	r, f, u, err := facts.Gather(ctx, x.tx.Queries, x.m, facts.Ask{
 		Name:  facts.Name{User: o.User, UID: o.UID, Aliases: o.Aliases},
 		Scope: o.Scope, Service: o.Service, At: x.now, Link: policy.LinkUp, First: first, Result: result,
-		Peer: facts.Peer(o.RHost), RemoteSeat: o.RemoteSeat, MachineAddr: o.MachineAddr, Boot: o.Boot, Cannot: x.cannot(),
+		Peer: facts.Peer(o.RHost), RemoteSeat: o.RemoteSeat, Host: o.RHost, MachineAddr: o.MachineAddr, Boot: o.Boot, Cannot: x.cannot(),
 		NoWindow: o.Purpose == wire.PurposePassword,
 	})
 	if err != nil {

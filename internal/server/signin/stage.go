@@ -138,8 +138,11 @@ type opening struct {
 	MachineAddr netip.Addr   `json:"machine_addr,omitempty"`
 }
 
-// local tells whether the person sits at the machine.
-func (o opening) local() bool { return o.Scope != policy.Remote && !o.RemoteSeat }
+// local tells whether the person sits at the machine. A host that is named is believed
+// also of an agent that calls it a local seat.
+func (o opening) local() bool {
+	return o.Scope != policy.Remote && !o.RemoteSeat && !policy.Elsewhere(o.RHost)
+}
 
 // maxState bounds the plain form of a conversation's state in octets.
 const maxState = 256 << 10
