@@ -52,10 +52,11 @@ var doors = map[string][]string{
 
 	"/console/offline": {"disenroll-offline", "lift-offline"},
 
-	"/console/policies/new":               {"preview-new-policy", "try-policy", "add-policy", asks},
-	"/console/policies/{policy}/edit":     {"preview-policy", "try-policy", "change-policy", asks},
+	"/console/policies/new":               {"preview-new-policy", "try-policy", "list-shut-out", "add-policy", asks},
+	"/console/policies/{policy}/edit":     {"preview-policy", "try-policy", "list-shut-out", "change-policy", asks},
 	"/console/policies/{policy}/remove":   {"remove-policy"},
 	"/console/policies/{policy}/rollback": {"roll-back-policy"},
+	"/console/policies/{policy}/shut-out": {"list-shut-out"},
 	"/console/policies/{policy}/try":      {"try-policy"},
 
 	"/console/reports/{report}/handled": {"handle-report"},

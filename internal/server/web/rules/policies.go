@@ -300,7 +300,7 @@ func send(r *ui.Request, f *form, p *rest.Policy) error {
 			return f.again(r, err)
 		}
 		page.Title, page.Wide, page.Curl = words.ShutListTitle, true, &ui.Curl{Method: "POST", Path: api("/policies/shut-out"), Body: in}
-		return r.Show(page, shutListPage(shutList{s: out, f: f, after: in.After}))
+		return r.Show(page, shutListPage(shutList{s: out, f: f}))
 	case "try":
 		in := rest.TryPolicy{Policy: ref, Groups: change.Groups, Priority: change.Priority, Settings: body}
 		if f.d.Default {
@@ -426,7 +426,7 @@ func remove(r *ui.Request) error {
 	if s := aboutShutOut(err); s != nil {
 		return refused{
 			s: s, title: words.PolicyRemoveTitle, action: policyPath(p.ID, "remove"), button: words.PolicyRemove,
-			fields: [][2]string{{"rev", r.Value("rev")}}, list: query(policyPath(p.ID, "shut-out"), "remove", "yes"),
+			fields: [][2]string{{"rev", r.Value("rev")}}, list: map[string]string{"remove": "yes"},
 		}.show(r, p)
 	}
 	if err != nil {
@@ -498,7 +498,7 @@ func rollback(r *ui.Request) error {
 		return refused{
 			s: s, title: words.RollbackTitle(version), action: policyPath(p.ID, "rollback"), button: words.HistoryRollback,
 			fields: [][2]string{{"rev", r.Value("rev")}, {"version", r.Value("version")}, {"comment", r.Value("comment")}},
-			list:   query(policyPath(p.ID, "shut-out"), "version", r.Value("version")),
+			list:   map[string]string{"version": r.Value("version")},
 		}.show(r, p)
 	}
 	if err != nil {

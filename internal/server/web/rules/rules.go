@@ -34,7 +34,7 @@ func Routes() []ui.Route {
 		{Pattern: "GET /console/policies/{policy}/edit", Serve: edit},
 		{Pattern: "POST /console/policies/{policy}/edit", Serve: sendEdit, Slow: tryTime},
 		{Pattern: "GET /console/policies/{policy}/history", Serve: history},
-		{Pattern: "GET /console/policies/{policy}/shut-out", Serve: shutOut, Slow: tryTime},
+		{Pattern: "POST /console/policies/{policy}/shut-out", Serve: shutOut, Slow: tryTime},
 		{Pattern: "POST /console/policies/{policy}/try", Serve: tryVersion, Slow: tryTime},
 		{Pattern: "POST /console/policies/{policy}/rollback", Serve: rollback, Fresh: true},
 		{Pattern: "POST /console/policies/{policy}/remove", Serve: remove, Fresh: true},

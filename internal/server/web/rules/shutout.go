@@ -41,7 +41,8 @@ type refused struct {
 	action string
 	fields [][2]string
 	button string
-	list   string
+	list   map[string]string // what the whole list is asked with
+	path   string
 	back   string
 	ticked bool // more are shut out than were when it was ticked
 }
@@ -54,7 +55,7 @@ func (x refused) faults() map[string]string {
 }
 
 func (x refused) show(r *ui.Request, p rest.Policy) error {
-	x.ticked, x.back = r.Value("shut_out") != "", policyPath(p.ID)
+	x.ticked, x.back, x.path = r.Value("shut_out") != "", policyPath(p.ID), policyPath(p.ID, "shut-out")
 	return r.ShowStatus(http.StatusConflict, ui.Page{
 		Title: x.title, Section: "policies",
 		Crumbs: []ui.Crumb{{Text: words.NavPolicies, Path: "/console/policies"}, {Text: p.Name, Path: policyPath(p.ID)}},
@@ -64,11 +65,11 @@ func (x refused) show(r *ui.Request, p rest.Policy) error {
 // shutList is the page of everybody whom a change shuts out, or who is shut out now; f is
 // the form to go on with, if there is one.
 type shutList struct {
-	s     rest.ShutOut
-	f     *form
-	path  string // of the page, where there is no form
-	now   bool
-	after string
+	s               rest.ShutOut
+	f               *form
+	path            string // of the page, where there is no form
+	version, remove string // what it is asked with
+	now             bool
 }
 
 func (x shutList) where(w rest.ShutOutUser) []policy.Place {
@@ -78,22 +79,19 @@ func (x shutList) where(w rest.ShutOutUser) []policy.Place {
 	return w.New
 }
 
-func (x shutList) next() string {
-	if x.s.Next == "" {
-		return ""
+// fields are what the page is asked with, behind after.
+func (x shutList) fields(after string) map[string]string {
+	m := map[string]string{}
+	for name, v := range map[string]string{"version": x.version, "remove": x.remove, "after": after} {
+		if v != "" {
+			m[name] = v
+		}
 	}
-	return query(x.path, "after", x.s.Next)
-}
-
-func (x shutList) first() string {
-	if x.after == "" {
-		return ""
-	}
-	return x.path
+	return m
 }
 
 // shutOut lists who is shut out under a policy now, or would be by an older version
-// (version) or without it (remove).
+// (version) or without it (remove). It is no link, because it asks about everybody.
 func shutOut(r *ui.Request) error {
 	p, err := r.Desk.ShowPolicy(r.Context(), r.Actor(), r.PathValue("policy"))
 	if err != nil {
@@ -104,7 +102,7 @@ func shutOut(r *ui.Request) error {
 		in.Version = max(0, atLeast(v))
 	}
 	in.All = !in.Remove && in.Version == 0
-	x := shutList{now: in.All, after: in.After, path: query(policyPath(p.ID, "shut-out"), "version", r.Value("version"), "remove", r.Value("remove"))}
+	x := shutList{now: in.All, path: policyPath(p.ID, "shut-out"), version: r.Value("version"), remove: r.Value("remove")}
 	if x.s, err = r.Desk.ListShutOut(r.Context(), r.Actor(), in); err != nil {
 		return err
 	}

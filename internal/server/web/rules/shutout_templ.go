@@ -255,7 +255,7 @@ func shutPage(x refused) templ.Component {
 			templ_7745c5c3_Var10 = templ.NopComponent
 		}
 		ctx = templ.ClearChildren(ctx)
-		templ_7745c5c3_Err = shutNotice(x.s, ui.Anchor(x.list, words.ShutAll)).Render(ctx, templ_7745c5c3_Buffer)
+		templ_7745c5c3_Err = shutNotice(x.s, ui.Do(x.path, words.ShutAll, x.list)).Render(ctx, templ_7745c5c3_Buffer)
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
@@ -670,8 +670,8 @@ func shutListPage(x shutList) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		if x.f == nil {
-			templ_7745c5c3_Err = ui.Pager(x.next(), x.first()).Render(ctx, templ_7745c5c3_Buffer)
+		if x.s.Next != "" && x.f == nil {
+			templ_7745c5c3_Err = ui.Do(x.path, words.ShutNext, x.fields(x.s.Next)).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
