@@ -397,7 +397,7 @@ func (a *app) sessionCommand() *cobra.Command {
 	ls.Flags().StringVar(&user, "user", "", "only this user's: name or id")
 	var of string
 	end := a.yesFlag(&cobra.Command{
-		Use: "end [SESSION-ID]", Short: "End a session, or with --user all of a user",
+		Use: "end [SESSION-ID]", Short: "End a session, or with --user sign somebody out everywhere",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 1 || len(args) == 1 == (of != "") {
 				return errors.New("say which: one SESSION-ID, or --user")
@@ -415,14 +415,16 @@ func (a *app) sessionCommand() *cobra.Command {
 				}
 				return a.emit(struct{}{}, func(p *printer) { p.line("The session was ended.") })
 			}
-			var done rest.Done
+			var done rest.SignedOut
 			if err := cl.call(cmd.Context(), http.MethodDelete, at("users", of, "sessions"), nil, nil, &done); err != nil {
 				return err
 			}
-			return a.emit(done, func(p *printer) { p.line("%s ended.", plural(done.Count, "session")) })
+			return a.emit(done, func(p *printer) {
+				p.line("%s, %s, %s and %s ended.", plural(done.Count, "session"), plural(done.Windows, "MFA window"), plural(done.Tokens, "API token"), plural(done.Certificates, "certificate"))
+			})
 		},
 	})
-	end.Flags().StringVar(&of, "user", "", "all sessions of this user: name or id")
+	end.Flags().StringVar(&of, "user", "", "all sessions, MFA windows, API tokens and certificates of this user (of your own: the other sessions); name or id")
 	return noun("session", "Sessions: who has signed in at console, portal and API", ls, end)
 }
 

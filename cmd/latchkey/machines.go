@@ -554,7 +554,7 @@ func (a *app) windowCommand() *cobra.Command {
 	}
 	pairFlags(ls, &what, false)
 	return noun("window", "MFA windows: who is not asked again for a while", ls,
-		a.pairAction("revoke", "End windows at once: sign out everywhere", "/windows/revoke", "", func(p *printer, d rest.Done, in rest.Pairs) {
+		a.pairAction("revoke", "End windows at once: the second factor is asked for again", "/windows/revoke", "", func(p *printer, d rest.Done, in rest.Pairs) {
 			if d.Count == 0 {
 				p.line("No window %s is open.", whose(in))
 				return

@@ -94,6 +94,14 @@ type Session struct {
 	Current bool      `json:"current,omitempty" doc:"It is this very session"`
 }
 
+// SignedOut counts what has ended for somebody who was signed out everywhere.
+type SignedOut struct {
+	Count        int `json:"count" doc:"Sessions at console, portal and API"`
+	Windows      int `json:"windows,omitempty" doc:"MFA windows at machines; as all that follows only where somebody else did it"`
+	Tokens       int `json:"tokens,omitempty" doc:"API tokens"`
+	Certificates int `json:"certificates,omitempty" doc:"Certificates for the portal"`
+}
+
 // Proof gives the second factor again.
 type Proof struct {
 	Kind string `json:"kind,omitempty" doc:"One of the choices; absent: totp"`

@@ -375,13 +375,13 @@ func (x *door) session() {
 		list, err := m.List(ctx, a, id)
 		return sessions(ctx, list), err
 	})
-	addSession(x, "revoke-user-sessions", "DELETE", "/users/{user}/sessions", "End all sessions of a user at console, portal and API", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *UserPath) (*plain[rest.Done], error) {
+	addSession(x, "revoke-user-sessions", "DELETE", "/users/{user}/sessions", "Sign a user out everywhere: sessions, and for another also MFA windows, API tokens and certificates", http.StatusOK, func(ctx context.Context, m *session.Sessions, in *UserPath) (*plain[rest.SignedOut], error) {
 		a, id, err := subject(ctx, "helpdesk", in.User)
 		if err != nil {
 			return nil, err
 		}
 		n, err := m.RevokeAll(ctx, a, id, a.Session)
-		return reply(rest.Done{Count: n}, err)
+		return reply(rest.SignedOut{Count: n.Sessions, Windows: n.Windows, Tokens: n.Tokens, Certificates: n.Certificates}, err)
 	})
 
 	addSession(x, "list-api-tokens", "GET", "/tokens", "List your API tokens, or with all those of everybody", 0, func(ctx context.Context, m *session.Sessions, in *struct {

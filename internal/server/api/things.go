@@ -191,7 +191,7 @@ func (x *door) things() {
 	) (*plain[rest.Page[rest.Window]], error) {
 		return reply(d.ListWindows(ctx, a, in.User, in.Machine, in.After, in.Limit))
 	})
-	add(x, op("revoke-windows", "POST", "/windows/revoke", "Sign out everywhere", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
+	add(x, op("revoke-windows", "POST", "/windows/revoke", "End MFA windows: the second factor is asked for again", http.StatusOK), func(ctx context.Context, a desk.Actor, in *struct{ Body rest.Pairs }) (*plain[rest.Done], error) {
 		return reply(d.RevokeWindows(ctx, a, in.Body))
 	})
 	add(x, op("revoke-window", "DELETE", "/windows/{window}", "End one window", 0), func(ctx context.Context, a desk.Actor, in *struct {

@@ -281,15 +281,17 @@ func (m *Sessions) Revoke(ctx context.Context, a desk.Actor, id string) error {
 	})
 }
 
-// RevokeAll ends all sessions of a user, by id without prefix, but for one (empty:
-// none is spared), and says how many.
-func (m *Sessions) RevokeAll(ctx context.Context, a desk.Actor, userID, but string) (int, error) {
-	if a.Token || a.UserID == "" || a.UserID != userID {
+// RevokeAll ends all sessions of a user, by id without prefix, but for one (empty: none is
+// spared), and says how many. Where somebody else does it the account may be in other hands:
+// then windows, API tokens and certificates end too.
+func (m *Sessions) RevokeAll(ctx context.Context, a desk.Actor, userID, but string) (ending.Ended, error) {
+	var out ending.Ended
+	own := !a.Token && a.UserID != "" && a.UserID == userID
+	if !own {
 		if err := may(a, "helpdesk"); err != nil {
-			return 0, err
+			return out, err
 		}
 	}
-	count := 0
 	err := m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		u, err := tx.GetUser(ctx, userID)
 		if store.IsNotFound(err) {
@@ -298,15 +300,20 @@ func (m *Sessions) RevokeAll(ctx context.Context, a desk.Actor, userID, but stri
 		if err != nil {
 			return err
 		}
-		if a.Token || a.UserID != userID {
-			if err := a.Over(u.Name, u.ID, u.Role); err != nil && a.Role != rest.RoleOwner {
-				return err
-			}
+		c := ending.Cause{By: a.Name, Address: a.Address, Reason: "session-revoked", At: m.Clock.Now()}
+		out = ending.Ended{}
+		if own {
+			out.Sessions, err = ending.Sessions(ctx, tx, c, u.ID, but)
+			return err
 		}
-		count, err = ending.Sessions(ctx, tx, ending.Cause{By: a.Name, Address: a.Address, Reason: "session-revoked", At: m.Clock.Now()}, u.ID, but)
+		if err := a.Over(u.Name, u.ID, u.Role); err != nil && a.Role != rest.RoleOwner {
+			return err
+		}
+		c.Reason = "revoked"
+		out, err = ending.All(ctx, tx, c, u.ID, "")
 		return err
 	})
-	return count, err
+	return out, err
 }
 
 // Still refuses an actor whose session, certificate or API token has ended, or whose role

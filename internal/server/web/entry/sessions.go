@@ -46,7 +46,7 @@ func endOthers(r *ui.Request) error {
 	if err != nil {
 		return err
 	}
-	return r.Go("/me/sessions", words.SessionsEnded(n))
+	return r.Go("/me/sessions", words.SessionsEnded(n.Sessions))
 }
 
 func factorWord(f string) string {

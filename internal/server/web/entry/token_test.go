@@ -21,6 +21,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/ca"
 	"latchkey/internal/server/desk"
+	"latchkey/internal/server/ending"
 	"latchkey/internal/server/session"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -274,10 +275,17 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 			do   func(p person, b *browser) error
 			ends bool
 		}{
-			"signs out everywhere": {func(p person, b *browser) error {
-				_, err := r.sessions.RevokeAll(r.Context(), root, p.id, "")
+			"ends the other sessions": {func(p person, b *browser) error {
+				_, err := r.sessions.RevokeAll(r.Context(), b.session().Actor(""), p.id, b.session().ID)
 				return err
 			}, false},
+			"is signed out everywhere": {func(p person, b *browser) error {
+				ended, err := r.sessions.RevokeAll(r.Context(), root, p.id, "")
+				if want := (ending.Ended{Windows: 1, Sessions: 2, Tokens: 1, Certificates: 1}); ended != want {
+					t.Errorf("ended %+v, want %+v", ended, want)
+				}
+				return err
+			}, true},
 			"changes their own password": {func(p person, b *browser) error {
 				return r.ChangeOwnPassword(r.Context(), b.session().Actor(""), rest.OwnPassword{Old: rest.HideText(password), New: rest.HideText(better)})
 			}, true},

@@ -442,7 +442,8 @@ func leaveGroup(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	return done{notice: words.DeskOutOfGroup(r.PathValue("group"))}, err
 }
 
-// signOutEverywhere ends the windows on all machines and the sessions in all browsers.
+// signOutEverywhere ends the windows on all machines and the sessions in all browsers, and
+// of somebody else the API tokens and certificates.
 func signOutEverywhere(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	ctx := r.Context()
 	n, err := r.Desk.RevokeWindows(ctx, a, rest.Pairs{User: ref})
@@ -458,11 +459,14 @@ func signOutEverywhere(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	if id == a.UserID {
 		but = r.Session.ID
 	}
-	sessions, err := r.Sessions.RevokeAll(ctx, a, id, but)
-	if fault.Is(err, fault.Forbidden) {
+	ended, err := r.Sessions.RevokeAll(ctx, a, id, but)
+	switch {
+	case fault.Is(err, fault.Forbidden):
 		return done{notice: words.DeskWindowsEndedOnly(n.Count)}, nil
+	case but != "":
+		return done{notice: words.DeskSignedOutSelf(n.Count, ended.Sessions)}, err
 	}
-	return done{notice: words.DeskSignedOut(n.Count, sessions)}, err
+	return done{notice: words.DeskSignedOut(n.Count+ended.Windows, ended.Sessions, ended.Tokens, ended.Certificates)}, err
 }
 
 func endSession(r *ui.Request, a desk.Actor, _ string) (done, error) {

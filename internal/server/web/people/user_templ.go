@@ -2460,7 +2460,7 @@ func helpCard(b *bench) templ.Component {
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}
-				templ_7745c5c3_Err = ui.Confirm(ui.ConfirmProps{ID: "everywhere", Label: words.DeskSignOutEverywhere, Title: words.DeskSignOutEverywhere, Text: words.DeskSignOutEverywhereText(len(b.windows), len(b.sessions)), Action: b.path("everywhere"), Kind: "plain"}).Render(ctx, templ_7745c5c3_Buffer)
+				templ_7745c5c3_Err = ui.Confirm(ui.ConfirmProps{ID: "everywhere", Label: words.DeskSignOutEverywhere, Title: words.DeskSignOutEverywhere, Text: words.DeskSignOutEverywhereText(len(b.windows), len(b.sessions), b.me.UserID == b.id()), Action: b.path("everywhere"), Kind: "plain"}).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
 				}

@@ -156,12 +156,16 @@ func DeskInGroup(name string) string { return "Now in the group " + name + "." }
 
 func DeskOutOfGroup(name string) string { return "No longer in the group " + name + "." }
 
-func DeskSignedOut(windows, sessions int) string {
-	return plural(windows, "MFA window") + " and " + plural(sessions, "session") + " ended."
+func DeskSignedOut(windows, sessions, tokens, certificates int) string {
+	return plural(windows, "MFA window") + ", " + plural(sessions, "session") + ", " + plural(tokens, "API token") + " and " + plural(certificates, "certificate") + " ended."
+}
+
+func DeskSignedOutSelf(windows, sessions int) string {
+	return plural(windows, "MFA window") + " and " + plural(sessions, "session") + " ended. API tokens and certificates of your own stay: end those in the portal."
 }
 
 func DeskWindowsEndedOnly(n int) string {
-	return plural(n, "MFA window") + " ended. Their sessions in browsers stay: that needs a higher role."
+	return plural(n, "MFA window") + " ended. Their sessions, API tokens and certificates stay: that needs a higher role."
 }
 
 func DeskDisenrolled(n int) string {
@@ -356,8 +360,12 @@ func DeskSigninWhere(machine, scope, factor string) string {
 	return out
 }
 
-func DeskSignOutEverywhereText(windows, sessions int) string {
-	return plural(windows, "open MFA window") + " and " + plural(sessions, "session") + " end at once. At the next sign-in the second factor is asked for again, on every machine."
+func DeskSignOutEverywhereText(windows, sessions int, self bool) string {
+	ends := plural(windows, "open MFA window") + ", " + plural(sessions, "session") + ", and all API tokens and certificates"
+	if self {
+		ends = plural(windows, "open MFA window") + " and your other sessions"
+	}
+	return ends + " end at once. At the next sign-in the second factor is asked for again, on every machine."
 }
 
 func DeskHours(n int) string { return plural(n, "hour") }
