@@ -582,7 +582,7 @@ func (d *Desk) ConfirmOwnAddress(ctx context.Context, a Actor, channel string, i
 	if err != nil {
 		return out, err
 	}
-	if !verdict.OK {
+	if !verdict.OK() {
 		return out, fault.New(fault.Invalid, nil).With("code", "%s", strings.TrimSuffix(text.CleanN(verdict.Text, 256), "."))
 	}
 	err = d.update(ctx, func(ctx context.Context, tx *store.Tx) error {

@@ -96,20 +96,49 @@ type Sent struct {
 	Public  json.RawMessage // what a program at the other end needs, such as a challenge; may be nil
 }
 
-// Verdict is what became of a Try. The zero value is a rejection.
-type Verdict struct {
-	OK     bool
-	Reason string         // of a rejection
-	Text   string         // for people, with a rejection
-	Wait   bool           // of a Waiter: nobody has answered yet; no rejection and no attempt
-	Over   bool           // of a Waiter: nobody will answer any more; no attempt, and something else may be chosen
-	End    bool           // with a rejection: the user has said that this is not to go on
-	Tell   string         // for people, with an acceptance; may be empty
-	ID     string         // of the authenticator or code
-	Spent  *wire.Spent    // what the machine must write down before it answers
-	Own    bool           // something the user holds, not an administrator's word: opens windows and offline data
-	Data   map[string]any // for the event; nothing secret
+// Outcome is what became of a Try. The set is closed: whoever tells more of them apart
+// than accepted and not has an arm for each, and a default arm that denies.
+type Outcome int
+
+// The outcomes.
+const (
+	Rejected Outcome = iota // not right: an attempt, behind which another may be made
+	Accepted                // right, and spent by that
+	Waiting                 // of a Waiter: nobody has answered yet; no attempt
+	Over                    // of a Waiter: nobody will answer any more; no attempt, and something else may be chosen
+	Ended                   // not to go on: the user has said so, or a copy was found; an attempt
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case Rejected:
+		return "rejected"
+	case Accepted:
+		return "accepted"
+	case Waiting:
+		return "waiting"
+	case Over:
+		return "over"
+	case Ended:
+		return "ended"
+	}
+	return fmt.Sprintf("outcome %d", int(o))
 }
+
+// Verdict is an Outcome and what belongs to it. The zero value is a rejection.
+type Verdict struct {
+	Outcome Outcome
+	Reason  string         // why it was not accepted
+	Text    string         // for people, where it was not accepted
+	Tell    string         // for people, with an acceptance; may be empty
+	ID      string         // of the authenticator or code
+	Spent   *wire.Spent    // what the machine must write down before it answers
+	Own     bool           // something the user holds, not an administrator's word: opens windows and offline data
+	Data    map[string]any // for the event; nothing secret
+}
+
+// OK tells whether the factor was given.
+func (v Verdict) OK() bool { return v.Outcome == Accepted }
 
 // Factor judges one kind. Judge runs in the transaction in which the outcome is
 // stored and changes something only when it accepts.

@@ -108,7 +108,7 @@ func TestOneCodeInTwoTransactionsThatOverlap(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				if !v.OK {
+				if !v.OK() {
 					return errors.New("the first was rejected: " + v.Reason)
 				}
 				close(begun)
@@ -119,7 +119,7 @@ func TestOneCodeInTwoTransactionsThatOverlap(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if second.OK {
+			if second.OK() {
 				t.Error("accepted twice")
 			}
 		})

@@ -93,7 +93,7 @@ func obey(ctx context.Context, tx *store.Tx, keys *passkey.Service, o order) (to
 		return told{OK: err == nil}, err
 	}
 	v, err := keys.Judge(ctx, tx, factor.Try{User: u, Ticket: o.Ticket, Typed: secret.FromString(o.Answer), Machine: "m-1", Door: o.Door, Now: o.Now})
-	return told{OK: v.OK, Reason: v.Reason}, err
+	return told{OK: v.OK(), Reason: v.Reason}, err
 }
 
 // killed has a server of its own obey and kills it so long after it was asked; ok is false

@@ -196,7 +196,7 @@ func (s *Service) copied(ctx context.Context, tx *store.Tx, u db.User, row db.Li
 	}
 	v := rejected(ReasonCloned, text.PasskeyCloned, "")
 	v.ID, v.Data = row.Authenticator.ID, map[string]any{"authenticator": row.Authenticator.ID, "count": count, "known": row.Passkey.SignCount}
-	v.End = true
+	v.Outcome = factor.Ended
 	return v, factor.Changed(ctx, tx, u.ID)
 }
 
@@ -216,7 +216,7 @@ func (s *Service) used(ctx context.Context, tx *store.Tx, row db.ListPasskeysOfU
 		return rejected(ReasonUnknown, text.PasskeyUnknown, ""), nil
 	}
 	return factor.Verdict{
-		OK: true, Own: true, ID: id,
+		Outcome: factor.Accepted, Own: true, ID: id,
 		Data: map[string]any{"authenticator": id, "name": row.Authenticator.Name, "verified": verified, "count": count},
 	}, nil
 }
@@ -249,7 +249,7 @@ func (s *Service) judgeMachine(ctx context.Context, tx *store.Tx, t factor.Try, 
 		return rejected(ReasonRefused, text.PasskeyRefused, err.Error()), nil
 	}
 	v, err := s.used(ctx, tx, row, r.Count, r.Verified, row.Passkey.BackedUp, t.Now)
-	if v.OK {
+	if v.OK() {
 		v.Spent = &wire.Spent{Key: row.Authenticator.ID, Step: int64(r.Count)}
 	}
 	return v, err

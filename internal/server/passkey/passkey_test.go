@@ -180,7 +180,7 @@ func (r *rig) judge(ticket string, answer secret.Bytes) (v factor.Verdict) {
 
 func (r *rig) want(what string, v factor.Verdict, reason string) {
 	r.Helper()
-	if v.OK != (reason == "") || v.Reason != reason || !v.OK && v.Text == "" {
+	if v.OK() != (reason == "") || v.Reason != reason || !v.OK() && v.Text == "" {
 		r.Errorf("%s: %+v, want the reason %q", what, v, reason)
 	}
 }
@@ -378,7 +378,7 @@ func TestWhatAPasskeySignsCountsForOneThing(t *testing.T) {
 		r.want("altered", r.judge("t", secret.FromString(bad)), passkey.ReasonRefused)
 		for _, s := range []string{"", "{}", "null", "[]", `{"id":"AA","rawId":"AA","type":"public-key","response":{}}`} {
 			r.send(factor.AtPortal, "t")
-			if v := r.judge("t", secret.FromString(s)); v.OK || v.Reason != passkey.ReasonRefused {
+			if v := r.judge("t", secret.FromString(s)); v.OK() || v.Reason != passkey.ReasonRefused {
 				r.Errorf("%q: %+v", s, v)
 			}
 		}
@@ -574,7 +574,7 @@ func BenchmarkJudge(b *testing.B) {
 	r.register()
 	for b.Loop() {
 		r.key.Counter++
-		if v := r.judge("t", r.sign(home, r.send(factor.AtPortal, "t"))); !v.OK {
+		if v := r.judge("t", r.sign(home, r.send(factor.AtPortal, "t"))); !v.OK() {
 			b.Fatalf("%+v", v)
 		}
 	}

@@ -234,7 +234,7 @@ func TestAPersonApprovesWithTheNumberThatStandsAtTheSignin(t *testing.T) {
 		if len(sent.Number) != 2 || !strings.Contains(sent.Prompt, sent.Number) || !sent.Expires.Equal(start.Add(push.Life)) {
 			t.Errorf("sent %+v", sent)
 		}
-		if v := r.judge(ask); !v.Wait || v.OK {
+		if v := r.judge(ask); v.Outcome != factor.Waiting {
 			t.Errorf("nobody has answered: %+v", v)
 		}
 		req, c := r.next(p)
@@ -259,10 +259,10 @@ func TestAPersonApprovesWithTheNumberThatStandsAtTheSignin(t *testing.T) {
 		case <-time.After(5 * time.Second):
 			t.Fatal("whoever waits was not woken")
 		}
-		if v := r.judge(ask); !v.OK || !v.Own || v.ID != p.Device || v.Data["device"] != "Anna's Pixel" {
+		if v := r.judge(ask); !v.OK() || !v.Own || v.ID != p.Device || v.Data["device"] != "Anna's Pixel" {
 			t.Errorf("approved: %+v", v)
 		}
-		if v := r.judge(ask); v.OK || v.Wait {
+		if v := r.judge(ask); v.OK() || v.Outcome == factor.Waiting {
 			t.Errorf("an approval counts twice: %+v", v)
 		}
 		if e := r.events(event.PushApproved); len(e) != 1 || e[0].Machine != "bridge" || e[0].Address != "127.0.0.1" {
@@ -295,17 +295,17 @@ func TestWhatEndsARequest(t *testing.T) {
 			code   string
 			want   factor.Verdict
 		}{
-			{"denied", func(req push.Request, _ string) error { return p.Deny(t.Context(), req) }, 0, "", factor.Verdict{Reason: factor.ReasonDenied, End: true}},
-			{"a wrong number", func(req push.Request, n string) error { return p.Approve(t.Context(), req, other(n)) }, 422, "number", factor.Verdict{Reason: factor.ReasonWrongNumber, End: true}},
+			{"denied", func(req push.Request, _ string) error { return p.Deny(t.Context(), req) }, 0, "", factor.Verdict{Reason: factor.ReasonDenied, Outcome: factor.Ended}},
+			{"a wrong number", func(req push.Request, n string) error { return p.Approve(t.Context(), req, other(n)) }, 422, "number", factor.Verdict{Reason: factor.ReasonWrongNumber, Outcome: factor.Ended}},
 			{"nobody answers", func(req push.Request, n string) error {
 				r.clock.Advance(push.Life)
 				return p.Approve(t.Context(), req, n)
-			}, 409, "expired", factor.Verdict{Reason: factor.ReasonExpired, Over: true}},
+			}, 409, "expired", factor.Verdict{Reason: factor.ReasonExpired, Outcome: factor.Over}},
 			{"approved, and looked at too late", func(req push.Request, n string) error {
 				err := p.Approve(t.Context(), req, n)
 				r.clock.Advance(time.Minute)
 				return err
-			}, 0, "", factor.Verdict{Reason: factor.ReasonExpired, Over: true}},
+			}, 0, "", factor.Verdict{Reason: factor.ReasonExpired, Outcome: factor.Over}},
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				ask := r.ask("e" + string(rune('a'+i)))
@@ -318,14 +318,14 @@ func TestWhatEndsARequest(t *testing.T) {
 					r.code(err, c.status, c.code)
 				}
 				v := r.judge(ask)
-				if v.OK || v.Wait || v.Reason != c.want.Reason || v.End != c.want.End || v.Over != c.want.Over || v.Text == "" {
+				if v.Outcome != c.want.Outcome || v.Reason != c.want.Reason || v.Text == "" {
 					t.Errorf("got %+v, want %+v", v, c.want)
 				}
 				// There was one guess.
 				if err := p.Approve(t.Context(), req, sent.Number); err == nil {
 					t.Error("approved behind the end")
 				}
-				if v := r.judge(ask); v.OK {
+				if v := r.judge(ask); v.OK() {
 					t.Error("accepted behind the end")
 				}
 			})
@@ -375,7 +375,7 @@ func TestARequestBehindWhichNobodyWaitsIsWithdrawn(t *testing.T) {
 			}
 		}
 		r.code(p.Approve(t.Context(), req, sent.Number), 409, "answered")
-		if v := r.judge(ask); !v.Over || v.Reason != push.ReasonWithdrawn {
+		if v := r.judge(ask); v.Outcome != factor.Over || v.Reason != push.ReasonWithdrawn {
 			t.Errorf("got %+v", v)
 		}
 		// At the same machine, for another sign-in, at once.
@@ -387,7 +387,7 @@ func TestARequestBehindWhichNobodyWaitsIsWithdrawn(t *testing.T) {
 		withdraw("w2")
 		withdraw("w1")
 		withdraw("nobody's")
-		if v := r.judge(next); !v.OK {
+		if v := r.judge(next); !v.OK() {
 			t.Errorf("an approval was withdrawn: %+v", v)
 		}
 		if e := r.events(event.PushWithdrawn); len(e) != 1 || e[0].Subject != "anna" || e[0].Machine != "bridge" || e[0].Address != "198.51.100.7" {
@@ -454,7 +454,7 @@ func TestReplayedAlteredForeignAndLateAnswersAreRefusedWithTheirEvent(t *testing
 						t.Errorf("no event with the reason %s: %+v", c.reason, after)
 					}
 				}
-				if v := r.judge(ask); !v.Wait {
+				if v := r.judge(ask); v.Outcome != factor.Waiting {
 					t.Fatalf("it has moved the request: %+v", v)
 				}
 			})
@@ -465,7 +465,7 @@ func TestReplayedAlteredForeignAndLateAnswersAreRefusedWithTheirEvent(t *testing
 		}
 		_, err := p.Send(t.Context(), req.ID, good)
 		r.code(err, 409, "answered")
-		if v := r.judge(ask); !v.OK {
+		if v := r.judge(ask); !v.OK() {
 			t.Errorf("%+v", v)
 		}
 		_, err = p.Send(t.Context(), req.ID, good)
@@ -498,10 +498,10 @@ func TestItWasntMeLocksAndAlerts(t *testing.T) {
 		// The second was approved, and its sign-in has not looked yet.
 		r.ok(p.Approve(t.Context(), all.Requests[1], sent2.Number))
 		r.ok(p.Report(t.Context(), all.Requests[0]))
-		if v := r.judge(ask); v.Reason != factor.ReasonReported || !v.End {
+		if v := r.judge(ask); v.Reason != factor.ReasonReported || v.Outcome != factor.Ended {
 			t.Errorf("%+v", v)
 		}
-		if v := r.judge(second); v.OK {
+		if v := r.judge(second); v.OK() {
 			t.Error("what was approved before the report counts")
 		}
 		if why := r.refusedSend(r.ask("r3")); !strings.Contains(why, "locked") {
@@ -554,7 +554,7 @@ func TestNobodyIsWornOutWithRequests(t *testing.T) {
 		// At a machine, a request whose conversation is over does not keep the next one out.
 		r.mustSend(r.ask("f3"))
 		r.mustSend(r.ask("f4"))
-		if v := r.judge(r.ask("f3")); !v.Over {
+		if v := r.judge(r.ask("f3")); v.Outcome != factor.Over {
 			t.Errorf("withdrawn: %+v", v)
 		}
 		// Four came to nothing or are open; with the fifth it is enough.
@@ -575,7 +575,7 @@ func TestNobodyIsWornOutWithRequests(t *testing.T) {
 			sent := r.mustSend(a)
 			req, _ := r.next(p)
 			r.ok(p.Approve(t.Context(), req, sent.Number))
-			if !r.judge(a).OK {
+			if !r.judge(a).OK() {
 				t.Fatal("not accepted")
 			}
 		}
@@ -591,7 +591,7 @@ func TestAMachineOfAnotherKeepsNobodyFromTheirOwn(t *testing.T) {
 		sent := r.mustSend(a)
 		req, _ := r.next(p)
 		r.ok(p.Approve(t.Context(), req, sent.Number))
-		if !r.judge(a).OK {
+		if !r.judge(a).OK() {
 			t.Fatal("not accepted")
 		}
 		// Begun, sent and given up, over and over, at machines that are new to her.
@@ -641,7 +641,7 @@ func TestAMachineOfAnotherKeepsNobodyFromTheirOwn(t *testing.T) {
 				r.ok(p.Approve(t.Context(), req, sent.Number))
 				break
 			}
-			if !r.judge(a).OK {
+			if !r.judge(a).OK() {
 				t.Errorf("not accepted at %s", a.Name)
 			}
 		}
@@ -684,11 +684,11 @@ func TestAnApprovalCountsAtItsDoorAlone(t *testing.T) {
 			r.ok(p.Approve(t.Context(), req, sent.Number))
 			for _, other := range []factor.Door{factor.AtMachine, factor.AtPortal, factor.AtStepUp, ""} {
 				b := a
-				if b.Door = other; other != door && r.judge(b).OK {
+				if b.Door = other; other != door && r.judge(b).OK() {
 					t.Errorf("what was approved at %s counts at %q", door, other)
 				}
 			}
-			if !r.judge(a).OK {
+			if !r.judge(a).OK() {
 				t.Errorf("not accepted at %s", door)
 			}
 		}
@@ -745,7 +745,7 @@ func TestARemovedOrLostPhoneIsGone(t *testing.T) {
 		r.ok(a.Approve(ctx, req, sent.Number))
 		_, err := r.LoseFactor(ctx, desk.Root(), "anna", rest.FactorPrefix+a.Device)
 		r.ok(err)
-		if v := r.judge(ask); v.OK || v.Reason != "push-device-gone" {
+		if v := r.judge(ask); v.OK() || v.Reason != "push-device-gone" {
 			t.Errorf("what a lost phone has approved counts: %+v", v)
 		}
 		_, err = a.Account(ctx)

@@ -203,7 +203,7 @@ func TestThroughARealMailServer(t *testing.T) {
 	if !strings.Contains(msg.Header.Get("Received"), "esmtpsa") { // over TLS, signed in
 		t.Errorf("it went %q", msg.Header.Get("Received"))
 	}
-	if v := o.answer(rest.ChannelMail, "t", codeIn(t, body), start); !v.OK {
+	if v := o.answer(rest.ChannelMail, "t", codeIn(t, body), start); !v.OK() {
 		t.Errorf("the code of the maildir: %+v", v)
 	}
 	o.note(event.Event{Type: event.PasswordChanged, UserID: o.user.ID})

@@ -76,7 +76,7 @@ func TestTheDatabaseGoesAwayWhileAMailIsSent(t *testing.T) {
 			}
 			err := o.store.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 				v, err := o.JudgeCode(ctx, tx, rest.ChannelMail, factor.Try{User: o.user, Ticket: "t", Door: factor.AtMachine, Typed: typed("12345678"), Now: c.Now()})
-				if v.OK {
+				if v.OK() {
 					t.Error("a code opens without a database")
 				}
 				return err
@@ -112,10 +112,10 @@ func TestTheDatabaseGoesAwayWhileAMailIsSent(t *testing.T) {
 			if len(codes) != x.mails || codes[0] != codes[len(codes)-1] {
 				t.Fatalf("%d mails: %v", len(codes), codes)
 			}
-			if v := o.answer(rest.ChannelMail, "t", codes[0], c.Now()); !v.OK {
+			if v := o.answer(rest.ChannelMail, "t", codes[0], c.Now()); !v.OK() {
 				t.Errorf("the code: %+v", v)
 			}
-			if v := o.answer(rest.ChannelMail, "t", codes[len(codes)-1], c.Now()); v.OK || v.Reason != factor.ReasonReplayed {
+			if v := o.answer(rest.ChannelMail, "t", codes[len(codes)-1], c.Now()); v.OK() || v.Reason != factor.ReasonReplayed {
 				t.Errorf("the code of the second mail: %+v", v)
 			}
 		})
@@ -284,7 +284,7 @@ func TestAServerIsKilledWhileATextMessageIsSent(t *testing.T) {
 				}
 				opened := 0
 				for range 3 {
-					if o.answer(rest.ChannelSMS, "t", got[0], c.Now()).OK {
+					if o.answer(rest.ChannelSMS, "t", got[0], c.Now()).OK() {
 						opened++
 					}
 				}
@@ -330,19 +330,19 @@ func TestAClockThatIsWrongForCodesAndMessages(t *testing.T) {
 		// Back an hour.
 		one := code("t1")
 		c.Advance(-time.Hour)
-		if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); v.OK || v.Reason != post.ReasonTooLate {
+		if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); v.OK() || v.Reason != post.ReasonTooLate {
 			t.Errorf("a code of an hour from now: %+v", v)
 		}
 		two := code("t2")
-		if v := o.answer(rest.ChannelMail, "t2", two, c.Now()); !v.OK {
+		if v := o.answer(rest.ChannelMail, "t2", two, c.Now()); !v.OK() {
 			t.Errorf("a code of now: %+v", v)
 		}
 		c.Advance(time.Hour)
-		if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); !v.OK {
+		if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); !v.OK() {
 			t.Errorf("the first, when the clock is right again: %+v", v)
 		}
 		for ticket, code := range map[string]string{"t1": one, "t2": two} {
-			if v := o.answer(rest.ChannelMail, ticket, code, c.Now()); v.OK {
+			if v := o.answer(rest.ChannelMail, ticket, code, c.Now()); v.OK() {
 				t.Errorf("%s opens twice", ticket)
 			}
 		}
@@ -358,7 +358,7 @@ func TestAClockThatIsWrongForCodesAndMessages(t *testing.T) {
 			} else if must(err); !o.step(rest.ChannelMail) {
 				t.Fatal("a code is not sent")
 			}
-			if asked == 0 && !o.answer(rest.ChannelMail, "a0", newest(), c.Now()).OK {
+			if asked == 0 && !o.answer(rest.ChannelMail, "a0", newest(), c.Now()).OK() {
 				t.Fatal("the first does not open")
 			}
 		}
@@ -387,7 +387,7 @@ func TestAClockThatIsWrongForCodesAndMessages(t *testing.T) {
 			t.Errorf("%d mails, want %d", len(r.letters()), n+2)
 		}
 		three := code("t3")
-		if v := o.answer(rest.ChannelMail, "t3", three, c.Now()); !v.OK {
+		if v := o.answer(rest.ChannelMail, "t3", three, c.Now()); !v.OK() {
 			t.Errorf("a code behind all that: %+v", v)
 		}
 

@@ -221,7 +221,7 @@ func TestACodeByTextMessage(t *testing.T) {
 	if len(got) != 1 || !strings.HasPrefix(got[0], "+491701234567 ") || len(got[0]) > 160+14 {
 		t.Fatalf("%q", got)
 	}
-	if v := o.answer(rest.ChannelSMS, "t", codeIn(t, strings.TrimPrefix(got[0], "+491701234567 ")), start); !v.OK {
+	if v := o.answer(rest.ChannelSMS, "t", codeIn(t, strings.TrimPrefix(got[0], "+491701234567 ")), start); !v.OK() {
 		t.Errorf("%+v", v)
 	}
 }

@@ -125,7 +125,7 @@ func TestACodeByMail(t *testing.T) {
 	o.address(other, rest.ChannelMail, "ben@example.org")
 	anna := o.user
 	o.user = other
-	if v := o.answer(rest.ChannelMail, "t1", code, c.Now()); v.OK {
+	if v := o.answer(rest.ChannelMail, "t1", code, c.Now()); v.OK() {
 		t.Error("the code counts for another person")
 	}
 	o.user = anna
@@ -136,7 +136,7 @@ func TestACodeByMail(t *testing.T) {
 		"that is wrong":      o.answer(rest.ChannelMail, "t1", "00000000", c.Now()),
 		"that is none":       o.answer(rest.ChannelMail, "t1", "", c.Now()),
 	} {
-		if v.OK || v.Text == "" || v.Reason == "" {
+		if v.OK() || v.Text == "" || v.Reason == "" {
 			t.Errorf("a code %s: %+v", name, v)
 		}
 	}
@@ -145,16 +145,16 @@ func TestACodeByMail(t *testing.T) {
 		o.update(func(ctx context.Context, tx *store.Tx) error {
 			x.User, x.Ticket, x.Typed, x.Now = o.user, "t1", typed(code), c.Now()
 			v, err := o.JudgeCode(ctx, tx, rest.ChannelMail, x)
-			if v.OK {
+			if v.OK() {
 				t.Errorf("the code counts at %q %q", x.Door, x.Machine)
 			}
 			return err
 		})
 	}
-	if v := o.answer(rest.ChannelMail, "t1", " "+code[:4]+"-"+code[4:]+" ", c.Now()); !v.OK || v.ID != id || !v.Own {
+	if v := o.answer(rest.ChannelMail, "t1", " "+code[:4]+"-"+code[4:]+" ", c.Now()); !v.OK() || v.ID != id || !v.Own {
 		t.Errorf("the right code: %+v", v)
 	}
-	if v := o.answer(rest.ChannelMail, "t1", code, c.Now()); v.OK || v.Reason != factor.ReasonReplayed {
+	if v := o.answer(rest.ChannelMail, "t1", code, c.Now()); v.OK() || v.Reason != factor.ReasonReplayed {
 		t.Errorf("the same code again: %+v", v)
 	}
 }
@@ -192,16 +192,16 @@ func TestWhenACodeCountsNoMore(t *testing.T) {
 		t.Errorf("%+v", v)
 	}
 	c.Advance(time.Second)
-	if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); v.OK || v.Reason != post.ReasonTooLate {
+	if v := o.answer(rest.ChannelMail, "t1", one, c.Now()); v.OK() || v.Reason != post.ReasonTooLate {
 		t.Errorf("after ten minutes: %+v", v)
 	}
 	one = code("t2")
 	c.Advance(post.Resend)
 	two := code("t2")
-	if v := o.answer(rest.ChannelMail, "t2", one, c.Now()); v.OK && one != two {
+	if v := o.answer(rest.ChannelMail, "t2", one, c.Now()); v.OK() && one != two {
 		t.Error("an older code counts beside the newest")
 	}
-	if v := o.answer(rest.ChannelMail, "t2", two, c.Now()); !v.OK {
+	if v := o.answer(rest.ChannelMail, "t2", two, c.Now()); !v.OK() {
 		t.Errorf("the newest: %+v", v)
 	}
 	three := code("t3")
@@ -210,7 +210,7 @@ func TestWhenACodeCountsNoMore(t *testing.T) {
 			t.Errorf("%+v", v)
 		}
 	}
-	if v := o.answer(rest.ChannelMail, "t3", three, c.Now()); v.OK || v.Reason != post.ReasonTriedOut {
+	if v := o.answer(rest.ChannelMail, "t3", three, c.Now()); v.OK() || v.Reason != post.ReasonTriedOut {
 		t.Errorf("after %d wrong tries: %+v", post.MaxTries, v)
 	}
 	four := code("t4")
@@ -218,7 +218,7 @@ func TestWhenACodeCountsNoMore(t *testing.T) {
 		_, err := tx.SetAuthenticatorLost(ctx, id)
 		return err
 	})
-	if v := o.answer(rest.ChannelMail, "t4", four, c.Now()); v.OK {
+	if v := o.answer(rest.ChannelMail, "t4", four, c.Now()); v.OK() {
 		t.Error("a code to a lost address counts")
 	}
 }
@@ -287,7 +287,7 @@ func TestHowManyCodesGoOut(t *testing.T) {
 		o.machine = "own"
 		ok(t, o, rest.ChannelMail, "t", c.Now())
 		o.step(rest.ChannelMail)
-		if v := o.answer(rest.ChannelMail, "t", sentCodes(t, r)[0], c.Now()); !v.OK {
+		if v := o.answer(rest.ChannelMail, "t", sentCodes(t, r)[0], c.Now()); !v.OK() {
 			t.Fatalf("%+v", v)
 		}
 		o.machine = "evil"

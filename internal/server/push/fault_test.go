@@ -106,7 +106,7 @@ func (st *station) serve() *httptest.Server {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		_ = json.NewEncoder(w).Encode(v.OK)
+		_ = json.NewEncoder(w).Encode(v.OK())
 	})
 	return httptest.NewTLSServer(mux)
 }
@@ -206,7 +206,7 @@ func (f *flat) opens(ticket string) bool {
 	f.Helper()
 	v, err := f.judge(f.anna.ID, ticket)
 	f.must(err)
-	return v.OK
+	return v.OK()
 }
 
 func (f *flat) events(types ...event.Type) int {
@@ -421,7 +421,7 @@ func TestAnAnswerWithoutADatabaseIsNone(t *testing.T) {
 	if _, err := f.phone.Send(t.Context(), r.ID, answer); !errors.As(err, &e) || e.Status != http.StatusServiceUnavailable {
 		t.Errorf("an approval without a database: %v", err)
 	}
-	if v, err := f.judge(f.anna.ID, "t1"); err == nil || v.OK {
+	if v, err := f.judge(f.anna.ID, "t1"); err == nil || v.OK() {
 		t.Errorf("a sign-in without a database: %+v, %v", v, err)
 	}
 	if _, err := f.send(f.ask("t2")); !store.IsUnavailable(err) {
@@ -484,7 +484,7 @@ func TestAFullDiskTakesAnAnswerWholeOrNotAtAll(t *testing.T) {
 			t.Errorf("%d events, %v", n, err)
 		}
 		opened := 0
-		if v, judged := f.judge(f.anna.ID, ticket); judged == nil && v.OK {
+		if v, judged := f.judge(f.anna.ID, ticket); judged == nil && v.OK() {
 			opened++
 		}
 		room()
@@ -537,7 +537,7 @@ func TestAClockThatIsWrongForPhones(t *testing.T) {
 					t.Errorf("%s: an answer to what is over: %v", by, err)
 				}
 				v, err := f.judge(f.anna.ID, "open"+by.String())
-				if f.must(err); v.OK || v.Wait || !v.Over {
+				if f.must(err); v.Outcome != factor.Over {
 					t.Errorf("%s: the sign-in waits: %+v", by, v)
 				}
 				ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)

@@ -17,6 +17,7 @@ import (
 	"pgregory.net/rapid"
 
 	"latchkey/internal/clock"
+	"latchkey/internal/server/factor"
 	"latchkey/internal/server/push"
 	"latchkey/internal/server/push/phonetest"
 	"latchkey/internal/server/store/storetest"
@@ -87,12 +88,12 @@ func TestAnApprovalIsBoundToWhatItSigns(t *testing.T) {
 		if out, err := r.service.Answer(context.Background(), d, req.ID, bent); err == nil {
 			rt.Fatalf("%s: %s", again, out.State)
 		}
-		if v := r.judge(a); !v.Wait {
+		if v := r.judge(a); v.Outcome != factor.Waiting {
 			rt.Fatalf("%s has moved the request: %+v", again, v)
 		}
 	})
 	r.ok(p.Approve(t.Context(), req, sent.Number))
-	if !r.judge(a).OK {
+	if !r.judge(a).OK() {
 		t.Error("not accepted")
 	}
 }

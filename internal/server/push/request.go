@@ -318,7 +318,7 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	r, err := tx.FindPushRequest(ctx, t.Ticket)
 	switch {
 	case store.IsNotFound(err):
-		return factor.Verdict{Reason: factor.ReasonNothingThere, Over: true}, nil
+		return factor.Verdict{Reason: factor.ReasonNothingThere, Outcome: factor.Over}, nil
 	case err != nil:
 		return factor.Verdict{}, fmt.Errorf("find a request: %w", err)
 	}
@@ -326,26 +326,26 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	now := clock.Micros(t.Now)
 	switch {
 	case r.UserID != t.User.ID || r.Door != string(t.Door) || t.Door == factor.AtMachine && r.MachineID != t.Machine:
-		return factor.Verdict{Reason: factor.ReasonNothingThere, Over: true}, nil
+		return factor.Verdict{Reason: factor.ReasonNothingThere, Outcome: factor.Over}, nil
 	case r.State == StateOpen && now < r.ExpiresAt && !ahead(r.CreatedAt, now):
-		return factor.Verdict{Wait: true, Data: data}, nil
+		return factor.Verdict{Outcome: factor.Waiting, Data: data}, nil
 	case r.State == StateApproved && now < r.AnsweredAt+claimed.Microseconds() && !ahead(r.AnsweredAt, now):
 		return s.spend(ctx, tx, t, r, data)
 	case r.State == StateDenied && r.Reason == factor.ReasonWrongNumber:
-		return factor.Verdict{Reason: factor.ReasonWrongNumber, End: true, Text: text.PushWrongNumber, ID: r.DeviceID, Data: data}, nil
+		return factor.Verdict{Reason: factor.ReasonWrongNumber, Outcome: factor.Ended, Text: text.PushWrongNumber, ID: r.DeviceID, Data: data}, nil
 	case r.State == StateDenied:
-		return factor.Verdict{Reason: factor.ReasonDenied, End: true, Text: text.PushDenied, ID: r.DeviceID, Data: data}, nil
+		return factor.Verdict{Reason: factor.ReasonDenied, Outcome: factor.Ended, Text: text.PushDenied, ID: r.DeviceID, Data: data}, nil
 	case r.State == StateReported:
-		return factor.Verdict{Reason: factor.ReasonReported, End: true, Text: text.PushDenied, ID: r.DeviceID, Data: data}, nil
+		return factor.Verdict{Reason: factor.ReasonReported, Outcome: factor.Ended, Text: text.PushDenied, ID: r.DeviceID, Data: data}, nil
 	case r.State == StateWithdrawn:
-		return factor.Verdict{Reason: ReasonWithdrawn, Over: true, Text: text.PushWithdrawn, Data: data}, nil
+		return factor.Verdict{Reason: ReasonWithdrawn, Outcome: factor.Over, Text: text.PushWithdrawn, Data: data}, nil
 	}
-	return factor.Verdict{Reason: factor.ReasonExpired, Over: true, Text: text.PushExpired, Data: data}, nil
+	return factor.Verdict{Reason: factor.ReasonExpired, Outcome: factor.Over, Text: text.PushExpired, Data: data}, nil
 }
 
 // spend takes an approval, if the phone that gave it is still trusted.
 func (s *Service) spend(ctx context.Context, tx *store.Tx, t factor.Try, r db.PushRequest, data map[string]any) (factor.Verdict, error) {
-	gone := factor.Verdict{Reason: reasonGone, Over: true, Text: text.PushWithdrawn, ID: r.DeviceID, Data: data}
+	gone := factor.Verdict{Reason: reasonGone, Outcome: factor.Over, Text: text.PushWithdrawn, ID: r.DeviceID, Data: data}
 	d, err := tx.GetPushDevice(ctx, r.DeviceID)
 	switch {
 	case store.IsNotFound(err) || err == nil && (d.Authenticator.Lost || d.PushDevice.UserID != t.User.ID):
@@ -372,7 +372,7 @@ func (s *Service) spend(ctx context.Context, tx *store.Tx, t factor.Try, r db.Pu
 		return gone, nil
 	}
 	data["device"], data["verified"] = d.Authenticator.Name, r.Verified
-	return factor.Verdict{OK: true, ID: r.DeviceID, Own: true, Data: data}, nil
+	return factor.Verdict{Outcome: factor.Accepted, ID: r.DeviceID, Own: true, Data: data}, nil
 }
 
 // Wait returns when the request of the ticket is answered, withdrawn or over, or ctx ends.

@@ -167,7 +167,7 @@ func TestWhereThePolicyWantsItThePhoneProvesWhoHoldsIt(t *testing.T) {
 			if err := try(x.phone, x.assertion); phonetest.Code(err) != x.code {
 				t.Errorf("%s: %v, want %s", x.name, err, x.code)
 			}
-			if v := r.judge(a); !v.Wait {
+			if v := r.judge(a); v.Outcome != factor.Waiting {
 				t.Fatalf("%s has moved the request: %+v", x.name, v)
 			}
 		}
@@ -178,7 +178,7 @@ func TestWhereThePolicyWantsItThePhoneProvesWhoHoldsIt(t *testing.T) {
 		}
 		good.cred.Counter = 5
 		r.ok(try(p, func(x push.Answer) json.RawMessage { return good.over(req.ID, x) }))
-		if v := r.judge(a); !v.OK || v.Data["verified"] != true {
+		if v := r.judge(a); !v.OK() || v.Data["verified"] != true {
 			t.Errorf("%+v", v)
 		}
 		// A copy: its counter goes back.

@@ -54,7 +54,7 @@ func TestAnAnswerWakesWhoWaitsAtAnotherReplica(t *testing.T) {
 	case <-time.After(5 * time.Second):
 		t.Fatal("nobody was woken")
 	}
-	if !a.judge(x).OK {
+	if !a.judge(x).OK() {
 		t.Error("not accepted")
 	}
 }
@@ -265,7 +265,7 @@ func BenchmarkAnswer(b *testing.B) {
 		if _, err := r.service.Answer(context.Background(), d, all.Requests[0].ID, answer); err != nil {
 			b.Fatal(err)
 		}
-		if !r.judge(a).OK {
+		if !r.judge(a).OK() {
 			b.Fatal("not accepted")
 		}
 	}

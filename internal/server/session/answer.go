@@ -180,7 +180,7 @@ func (m *Sessions) Answer(ctx context.Context, raw, kind string, code secret.Byt
 		if err != nil {
 			return err
 		}
-		if !v.OK {
+		if !v.OK() {
 			denied, err = m.rejected(ctx, tx, row, st, u, kind, v, counted, address, now)
 			return err
 		}
@@ -254,21 +254,24 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 			return nil
 		}
 		v, _, err := m.judge(ctx, tx, kind, factor.Try{User: u, Machine: attempts.Door, Ticket: ticket, Door: factor.AtPortal, Now: now})
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case v.OK:
+		}
+		switch v.Outcome {
+		case factor.Accepted:
 			return m.accepted(ctx, tx, row, st, u, kind, "", raw, v, address, now, &out)
-		case v.Wait:
+		case factor.Waiting:
 			out.Pending, out.Secret = m.pendingOf(AskCode, st, u, now), secret.FromString(raw)
 			return nil
+		case factor.Over:
+			st.Asked, denied = nil, wrongField(FieldCode, said(v))
+			return errors.Join(m.noteFactor(tx, event.FactorRejected, u, kind, v.Reason, address, v), m.keepState(ctx, tx, row, AskCode, st, row.Wrong))
+		case factor.Rejected, factor.Ended:
+		default:
+			return fault.New(fault.Internal, fmt.Errorf("factor %q: %s", kind, v.Outcome))
 		}
 		if err := m.noteFactor(tx, event.FactorRejected, u, kind, v.Reason, address, v); err != nil {
 			return err
-		}
-		if v.Over {
-			st.Asked, denied = nil, wrongField(FieldCode, said(v))
-			return m.keepState(ctx, tx, row, AskCode, st, row.Wrong)
 		}
 		// Somebody has said no. That counts as a wrong code does: who makes somebody else's
 		// phone ring has the password, and is to be slowed down.
@@ -360,7 +363,7 @@ func (m *Sessions) judge(ctx context.Context, tx *store.Tx, kind string, t facto
 		if row == nil {
 			return factor.Verdict{Reason: factor.ReasonWrong, Text: text.EnrolWrong}, "", nil
 		}
-		return factor.Verdict{OK: true, ID: row.ID, Data: map[string]any{"code": row.ID}}, row.ID, nil
+		return factor.Verdict{Outcome: factor.Accepted, ID: row.ID, Data: map[string]any{"code": row.ID}}, row.ID, nil
 	}
 	if !Strong(kind) && !slices.Contains(modest, kind) {
 		return v, "", fault.New(fault.BadRequest, nil)
@@ -374,7 +377,7 @@ func (m *Sessions) judge(ctx context.Context, tx *store.Tx, kind string, t facto
 		return v, "", fault.New(fault.BadRequest, nil)
 	}
 	v, err = plug.Judge(ctx, tx, t)
-	if err == nil && v.OK && !v.Own {
+	if err == nil && v.OK() && !v.Own {
 		err = fault.New(fault.Internal, fmt.Errorf("factor %q is not the user's own", kind))
 	}
 	return v, "", err
@@ -394,7 +397,7 @@ func (m *Sessions) rejected(ctx context.Context, tx *store.Tx, row db.Signin, st
 	}
 	over, reason := error(nil), ""
 	switch {
-	case v.End: // all that was under way has ended with it
+	case v.Outcome == factor.Ended: // all that was under way has ended with it
 		over, reason = fault.Newf(fault.Expired, "%s", v.Text), v.Reason
 	case b.On() && b.Locked:
 		over, reason = wait(b, now), string(policy.ReasonLocked)

@@ -182,9 +182,9 @@ func said(v factor.Verdict) string {
 	switch {
 	case v.Text != "":
 		return v.Text
-	case v.Over:
+	case v.Outcome == factor.Over:
 		return text.NobodyThere
-	case v.End:
+	case v.Outcome == factor.Ended:
 		return text.SaidNo
 	}
 	return text.WrongCode

@@ -115,7 +115,7 @@ func (m *Sessions) FinishPasskey(ctx context.Context, raw string, answer secret.
 				Type: event.SessionDenied, Actor: u.Name, Subject: u.Name, UserID: u.ID, Address: address, Service: service, Outcome: denyOutcome, Reason: reason, Factor: FIDO2,
 			}, map[string]any{"kind": Browser, "agent": st.Agent, "detail": v.Data["detail"], "authenticator": v.Data["authenticator"]})
 		}
-		if !v.OK {
+		if !v.OK() {
 			return refuse(v.Reason, fault.Newf(fault.Unauthorized, "%s", v.Text))
 		}
 		// The passkey is right: what follows may be said to whoever holds it.

@@ -222,18 +222,19 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		if err != nil {
 			return err
 		}
-		if !v.OK && v.Wait {
+		switch v.Outcome {
+		case factor.Accepted:
+		case factor.Waiting:
 			still = m.proofOf(kinds, a, now)
 			return nil
-		}
-		if !v.OK {
+		case factor.Rejected, factor.Over, factor.Ended:
 			denied = wrongField(FieldCode, said(v))
 			if err := m.noteFactor(tx, event.FactorRejected, u, kind, v.Reason, address, v); err != nil {
 				return err
 			}
 			if waits || kind == FIDO2 {
 				err := m.keepProof(ctx, tx, s, nil)
-				if v.End && fault.Is(err, fault.Unauthorized) {
+				if v.Outcome == factor.Ended && fault.Is(err, fault.Unauthorized) {
 					// This session has ended with what was found. That must stand.
 					denied, err = fault.Newf(fault.Unauthorized, "%s", v.Text), nil
 				}
@@ -242,7 +243,7 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 				}
 			}
 			no := counted
-			if waits && !v.Over { // as in look
+			if waits && v.Outcome != factor.Over { // as in look
 				p, err := policyOf(ctx, tx.Queries, u, now)
 				if err != nil {
 					return err
@@ -252,6 +253,8 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 				}
 			}
 			return m.lockedNow(tx, &u, address, no)
+		default:
+			return fault.New(fault.Internal, fmt.Errorf("factor %q: %s", kind, v.Outcome))
 		}
 		if counted != nil {
 			if err := counted.TakeBack(ctx, tx); err != nil {

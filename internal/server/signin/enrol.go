@@ -120,7 +120,7 @@ func (x *turn) onFirstCode(ctx context.Context, u db.User, st awaitFirstCode) er
 	if err != nil {
 		return err
 	}
-	if !v.OK {
+	if !v.OK() {
 		x.talk.Wrong++
 		x.say(wire.MessageWarn, v.Text)
 		if x.talk.Wrong >= maxFirstCodeTries {

@@ -129,7 +129,7 @@ func (x *turn) onCode(ctx context.Context, u db.User, st awaitCode) error {
 	if err != nil {
 		return err
 	}
-	if !v.OK {
+	if !v.OK() {
 		return x.rejected(ctx, st.Kind, v, func() error { return x.codeAgain(ctx, st) })
 	}
 	if err := x.accepted(ctx, st.Kind, v); err != nil {

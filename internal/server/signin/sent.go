@@ -189,17 +189,18 @@ func (x *turn) onAnswer(ctx context.Context, u db.User, st awaitAnswer) error {
 		return x.wait(ctx, b)
 	}
 	v, err := plug.Judge(ctx, x.tx, x.try(u))
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case v.OK:
+	}
+	switch v.Outcome {
+	case factor.Accepted:
 		if err := x.accepted(ctx, st.Kind, v); err != nil {
 			return err
 		}
 		return x.behindFactor(ctx, u)
-	case v.Wait:
+	case factor.Waiting:
 		return x.askWait(ctx, st.Kind, "")
-	case v.Over:
+	case factor.Over:
 		if err := x.note(event.FactorRejected, "", v.Reason, string(st.Kind), idOf(v)); err != nil {
 			return err
 		}
@@ -211,8 +212,11 @@ func (x *turn) onAnswer(ctx context.Context, u db.User, st awaitAnswer) error {
 			x.say(wire.MessageWarn, told)
 		}
 		return x.elseAsk(ctx, st.Kind, factor.ReasonExpired, told)
+	case factor.Rejected, factor.Ended:
+		return x.refused(ctx, st.Kind, v)
+	default:
+		return x.impossible(ctx)
 	}
-	return x.refused(ctx, st.Kind, v)
 }
 
 // withdraw ends what still waits for an answer that comes another way: the person has gone
@@ -236,7 +240,7 @@ func (x *turn) refused(ctx context.Context, kind policy.Factor, v factor.Verdict
 	if x.counted, _, err = attempts.Count(ctx, x.tx, x.talk.UserID, x.m.ID, x.talk.Policy, x.now); err != nil {
 		return err
 	}
-	if !v.End {
+	if v.Outcome != factor.Ended {
 		return x.rejected(ctx, kind, v, func() error { return x.elseAsk(ctx, kind, v.Reason, v.Text) })
 	}
 	if err := x.note(event.FactorRejected, "", v.Reason, string(kind), idOf(v)); err != nil {

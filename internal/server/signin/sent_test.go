@@ -44,7 +44,7 @@ func (p *ringer) Send(_ context.Context, _ *store.Tx, a factor.Ask) (factor.Sent
 		return factor.Sent{}, p.refuse
 	}
 	p.asks = append(p.asks, a)
-	p.verdict = factor.Verdict{Wait: true}
+	p.verdict = factor.Verdict{Outcome: factor.Waiting}
 	return factor.Sent{Prompt: "Number 42.", Number: "42", Expires: a.Now.Add(time.Minute)}, nil
 }
 
@@ -53,7 +53,7 @@ func (p *ringer) Judge(_ context.Context, _ *store.Tx, t factor.Try) (factor.Ver
 	defer p.mu.Unlock()
 	p.tries++
 	if len(p.asks) == 0 || t.Ticket != p.asks[len(p.asks)-1].Ticket {
-		return factor.Verdict{Over: true}, nil
+		return factor.Verdict{Outcome: factor.Over}, nil
 	}
 	return p.verdict, nil
 }
@@ -95,7 +95,7 @@ func (l *letter) Judge(_ context.Context, _ *store.Tx, t factor.Try) (factor.Ver
 	if s, _ := factor.Typed(t.Typed); s != "1234" || t.Ticket != l.asks[len(l.asks)-1].Ticket {
 		return factor.Verdict{Reason: factor.ReasonWrong, Text: text.WrongCode}, nil
 	}
-	return factor.Verdict{OK: true, Own: true}, nil
+	return factor.Verdict{Outcome: factor.Accepted, Own: true}, nil
 }
 
 // sending is a rig whose server can ring phones and write letters.
@@ -152,7 +152,7 @@ func TestS2ThePhoneIsWaitedForAndLetsIn(t *testing.T) {
 		if n := r.attempt(u, r.machine.ID).Failures; n != 0 {
 			t.Errorf("looking counts as %d attempts", n)
 		}
-		p.say(factor.Verdict{OK: true, Own: true, ID: "phone"})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true, ID: "phone"})
 		c.answer("").allowed(true)
 		if r.windows() != 1 {
 			t.Error("no window was opened")
@@ -212,7 +212,7 @@ func TestS2ASilentPhoneLeadsToTheOthers(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		p, u, a, c := phoneAndApp(r)
 		c.answer("1").asks(wire.ForPush)
-		p.say(factor.Verdict{Over: true, Reason: factor.ReasonExpired, Text: "Nobody is there."})
+		p.say(factor.Verdict{Outcome: factor.Over, Reason: factor.ReasonExpired, Text: "Nobody is there."})
 		c.answer("").says("Nobody is there.").asks(wire.ForChoice).answer("2").asks(wire.ForCode).answer(a.code()).allowed(true)
 		if n := r.attempt(u, r.machine.ID).Failures; n != 0 {
 			t.Errorf("silence counts as %d attempts", n)
@@ -232,7 +232,7 @@ func TestS2ASilentPhoneAloneEndsIt(t *testing.T) {
 			t.Errorf("a way back to no menu: %+v", c.last.Prompt)
 		}
 		c.answer("m").says(text.NoOtherWay).asks(wire.ForPush)
-		p.say(factor.Verdict{Over: true, Reason: factor.ReasonExpired})
+		p.say(factor.Verdict{Outcome: factor.Over, Reason: factor.ReasonExpired})
 		c.answer("").denied(text.NobodyThere, factor.ReasonExpired)
 	})
 }
@@ -241,8 +241,8 @@ func TestS12NoOnThePhoneEndsItAndCounts(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		p, u, _, c := phoneAndApp(r)
 		for i, v := range []factor.Verdict{
-			{End: true, Reason: factor.ReasonDenied, Text: "Denied on the phone."},
-			{End: true, Reason: factor.ReasonReported, Text: "Denied on the phone."},
+			{Outcome: factor.Ended, Reason: factor.ReasonDenied, Text: "Denied on the phone."},
+			{Outcome: factor.Ended, Reason: factor.ReasonReported, Text: "Denied on the phone."},
 		} {
 			c.answer("1").asks(wire.ForPush)
 			p.say(v)
@@ -350,7 +350,7 @@ func TestP1AChainGoesThroughEachKindOnce(t *testing.T) {
 		if q := c.last.Prompt.Text; q != "Step 2 of 3. Number 42." {
 			t.Errorf("prompt %q", q)
 		}
-		p.say(factor.Verdict{OK: true, Own: true})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true})
 		c.answer("").asks(wire.ForChoice)
 		if q := c.last.Prompt; q.Text != "Step 3 of 3. "+text.PromptFactor || !slices.Equal(q.Options, []string{text.OptionBackup, "A mail"}) {
 			t.Errorf("the third menu: %+v", q)
@@ -469,7 +469,7 @@ func TestAPhoneHasItsTime(t *testing.T) {
 		r.clock.Advance(45 * time.Second)
 		c.answer("1").asks(wire.ForPush)
 		r.clock.Advance(59 * time.Second)
-		p.say(factor.Verdict{OK: true, Own: true})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true})
 		c.answer("").allowed(true)
 	})
 	onOne(t, func(r *rig) { // but not for ever
@@ -481,7 +481,7 @@ func TestAPhoneHasItsTime(t *testing.T) {
 		}
 		c.answer("1").asks(wire.ForPush)
 		r.clock.Advance(49 * time.Second)
-		p.say(factor.Verdict{OK: true, Own: true})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true})
 		c.answer("").faults(fault.Expired)
 	})
 }
@@ -521,7 +521,7 @@ func TestWaitReturnsWhenSomethingCame(t *testing.T) {
 			t.Errorf("a wait that was given up lasted %s", d)
 		}
 		// It is no step: the conversation goes on as if nothing had been.
-		p.say(factor.Verdict{OK: true, Own: true})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true})
 		c.answer("").allowed(true)
 	})
 }
@@ -531,7 +531,7 @@ func TestALookIsTakenOnce(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		p, _, _, c := phoneAndApp(r)
 		c.answer("1").asks(wire.ForPush)
-		p.say(factor.Verdict{OK: true, Own: true})
+		p.say(factor.Verdict{Outcome: factor.Accepted, Own: true})
 		c.answer("").allowed(true)
 		first := c.last
 		c.again()

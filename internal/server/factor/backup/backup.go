@@ -55,7 +55,7 @@ func (f *backup) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor.
 	}
 	left := unused - 1
 	v := factor.Verdict{
-		OK: true, Own: true, ID: row.ID,
+		Outcome: factor.Accepted, Own: true, ID: row.ID,
 		Spent: &wire.Spent{Backup: row.ID},
 		Data:  map[string]any{"code": row.ID, "left": left},
 	}

@@ -47,7 +47,7 @@ func (f *bypass) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor.
 		return factor.Verdict{Reason: factor.ReasonWrong, Text: text.WrongCode, ID: row.ID}, nil
 	}
 	return factor.Verdict{
-		OK: true, ID: row.ID,
+		Outcome: factor.Accepted, ID: row.ID,
 		Data: map[string]any{"code": row.ID, "issued_by": row.CreatedBy, "approved_by": row.ApprovedBy, "why": text.CleanN(row.Reason, 500)},
 	}, nil
 }

@@ -103,7 +103,7 @@ func (f *totp) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor.Ve
 
 func accepted(id string, step int64) factor.Verdict {
 	return factor.Verdict{
-		OK: true, Own: true, ID: id,
+		Outcome: factor.Accepted, Own: true, ID: id,
 		Spent: &wire.Spent{Authenticator: id, Step: step},
 		Data:  map[string]any{"authenticator": id, "step": step},
 	}
