@@ -54,7 +54,7 @@ func (a *app) serverCommand() *cobra.Command {
 			if attestation == "none" {
 				attestation = "any model (none must say which it is)"
 			}
-			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL), "New passkeys", attestation, "Their models", dash(s.Models))
+			p.card("Contact", dash(s.Contact), "Server URL", dash(s.ServerURL), "Oldest agent", dash(s.MinAgent), "People's URL", dash(s.PeopleURL), "New passkeys", attestation, "Their models", dash(s.Models), "Proxy", dash(s.OutwardProxy), "Push networks", dash(s.PushNetworks))
 		}
 	}
 	show := &cobra.Command{
@@ -71,7 +71,7 @@ func (a *app) serverCommand() *cobra.Command {
 			return a.emit(s, card(s))
 		},
 	}
-	var contact, serverURL, minAgent, peopleURL, attestation, models string
+	var contact, serverURL, minAgent, peopleURL, attestation, models, proxy, networks string
 	set := &cobra.Command{
 		Use: "set", Short: "Change the settings of the server",
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -82,6 +82,7 @@ func (a *app) serverCommand() *cobra.Command {
 			in := rest.SettingsChange{
 				Contact: given(cmd.Flags(), "contact", contact), ServerURL: given(cmd.Flags(), "server-url", serverURL), MinAgent: given(cmd.Flags(), "min-agent-version", minAgent), PeopleURL: given(cmd.Flags(), "people-url", peopleURL),
 				Attestation: given(cmd.Flags(), "passkey-attestation", attestation), Models: given(cmd.Flags(), "passkey-models", models),
+				OutwardProxy: given(cmd.Flags(), "outward-proxy", proxy), PushNetworks: given(cmd.Flags(), "push-networks", networks),
 			}
 			if in == (rest.SettingsChange{}) {
 				return usageError{errors.New("say what to change"), cmd}
@@ -99,5 +100,7 @@ func (a *app) serverCommand() *cobra.Command {
 	set.Flags().StringVar(&peopleURL, "people-url", "", "https://HOST[:PORT] as browsers and phones reach it; passkeys are bound to its host")
 	set.Flags().StringVar(&attestation, "passkey-attestation", "", "none, or direct: new passkeys must say which model they are")
 	set.Flags().StringVar(&models, "passkey-models", "", "with direct: AAGUIDs of the models that may be registered, between commas")
+	set.Flags().StringVar(&proxy, "outward-proxy", "", "http://HOST:PORT through which notices to phones and text messages go; empty: straight")
+	set.Flags().StringVar(&networks, "push-networks", "", "networks between commas in which a push service of one's own may stand; empty: none")
 	return noun("server", "The server as a whole", status, show, set, ca)
 }

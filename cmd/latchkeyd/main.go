@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
-	"net/url"
 	"os"
 	"os/signal"
 	"strings"
@@ -31,7 +29,7 @@ import (
 	"latchkey/internal/server/factor/message"
 	factorpush "latchkey/internal/server/factor/push"
 	_ "latchkey/internal/server/factor/totp"
-	"latchkey/internal/server/push"
+	"latchkey/internal/server/outward"
 	serversettings "latchkey/internal/server/settings"
 	_ "latchkey/internal/server/source/mysql" // and of databases that users are imported from
 	_ "latchkey/internal/server/source/oracle"
@@ -66,8 +64,8 @@ type settings struct {
 	PeopleURL   string        `flag:"people-url" usage:"https://HOST[:PORT] as browsers and phones reach it, where the settings name none; without it the first of the names and the port of --listen"`
 	TLSCert     string        `flag:"tls-cert" usage:"PEM file of a certificate for people, with its chain; without it one of Latchkey's own CA"`
 	TLSKey      string        `flag:"tls-key" usage:"PEM file of its key; both are read anew when they change, or at SIGHUP"`
-	PushProxy   string        `flag:"push-proxy" check:"url" usage:"http://HOST:PORT through which notices to phones go"`
-	PushPrivate []string      `flag:"push-private" check:"cidr" usage:"networks in which a push service of one's own may be reached; else only public addresses are"`
+	Proxy       string        `flag:"outward-proxy" usage:"http://HOST:PORT through which notices to phones and text messages go, where the settings name none"`
+	PushNets    []string      `flag:"push-networks" check:"cidr" usage:"networks in which a push service of one's own may stand, where the settings name none; else only public addresses are reached"`
 	Metrics     string        `flag:"metrics" check:"hostport" usage:"loopback address for Prometheus"`
 	MinPassword int           `flag:"password-length" min:"8" max:"64" usage:"shortest new password of local users, in characters"`
 	MaxAge      time.Duration `flag:"password-age" min:"0s" max:"87600h" usage:"after which passwords of local users expire; 0s is never"`
@@ -97,6 +95,12 @@ func (s *settings) Check() []config.Problem {
 		if err := serversettings.CheckPeopleURL(s.PeopleURL); err != nil {
 			fault, allowed, _ := strings.Cut(err.Error(), "; ")
 			ps = append(ps, config.Problem{Field: "people-url", Fault: fault, Allowed: allowed})
+		}
+	}
+	if s.Proxy != "" {
+		if _, err := outward.Proxy(s.Proxy); err != nil {
+			fault, allowed, _ := strings.Cut(err.Error(), "; ")
+			ps = append(ps, config.Problem{Field: "outward-proxy", Fault: fault, Allowed: allowed})
 		}
 	}
 	for _, n := range s.Names {
@@ -143,13 +147,13 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 				}
 			}
 		}()
-		delivery, err := s.delivery()
+		out, err := s.outward()
 		if err != nil {
 			return err
 		}
 		err = server.Run(c.Context(), server.Config{
-			Delivery: delivery,
-			Data:     s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
+			Outward: out,
+			Data:    s.Data, Database: s.Database, Replica: s.Replica, Listen: s.Listen, ListenAgent: s.ListenAgent, AdminSocket: s.AdminSocket,
 			Metrics: s.Metrics, Names: s.Names, PeopleURL: s.PeopleURL, Clock: clock.Real, Log: log, Out: stdout, Version: buildinfo.Get().Version,
 			TLSCert: s.TLSCert, TLSKey: s.TLSKey, Reload: reload,
 			Plugs: func(p server.Parts) []factor.Factor {
@@ -164,25 +168,17 @@ func serveCommand(stdout, stderr io.Writer) *cobra.Command {
 	return c
 }
 
-// delivery bounds where notices to phones go.
-func (s *settings) delivery() (d push.Delivery, err error) {
-	for _, n := range s.PushPrivate {
-		if a, err := netip.ParseAddr(n); err == nil {
-			d.Private = append(d.Private, netip.PrefixFrom(a, a.BitLen()))
-			continue
-		}
-		p, err := netip.ParsePrefix(n)
-		if err != nil {
-			return d, fmt.Errorf("--push-private: %w", err)
-		}
-		d.Private = append(d.Private, p)
-	}
-	if s.PushProxy != "" {
-		if d.Proxy, err = url.Parse(s.PushProxy); err != nil {
-			return d, fmt.Errorf("--push-proxy: %w", err)
+// outward is where notices and text messages may go until the settings say it.
+func (s *settings) outward() (o serversettings.Outward, err error) {
+	if s.Proxy != "" {
+		if o.Proxy, err = outward.Proxy(s.Proxy); err != nil {
+			return o, fmt.Errorf("--outward-proxy: %w", err)
 		}
 	}
-	return d, nil
+	if o.Push, err = outward.Networks(s.PushNets); err != nil {
+		return o, fmt.Errorf("--push-networks: %w", err)
+	}
+	return o, nil
 }
 
 // load reads the settings. Where --data names another server than the host's own,

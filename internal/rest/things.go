@@ -319,6 +319,9 @@ type Settings struct {
 	PeopleURL   string `json:"people_url" doc:"https://HOST[:PORT] under which browsers and phones reach this server; passkeys are bound to its host"`
 	Attestation string `json:"passkey_attestation" doc:"none or direct: new passkeys must say which model they are"`
 	Models      string `json:"passkey_models" doc:"With direct: AAGUIDs of the models that may be registered, between commas; empty: any"`
+
+	OutwardProxy string `json:"outward_proxy" doc:"http://HOST:PORT through which notices to phones and text messages go; empty: straight"`
+	PushNetworks string `json:"push_networks" doc:"Networks between commas in which a push service of one's own may stand; empty: the Internet alone"`
 }
 
 // SettingsChange changes them; what is left out stays.
@@ -329,6 +332,9 @@ type SettingsChange struct {
 	PeopleURL   *string `json:"people_url,omitempty"`
 	Attestation *string `json:"passkey_attestation,omitempty"`
 	Models      *string `json:"passkey_models,omitempty"`
+
+	OutwardProxy *string `json:"outward_proxy,omitempty"`
+	PushNetworks *string `json:"push_networks,omitempty"`
 }
 
 // CertificateAuthority is the server's own CA.

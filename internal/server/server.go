@@ -71,8 +71,9 @@ type Config struct {
 	Metrics     string   // loopback address for Prometheus; empty: only on the admin socket
 	PeopleURL   string   // https://HOST[:PORT] as people reach it; empty: what the listener tells
 	Names       []string // further host names and addresses by which the server is reached
-	// Delivery bounds where notices to phones go; the zero value: to public names alone.
-	Delivery push.Delivery
+	// Outward is where notices to phones and text messages may go, where the settings name
+	// nothing; the zero value: to public addresses alone, straight.
+	Outward settings.Outward
 	// TLSCert and TLSKey are files of a certificate of one's own for the people's door;
 	// both or none. Reload has them read at once; may be nil. The machines' door always
 	// shows Latchkey's own.
@@ -413,9 +414,9 @@ func (r *running) compose() (h handlers, err error) {
 	door := enroll.New(enroll.Config{Store: r.store, Keys: r.keys, CA: r.ca, Clock: r.Clock, Log: r.Log})
 	r.off = offline.New(offline.Config{Store: r.store, Keys: r.keys, Keeper: keeper, Clock: r.Clock, Random: rand.Reader, Log: r.Log})
 	r.push = push.New(push.Deps{
-		Store: r.store, Box: r.keys.Box, Pepper: r.keys.Pepper, Random: rand.Reader, Clock: r.Clock, Log: r.Log, PeopleURL: r.peopleURL, Delivery: r.Delivery,
+		Store: r.store, Box: r.keys.Box, Pepper: r.keys.Pepper, Random: rand.Reader, Clock: r.Clock, Log: r.Log, PeopleURL: r.peopleURL, Delivery: push.Delivery{Private: r.Outward.Push, Proxy: r.Outward.Proxy},
 	})
-	r.post = post.New(post.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Log: r.Log, PeopleURL: r.peopleURL})
+	r.post = post.New(post.Config{Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Log: r.Log, PeopleURL: r.peopleURL, Proxy: r.Outward.Proxy})
 	r.store.OnEvent(r.post.Notice)
 	keys := passkey.New(passkey.Config{Random: rand.Reader, URL: r.peopleURL})
 	var plugs []factor.Factor
@@ -432,7 +433,9 @@ func (r *running) compose() (h handlers, err error) {
 		Store: r.store, CA: r.ca, Enroll: door, Offline: r.off, Signin: r.sign, Clock: r.Clock, Log: r.Log, Version: r.Version, Observe: r.stats.request,
 	})
 	r.stats.watch(r)
+	proxy, networks := r.Outward.Words()
 	r.desk = desk.New(desk.Config{
+		OutwardProxy: proxy, PushNetworks: networks,
 		Store: r.store, Keys: r.keys, Clock: r.Clock, Random: rand.Reader, Passwords: passwords, Factors: keeper, Door: door, Push: r.push, Passkeys: keys, Post: r.post, CA: r.ca.Fingerprint, CACert: r.ca.Certificate,
 		Issuer: r.ca, ServerURL: r.machinesURL(), PeopleURL: r.peopleURL, Version: r.Version, Logger: r.Log,
 	})

@@ -61,8 +61,11 @@ type Config struct {
 	CACert    func() []byte    // the CA's certificate in DER, for who asks; nil where there is none
 	Issuer    Issuer           // of users' certificates; nil where there are none
 	ServerURL string           // of the machines' listener, where the settings name none
-	PeopleURL func() string    // of the people's listener, where the settings name none; nil where there is none
-	Version   string           // of this program
+	// OutwardProxy and PushNetworks count where the settings name none.
+	OutwardProxy, PushNetworks string
+
+	PeopleURL func() string // of the people's listener, where the settings name none; nil where there is none
+	Version   string        // of this program
 	Logger    *slog.Logger
 }
 

@@ -791,5 +791,6 @@ func (d *Desk) settings(ctx context.Context) (settings.Settings, error) {
 	if s.PeopleURL == "" {
 		s.PeopleURL = d.peopleURL()
 	}
+	s.OutwardProxy, s.PushNetworks = or(s.OutwardProxy, d.OutwardProxy), or(s.PushNetworks, d.PushNetworks)
 	return s, err
 }

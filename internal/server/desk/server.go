@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/outward"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/touch"
@@ -31,7 +32,7 @@ func (d *Desk) Settings(ctx context.Context, a Actor) (rest.Settings, error) {
 		return rest.Settings{}, err
 	}
 	s, err := d.settings(ctx)
-	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent, PeopleURL: s.PeopleURL, Attestation: or(s.Attestation, settings.AttestationNone), Models: s.Models}, err
+	return rest.Settings{Contact: s.Contact, ServerURL: s.ServerURL, MinAgent: s.MinAgent, PeopleURL: s.PeopleURL, Attestation: or(s.Attestation, settings.AttestationNone), Models: s.Models, OutwardProxy: s.OutwardProxy, PushNetworks: s.PushNetworks}, err
 }
 
 // SettingsTag stands for the settings as they are, as a revision does for a thing that
@@ -84,6 +85,16 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 			v.add("passkey_models", "%s", err.Error())
 		}
 	}
+	if in.OutwardProxy != nil && *in.OutwardProxy != "" {
+		if _, err := outward.Proxy(*in.OutwardProxy); err != nil {
+			v.add("outward_proxy", "%s", err.Error())
+		}
+	}
+	if in.PushNetworks != nil {
+		if _, err := settings.ParseNetworks(*in.PushNetworks); err != nil {
+			v.add("push_networks", "%s", err.Error())
+		}
+	}
 	if err := v.err(); err != nil {
 		return out, err
 	}
@@ -96,6 +107,7 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 			return rest.Settings{
 				Contact: s.Contact, ServerURL: or(s.ServerURL, d.ServerURL), MinAgent: s.MinAgent, PeopleURL: or(s.PeopleURL, d.peopleURL()),
 				Attestation: or(s.Attestation, settings.AttestationNone), Models: s.Models,
+				OutwardProxy: or(s.OutwardProxy, d.OutwardProxy), PushNetworks: or(s.PushNetworks, d.PushNetworks),
 			}
 		}
 		if seen != "" && seen != SettingsTag(now()) {
@@ -108,6 +120,8 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		set(&list, "people_url", &s.PeopleURL, in.PeopleURL)
 		set(&list, "passkey_attestation", &s.Attestation, in.Attestation)
 		set(&list, "passkey_models", &s.Models, in.Models)
+		set(&list, "outward_proxy", &s.OutwardProxy, in.OutwardProxy)
+		set(&list, "push_networks", &s.PushNetworks, in.PushNetworks)
 		out = now()
 		if len(list) == 0 {
 			return nil

@@ -1,7 +1,10 @@
-// Package outward says which addresses are the Internet's: what others have chosen, the
-// endpoint of a phone's push service or the gateway for text messages, must not lead this
-// server into its own network. It is asked about the address that is dialled, behind the
-// look-up of the name.
+// Package outward makes the requests that leave for addresses that others have chosen, the
+// endpoint of a phone's push service or the gateway for text messages. It promises that they
+// do not lead this server into its own network, unless that was allowed: it says which
+// addresses are the Internet's, and judges the one that is dialled, behind the look-up of
+// the name. There is one client for all, and one proxy.
+//
+// Rows: S2, M6, M7.
 package outward
 
 import (

@@ -14,9 +14,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
+	"latchkey/internal/server/outward"
 	"latchkey/internal/text"
 )
 
@@ -25,7 +25,7 @@ const maxReply = 64 << 10
 
 // sendSMS hands one message to the gateway.
 func sendSMS(ctx context.Context, s SMS, m Message) Outcome {
-	list, err := networks(s.Networks)
+	list, err := outward.Networks(s.Networks)
 	if err != nil {
 		return Outcome{ReasonSettings, "The networks of the gateway can not be read.", false}
 	}
@@ -44,14 +44,12 @@ func sendSMS(ctx context.Context, s SMS, m Message) Outcome {
 	if err != nil {
 		return Outcome{ReasonSettings, "The settings of the gateway can not be used: " + cleanSMS(err.Error(), s, m), false}
 	}
-	dialer := net.Dialer{Control: func(_, address string, _ syscall.RawConn) error { return allowed(address, list) }}
-	transport := &http.Transport{
-		DialContext: dialer.DialContext, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, ForceAttemptHTTP2: true,
-		DisableKeepAlives: true, MaxResponseHeaderBytes: maxReply,
-		Proxy: nil, // a proxy would look up names for us, and see the codes
+	rules := outward.Rules{Private: list, Roots: roots, Proxy: s.Proxy}
+	if len(list) > 0 {
+		rules.Proxy = nil // it stands within a network of one's own
 	}
-	defer transport.CloseIdleConnections()
-	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	client := rules.Client()
+	defer client.CloseIdleConnections()
 	res, err := client.Do(req)
 	if err != nil {
 		return judgeHTTP(ctx, err, s, m)
@@ -188,8 +186,8 @@ func judgeHTTP(ctx context.Context, err error, s SMS, m Message) Outcome {
 		netErr net.Error
 	)
 	switch {
-	case errors.Is(err, errPrivate):
-		return Outcome{ReasonSettings, "The message was not sent: " + said, false}
+	case errors.Is(err, outward.ErrPrivate):
+		return Outcome{ReasonSettings, "The message was not sent: the gateway's name leads to a private address that is not listed under networks: " + said, false}
 	case errors.As(err, &verify), errors.As(err, &ca), errors.As(err, &name), errors.As(err, &record), errors.As(err, &alert):
 		return Outcome{ReasonTLS, "The gateway's certificate is not right: " + said, false}
 	case errors.As(err, &dns):

@@ -430,3 +430,27 @@ func FuzzTemplate(f *testing.F) {
 		}
 	})
 }
+
+// A proxy gets messages for the Internet, and can not read them; a gateway of one's own
+// network is met straight.
+func TestATextMessageGoesThroughTheProxy(t *testing.T) {
+	asked := make(chan string, 10)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.Host
+		w.WriteHeader(http.StatusBadGateway)
+	}))
+	t.Cleanup(proxy.Close)
+	m := gateway(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{}`) })
+	m.Proxy, _ = url.Parse(proxy.URL)
+	if out := post.SendSMS(t.Context(), m, sms); out != (post.Outcome{}) || len(asked) != 0 {
+		t.Errorf("to a gateway of one's own network: %+v, the proxy was asked %d times", out, len(asked))
+	}
+	m.Networks, m.URL = nil, "https://gateway.example.org/messages"
+	if out := post.SendSMS(t.Context(), m, sms); out.Reason != post.ReasonUnreachable || len(asked) != 1 || <-asked != "CONNECT gateway.example.org:443" {
+		t.Errorf("to the Internet: %+v", out)
+	}
+	m.PlainHTTP, m.URL = true, strings.Replace(m.URL, "https", "http", 1)
+	if out := post.SendSMS(t.Context(), m, sms); out.Reason == "" || len(asked) != 0 {
+		t.Errorf("over plain HTTP: %+v, the proxy was asked %d times", out, len(asked))
+	}
+}

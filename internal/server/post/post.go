@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
@@ -48,7 +49,7 @@ import (
 	"latchkey/internal/server/store/db"
 )
 
-// Config is what it stands on. All fields but Log and PeopleURL are required.
+// Config is what it stands on. All fields but Log, PeopleURL and Proxy are required.
 type Config struct {
 	Store  *store.Store
 	Keys   *keys.Keys
@@ -57,6 +58,8 @@ type Config struct {
 	Log    *slog.Logger
 	// PeopleURL is the address of the portal where the settings name none; may be nil.
 	PeopleURL func() string
+	// Proxy is where text messages go through where the settings name none; may be nil.
+	Proxy *url.URL
 }
 
 // Post sends. It is safe for concurrent use.

@@ -9,8 +9,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -18,6 +18,7 @@ import (
 	"latchkey/internal/rest"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/outward"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -33,6 +34,7 @@ type Mail struct {
 type SMS struct {
 	rest.SMSSettings
 	Secret secret.Bytes
+	Proxy  *url.URL // of the server's settings; nil: straight
 }
 
 // The rows of the table settings. Each is sealed as a whole: passwords stand in them.
@@ -121,6 +123,11 @@ func (p *Post) ReadSMS(ctx context.Context, q *db.Queries) (SMS, Tag, error) {
 	m := NewSMS()
 	s := stored[rest.SMSSettings]{Settings: m.SMSSettings}
 	tag, err := readRow(ctx, p, q, rowSMS, &s)
+	if err == nil {
+		var o settings.Outward
+		o, err = settings.ReadOutward(ctx, q, settings.Outward{Proxy: p.Proxy})
+		m.Proxy = o.Proxy
+	}
 	m.SMSSettings, m.Secret = s.Settings, secret.New(s.Secret)
 	m.HasSecret = len(s.Secret) > 0
 	if m.Headers == nil {
@@ -146,7 +153,6 @@ func (p *Post) WriteSMS(ctx context.Context, tx *store.Tx, m SMS, at int64) (Tag
 const (
 	maxPEM      = 64 << 10
 	maxSecret   = 1024
-	maxNetworks = 16
 	maxPrefixes = 64
 )
 
@@ -343,10 +349,7 @@ func (m SMS) Judge() error {
 	if _, err := pool(m.CA); err != nil {
 		v.because("ca", err)
 	}
-	if len(m.Networks) > maxNetworks {
-		v.add("networks", "%d are too many; allowed are %d", len(m.Networks), maxNetworks)
-	}
-	if _, err := networks(m.Networks); err != nil {
+	if _, err := outward.Networks(m.Networks); err != nil {
 		v.because("networks", err)
 	}
 	if m.Status != 0 {
@@ -373,37 +376,3 @@ func (m SMS) Judge() error {
 	}
 	return v.err()
 }
-
-func networks(list []string) ([]netip.Prefix, error) {
-	out := make([]netip.Prefix, 0, len(list))
-	for _, s := range list {
-		p, err := netip.ParsePrefix(s)
-		if err != nil {
-			a, err2 := netip.ParseAddr(s)
-			if err2 != nil {
-				return nil, fmt.Errorf("%.64q is no network; allowed are such as 10.1.2.0/24", s)
-			}
-			p = netip.PrefixFrom(a, a.BitLen())
-		}
-		out = append(out, p.Masked())
-	}
-	return out, nil
-}
-
-// allowed tells whether a gateway may be at the address, after its name was looked up.
-func allowed(address string, list []netip.Prefix) error {
-	host, _, err := net.SplitHostPort(address)
-	if err != nil {
-		return err
-	}
-	a, err := netip.ParseAddr(host)
-	if err != nil {
-		return err
-	}
-	if outward.Public(a) || outward.In(list, a) {
-		return nil
-	}
-	return fmt.Errorf("%w: %s", errPrivate, a.Unmap().WithZone(""))
-}
-
-var errPrivate = errors.New("the gateway's name leads to a private address that is not listed under networks")

@@ -4,18 +4,15 @@ import (
 	"context"
 	"crypto/ecdh"
 	"crypto/sha256"
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
-	"syscall"
 	"time"
 
 	webpush "github.com/SherClockHolmes/webpush-go"
@@ -25,6 +22,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/outward"
+	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -34,7 +32,7 @@ import (
 // phone, so a request to it is one that somebody else has chosen: it goes to public
 // addresses alone, and its answer is looked at for its status and nothing else.
 
-// Delivery bounds where notices go.
+// Delivery bounds where notices go, as far as the settings do not say it.
 type Delivery struct {
 	// Private are networks that may be reached although they are not public: a push
 	// service of one's own.
@@ -55,8 +53,6 @@ const (
 	// come too late.
 	outboxAge = 2 * time.Minute
 )
-
-var errPrivate = errors.New("the address is not public")
 
 // endpoint judges where a subscription leads, as far as that is seen without asking
 // anybody. The address behind the name is judged when it is dialled.
@@ -113,35 +109,33 @@ func plainName(host string) bool {
 	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
 }
 
-// allowed judges an address that is about to be dialled. In a network of one's own any
-// port may be the push service's; elsewhere it is that of HTTPS.
-func (d Delivery) allowed(at netip.AddrPort) bool {
-	return outward.In(d.Private, at.Addr()) || at.Port() == 443 && outward.Public(at.Addr())
+// rules are those of the client. In a network of one's own any port may be the push
+// service's; elsewhere it is that of HTTPS.
+func (d Delivery) rules() outward.Rules {
+	return outward.Rules{Private: d.Private, OnlyHTTPS: true, Proxy: d.Proxy, Roots: d.Roots, Timeout: sendTime, Conns: perService}
 }
 
-func (d Delivery) client() *http.Client {
-	dial := &net.Dialer{Timeout: sendTime, Control: func(_, address string, _ syscall.RawConn) error {
-		// The name was looked up by now: this is the address itself, so that no other
-		// answer of the name service comes in between.
-		a, err := netip.ParseAddrPort(address)
-		if err != nil || !d.allowed(a) {
-			return errPrivate
-		}
-		return nil
-	}}
-	t := &http.Transport{
-		DialContext: dial.DialContext, TLSHandshakeTimeout: sendTime, ResponseHeaderTimeout: sendTime, MaxResponseHeaderBytes: 16 << 10,
-		TLSClientConfig: &tls.Config{RootCAs: d.Roots, MinVersion: tls.VersionTLS12},
-		MaxConnsPerHost: perService, MaxIdleConnsPerHost: perService, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
+// outlet is how notices go out now.
+type outlet struct {
+	Delivery
+	key    string
+	client *http.Client
+}
+
+// outlet makes one when the settings have changed.
+func (s *Service) outlet(ctx context.Context, q *db.Queries) (*outlet, error) {
+	o, err := settings.ReadOutward(ctx, q, settings.Outward{Proxy: s.Delivery.Proxy, Push: s.Delivery.Private})
+	if err != nil {
+		return nil, err
 	}
-	if d.Proxy != nil {
-		t.Proxy = http.ProxyURL(d.Proxy)
-		t.DialContext = (&net.Dialer{Timeout: sendTime}).DialContext // to the proxy
+	key := fmt.Sprint(o.Proxy, o.Push)
+	s.outletMu.Lock()
+	defer s.outletMu.Unlock()
+	if s.out == nil || s.out.key != key {
+		d := Delivery{Private: o.Push, Proxy: o.Proxy, Roots: s.Delivery.Roots}
+		s.out = &outlet{Delivery: d, key: key, client: d.rules().Client()}
 	}
-	return &http.Client{
-		Transport: t, Timeout: sendTime,
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
+	return s.out, nil
 }
 
 // Run tells phones to look, until ctx ends.
@@ -206,7 +200,11 @@ func (s *Service) tell(ctx context.Context, out *lanes) {
 func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow, out *lanes) {
 	var devices []db.ListPushDevicesRow
 	var people string
+	var by *outlet
 	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+		if by, err = s.outlet(ctx, q); err != nil {
+			return err
+		}
 		if people, err = s.People(ctx, q); err != nil {
 			return err
 		}
@@ -222,7 +220,7 @@ func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow
 			continue
 		}
 		plain, err := s.Box.Open(d.PushDevice.Subscription, subscriptionPlace(d.PushDevice.AuthenticatorID)...)
-		n := notice{request: r, device: d.PushDevice, people: people, since: s.now()}
+		n := notice{request: r, device: d.PushDevice, people: people, by: by, since: s.now()}
 		if err == nil {
 			err = json.Unmarshal(plain.Reveal(), &n.to)
 		}
@@ -286,7 +284,7 @@ func (s *Service) waits(ctx context.Context, id string) bool {
 func (s *Service) send(ctx context.Context, n notice, left time.Duration) (int, error) {
 	r, d, sub := n.request, n.device, n.to
 	// What was allowed when it was noted may not be any more.
-	if err := s.Delivery.endpoint(sub.Endpoint); err != nil {
+	if err := n.by.endpoint(sub.Endpoint); err != nil {
 		return http.StatusGone, err
 	}
 	v, err := s.vapidKeys(ctx)
@@ -303,7 +301,7 @@ func (s *Service) send(ctx context.Context, n notice, left time.Duration) (int, 
 	answer, err := webpush.SendNotificationWithContext(ctx, body, &webpush.Subscription{
 		Endpoint: sub.Endpoint, Keys: webpush.Keys{Auth: sub.Auth, P256dh: sub.P256DH},
 	}, &webpush.Options{
-		HTTPClient: s.client, RecordSize: recordSize, Subscriber: n.people, Topic: encode(topic[:])[:32], TTL: int(left/time.Second) + 1, Urgency: webpush.UrgencyHigh,
+		HTTPClient: n.by.client, RecordSize: recordSize, Subscriber: n.people, Topic: encode(topic[:])[:32], TTL: int(left/time.Second) + 1, Urgency: webpush.UrgencyHigh,
 		VAPIDPublicKey: v.Public, VAPIDPrivateKey: encode(v.private.Bytes()),
 	})
 	if err != nil {

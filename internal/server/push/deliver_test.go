@@ -30,6 +30,8 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/fault"
+	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/push"
@@ -596,3 +598,43 @@ func TestEachPushServiceHasALaneOfItsOwn(t *testing.T) {
 		t.Errorf("the youngest was dropped")
 	}
 }
+
+// What the settings say counts at once, and in place of what the program was started with.
+func TestWhereNoticesGoFollowsTheSettings(t *testing.T) {
+	r, e, b, p, c := deliverRig(t, func(int) int { return http.StatusCreated })
+	set := func(proxy, networks string) {
+		t.Helper()
+		_, err := r.ChangeSettings(t.Context(), desk.Root(), rest.SettingsChange{OutwardProxy: &proxy, PushNetworks: &networks})
+		r.ok(err)
+	}
+	set("", "10.1.2.3")
+	if err := p.Subscribe(t.Context(), b.at(e.URL+"/y")); phonetest.Code(err) != "endpoint" {
+		t.Errorf("a push service that is not listed any more: %v", err)
+	}
+	r.send(ask(r.anna, "t1", "m1", c.Now())) // to the one that was noted before
+	gone := func() int {
+		page, err := r.ListEvents(t.Context(), desk.Root(), desk.EventFilter{Types: []string{string(event.PushUnreachable)}}, "", 10)
+		r.ok(err)
+		return len(page.Items)
+	}
+	for until := time.Now().Add(5 * time.Second); gone() == 0 && time.Now().Before(until); time.Sleep(20 * time.Millisecond) {
+	}
+	if e.count() != 0 || gone() != 1 {
+		t.Errorf("%d notices went there, %d subscriptions were dropped", e.count(), gone())
+	}
+	// Straight into a network of one's own, whatever the proxy.
+	set("http://127.0.0.1:1", "10.1.2.3, 127.0.0.1")
+	r.ok(p.Subscribe(t.Context(), b.at(e.URL+"/y")))
+	r.send(ask(r.anna, "t2", "m2", c.Now()))
+	e.wait(t, 1)
+	for field, in := range map[string]rest.SettingsChange{
+		"outward_proxy": {OutwardProxy: ptr("proxy:3128")}, "push_networks": {PushNetworks: ptr("10.0.0.0/8, all")},
+	} {
+		_, err := r.ChangeSettings(t.Context(), desk.Root(), in)
+		if f := fault.Of(err); f.Code != fault.Invalid || len(f.Fields) != 1 || f.Fields[0].Name != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+func ptr(s string) *string { return &s }

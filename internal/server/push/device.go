@@ -294,7 +294,15 @@ const PollTime = 25 * time.Second
 
 // Subscribe notes the phone's push service.
 func (s *Service) Subscribe(ctx context.Context, d Device, in Subscription) error {
-	if err := in.judge(s.Delivery); err != nil {
+	var by *outlet
+	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+		by, err = s.outlet(ctx, q)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := in.judge(by.Delivery); err != nil {
 		return err
 	}
 	b, err := json.Marshal(in)

@@ -11,8 +11,8 @@ import (
 
 // Endpoint and the like are judged without a network in tests.
 func (d Delivery) Endpoint(s string) error        { return d.endpoint(s) }
-func (d Delivery) Allowed(a netip.AddrPort) bool  { return d.allowed(a) }
-func (d Delivery) HTTP() *http.Client             { return d.client() }
+func (d Delivery) Allowed(a netip.AddrPort) bool  { return d.rules().Allowed(a) == nil }
+func (d Delivery) HTTP() *http.Client             { return d.rules().Client() }
 func (a Answer) Form() error                      { return a.form() }
 func (s *Service) NumberHash(id, n string) []byte { return s.numberHash(id, n) }
 func TicketKey(ticket string) string              { return ticketKey(ticket) }

@@ -26,6 +26,7 @@ type notice struct {
 	device  db.PushDevice
 	to      Subscription
 	people  string
+	by      *outlet
 	since   int64 // when it was queued
 }
 

@@ -33,7 +33,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"runtime"
 	"sync"
 	"time"
@@ -58,7 +57,8 @@ type Deps struct {
 	PeopleURL func() string
 	// Life is how long a request may be answered; 0 means Life.
 	Life time.Duration
-	// Delivery bounds where notices go; the zero value reaches public names alone.
+	// Delivery bounds where notices go where the settings name nothing; the zero value
+	// reaches public names alone.
 	Delivery Delivery
 }
 
@@ -104,7 +104,8 @@ type Service struct {
 	Deps
 	vapidOnce sync.Mutex
 	vapid     *vapid
-	client    *http.Client
+	outletMu  sync.Mutex
+	out       *outlet
 	looks     chan struct{} // of those who begin to wait
 }
 
@@ -116,7 +117,7 @@ func New(d Deps) *Service {
 	if d.Life == 0 {
 		d.Life = Life
 	}
-	return &Service{Deps: d, client: d.Delivery.client(), looks: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
+	return &Service{Deps: d, looks: make(chan struct{}, max(2, runtime.GOMAXPROCS(0)))}
 }
 
 func (s *Service) now() int64 { return clock.Micros(s.Clock.Now()) }

@@ -8,12 +8,14 @@ package settings
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
 	"github.com/google/uuid"
 
+	"latchkey/internal/server/outward"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -27,6 +29,9 @@ const (
 
 	attestation = "passkey.attestation"
 	aaguids     = "passkey.models"
+
+	outwardProxy = "outward.proxy"
+	pushNetworks = "push.networks"
 )
 
 // Settings are the values; an empty one was not set.
@@ -38,12 +43,23 @@ type Settings struct {
 
 	Attestation string // of passkeys: none (or empty) or direct; see ParseRule
 	Models      string // AAGUIDs between commas
+
+	OutwardProxy string // http://HOST:PORT through which notices and text messages go
+	PushNetworks string // networks between commas in which a push service may stand
+}
+
+// rows are the values by the names of their rows.
+func (s *Settings) rows() map[string]*string {
+	return map[string]*string{
+		contact: &s.Contact, serverURL: &s.ServerURL, minAgent: &s.MinAgent, peopleURL: &s.PeopleURL, attestation: &s.Attestation, aaguids: &s.Models,
+		outwardProxy: &s.OutwardProxy, pushNetworks: &s.PushNetworks,
+	}
 }
 
 // Read gives the present values.
 func Read(ctx context.Context, q *db.Queries) (Settings, error) {
 	var s Settings
-	for name, to := range map[string]*string{contact: &s.Contact, serverURL: &s.ServerURL, minAgent: &s.MinAgent, peopleURL: &s.PeopleURL, attestation: &s.Attestation, aaguids: &s.Models} {
+	for name, to := range s.rows() {
 		v, err := q.GetSetting(ctx, name)
 		switch {
 		case err == nil:
@@ -158,14 +174,57 @@ func ParseRule(word, list string) (Rule, error) {
 	return r, nil
 }
 
+// Outward is how requests leave that go to addresses others have chosen.
+type Outward struct {
+	Proxy *url.URL       // of notices to phones and text messages; nil: straight
+	Push  []netip.Prefix // in which a push service may stand, beside the Internet
+}
+
+// Words are both as they stand in settings.
+func (o Outward) Words() (proxy, push string) {
+	if o.Proxy != nil {
+		proxy = o.Proxy.String()
+	}
+	list := make([]string, len(o.Push))
+	for i, n := range o.Push {
+		list[i] = n.String()
+	}
+	return proxy, strings.Join(list, ", ")
+}
+
+// ReadOutward gives what was set, and of start what was not. A row that can not be read is
+// an error, never a wider rule.
+func ReadOutward(ctx context.Context, q *db.Queries, start Outward) (Outward, error) {
+	for _, name := range []string{outwardProxy, pushNetworks} {
+		v, err := q.GetSetting(ctx, name)
+		if store.IsNotFound(err) || err == nil && len(v) == 0 {
+			continue
+		}
+		if err == nil && name == outwardProxy {
+			start.Proxy, err = outward.Proxy(string(v))
+		} else if err == nil {
+			start.Push, err = ParseNetworks(string(v))
+		}
+		if err != nil {
+			return Outward{}, fmt.Errorf("read the setting %s: %w", name, err)
+		}
+	}
+	return start, nil
+}
+
+// ParseNetworks reads networks between commas or blanks.
+func ParseNetworks(list string) ([]netip.Prefix, error) {
+	return outward.Networks(strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\r' || c == '\t' }))
+}
+
 // Write replaces the values. The caller judges them and writes the event.
 func Write(ctx context.Context, tx *store.Tx, s Settings, at int64) error {
-	for name, v := range map[string]string{contact: s.Contact, serverURL: s.ServerURL, minAgent: s.MinAgent, peopleURL: s.PeopleURL, attestation: s.Attestation, aaguids: s.Models} {
+	for name, v := range s.rows() {
 		var err error
-		if v == "" {
+		if *v == "" {
 			_, err = tx.DeleteSetting(ctx, name)
 		} else {
-			err = tx.PutSetting(ctx, db.PutSettingParams{Key: name, Value: []byte(v), UpdatedAt: at})
+			err = tx.PutSetting(ctx, db.PutSettingParams{Key: name, Value: []byte(*v), UpdatedAt: at})
 		}
 		if err != nil {
 			return fmt.Errorf("write the setting %s: %w", name, err)

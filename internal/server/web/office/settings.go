@@ -26,8 +26,8 @@ func changeSettings(r *ui.Request) error {
 	if _, err := r.Values(); err != nil {
 		return err
 	}
-	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version"), PeopleURL: r.Value("people_url"), Attestation: r.Value("passkey_attestation"), Models: r.Value("passkey_models")}
-	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent, PeopleURL: &in.PeopleURL, Attestation: &in.Attestation, Models: &in.Models})
+	in := rest.Settings{Contact: r.Value("contact"), ServerURL: r.Value("server_url"), MinAgent: r.Value("min_agent_version"), PeopleURL: r.Value("people_url"), Attestation: r.Value("passkey_attestation"), Models: r.Value("passkey_models"), OutwardProxy: r.Value("outward_proxy"), PushNetworks: r.Value("push_networks")}
+	_, err := r.Desk.ChangeSettings(r.Context(), r.Actor(), rest.SettingsChange{Contact: &in.Contact, ServerURL: &in.ServerURL, MinAgent: &in.MinAgent, PeopleURL: &in.PeopleURL, Attestation: &in.Attestation, Models: &in.Models, OutwardProxy: &in.OutwardProxy, PushNetworks: &in.PushNetworks})
 	if err != nil {
 		if ui.Refill(err) {
 			return r.ShowStatus(fault.Of(err).Status(), settingsFrame(), settingsPage(in, true, ui.Faults(err)))
@@ -37,7 +37,7 @@ func changeSettings(r *ui.Request) error {
 	return r.Go("/console/settings", words.SettingsSaved)
 }
 
-var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent, "people_url": words.SetPeopleURL, "passkey_attestation": words.SetAttestation, "passkey_models": words.SetModels}
+var settingLabels = map[string]string{"contact": words.SetContact, "server_url": words.SetServerURL, "min_agent_version": words.SetMinAgent, "people_url": words.SetPeopleURL, "passkey_attestation": words.SetAttestation, "passkey_models": words.SetModels, "outward_proxy": words.SetProxy, "push_networks": words.SetPushNets}
 
 // attestations are the choices of what a new passkey must say of itself.
 func attestations() []ui.Option {
