@@ -151,11 +151,8 @@ func newFlat(t testing.TB, database string, c clock.Clock) *flat {
 	f.must(s.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
 		return tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: store.NewID(), Name: "default", IsDefault: true, Body: "{}", CreatedAt: 1, UpdatedAt: 1})
 	}))
-	f.srv = f.serve()
-	t.Cleanup(func() {
-		f.door.Stop()
-		f.srv.Close()
-	})
+	f.open()
+	t.Cleanup(f.close)
 	_, err = f.desk.AddUser(t.Context(), desk.Root(), rest.NewUser{Name: "anna"})
 	f.must(err)
 	f.must(s.Read(t.Context(), func(q *store.Queries) (err error) {
@@ -172,6 +169,23 @@ func (f *flat) must(err error) {
 	if err != nil {
 		f.Fatal(err)
 	}
+}
+
+// open opens the door, anew if it was closed: so few phones in a while may be enrolled at one.
+func (f *flat) open() {
+	f.Helper()
+	var err error
+	f.station, err = newStation(f.store, f.clock, f.dir)
+	f.must(err)
+	f.srv = f.serve()
+	if f.phone != nil {
+		f.phone.Base, f.phone.HTTP = f.srv.URL, f.srv.Client()
+	}
+}
+
+func (f *flat) close() {
+	f.door.Stop()
+	f.srv.Close()
 }
 
 func (f *flat) link() string {
@@ -279,6 +293,10 @@ func TestAServerIsKilledWhileAPhoneAnswers(t *testing.T) {
 		f := newFlat(t, database, clock.Real)
 		lost := map[string]int{}
 		for round := range scale.N(8, 400) {
+			if round%32 == 31 {
+				f.close()
+				f.open()
+			}
 			kind := []string{"approve", "spend", "enrol", "report"}[round%4]
 			ticket := fmt.Sprint("t", round)
 			after := time.Duration(mathrand.IntN(int(12 * time.Millisecond)))
