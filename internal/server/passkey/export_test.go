@@ -4,8 +4,7 @@ import (
 	"context"
 	"time"
 
-	"github.com/go-webauthn/webauthn/protocol"
-
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -17,20 +16,20 @@ func (s *Service) Bench(ctx context.Context, st *store.Store, u db.User, ticket 
 		if err != nil {
 			return err
 		}
-		p, err := s.party(ctx, tx.Queries)
+		p, err := s.site(ctx, tx.Queries)
 		if err != nil {
 			return err
 		}
-		who, _, err := s.owner(ctx, tx, u, p.id, time.Time{})
+		who, _, err := s.owner(ctx, tx, u, p.ID, time.Time{})
 		if err != nil {
 			return err
 		}
 		check = func(answer []byte) error {
-			parsed, err := protocol.ParseCredentialRequestResponseBytes(answer)
+			parsed, err := party.Parse(answer)
 			if err != nil {
 				return err
 			}
-			_, err = p.ValidateLogin(who, k.Session, parsed)
+			_, err = p.Judge(who, k.Session, parsed)
 			return err
 		}
 		return nil
@@ -45,20 +44,20 @@ func (s *Service) BenchFinish(ctx context.Context, st *store.Store, u db.User, t
 		if err != nil {
 			return err
 		}
-		p, err := s.party(ctx, tx.Queries)
+		p, err := s.site(ctx, tx.Queries)
 		if err != nil {
 			return err
 		}
-		who, _, err := s.owner(ctx, tx, u, p.id, time.Time{})
+		who, _, err := s.owner(ctx, tx, u, p.ID, time.Time{})
 		if err != nil {
 			return err
 		}
 		check = func(answer []byte) error {
-			parsed, err := protocol.ParseCredentialCreationResponseBytes(answer)
+			parsed, err := party.ParseRegistration(answer)
 			if err != nil {
 				return err
 			}
-			_, err = p.CreateCredential(who, k.Session, parsed)
+			_, err = p.Register(who, k.Session, parsed)
 			return err
 		}
 		return nil

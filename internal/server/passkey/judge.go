@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
-	"github.com/go-webauthn/webauthn/webauthn"
 
 	"latchkey/internal/assertion"
 	"latchkey/internal/clock"
@@ -18,6 +17,7 @@ import (
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -39,16 +39,16 @@ func rejected(reason, say, detail string) factor.Verdict {
 // Send makes a challenge for what the user holds: options for a browser
 // (PublicKeyCredentialRequestOptionsJSON) or a wire.KeyChallenge for a machine.
 func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask, verification bool) (factor.Sent, error) {
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return factor.Sent{}, err
 	}
-	who, rows, err := s.owner(ctx, tx, a.User, p.id, a.Now)
+	who, rows, err := s.owner(ctx, tx, a.User, p.ID, a.Now)
 	if err != nil {
 		return factor.Sent{}, err
 	}
 	if len(rows) == 0 {
-		return factor.Sent{}, unavailable("None of your passkeys was made for %s. Choose another way.", p.id)
+		return factor.Sent{}, fault.Newf(fault.Unavailable, "None of your passkeys was made for %s. Choose another way.", p.ID)
 	}
 	until := a.Now.Add(askTime)
 	if a.Door == factor.AtMachine {
@@ -61,7 +61,7 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask, verifica
 			return factor.Sent{}, err
 		}
 		verification := verification || pol != nil && pol.KeyVerification
-		c := wire.KeyChallenge{UserID: a.User.ID, RPID: p.id, Challenge: make([]byte, nonceSize), Verification: verification}
+		c := wire.KeyChallenge{UserID: a.User.ID, RPID: p.ID, Challenge: make([]byte, nonceSize), Verification: verification}
 		if _, err := io.ReadFull(s.Random, c.Challenge); err != nil {
 			return factor.Sent{}, fmt.Errorf("make a challenge: %w", err)
 		}
@@ -87,15 +87,15 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask, verifica
 			wanted = protocol.VerificationRequired
 		}
 	}
-	made, session, err := p.BeginLogin(who, webauthn.WithUserVerification(wanted))
+	made, session, err := p.Ask(who, wanted)
 	if err != nil {
-		return factor.Sent{}, fmt.Errorf("make a challenge: %w", err)
-	}
-	if err := keep(ctx, tx, ticketOf(toSign, a.Ticket), a.User.ID, kept{Purpose: purpose, Session: *session}, a.Now, until); err != nil {
 		return factor.Sent{}, err
 	}
-	made.Response.Timeout = int(askTime.Milliseconds())
-	b, err := json.Marshal(made.Response)
+	if err := keep(ctx, tx, ticketOf(toSign, a.Ticket), a.User.ID, kept{Purpose: purpose, Session: session}, a.Now, until); err != nil {
+		return factor.Sent{}, err
+	}
+	made.Timeout = int(askTime.Milliseconds())
+	b, err := json.Marshal(made)
 	return factor.Sent{Expires: until, Public: b}, err
 }
 
@@ -119,11 +119,11 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 	if !ok {
 		return rejected(ReasonOver, text.PasskeyLate, ""), nil
 	}
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return factor.Verdict{}, err
 	}
-	who, rows, err := s.owner(ctx, tx, t.User, p.id, t.Now)
+	who, rows, err := s.owner(ctx, tx, t.User, p.ID, t.Now)
 	if err != nil {
 		return factor.Verdict{}, err
 	}
@@ -143,24 +143,18 @@ func (s *Service) Judge(ctx context.Context, tx *store.Tx, t factor.Try) (factor
 		_, still := find(rows, id)
 		return !still
 	})
-	c, err := p.ValidateLogin(who, k.Session, parsed)
+	use, err := p.Judge(who, k.Session, parsed)
 	if err != nil {
-		return refusedBy(err, k.Session.UserVerification, parsed), nil
+		return refusedBy(err), nil
 	}
-	return s.accept(ctx, tx, t.User, row, c, parsed, t.Now)
+	return s.accept(ctx, tx, t.User, row, use, t.Now)
 }
 
 // parse reads an answer of a browser, or gives the verdict about it.
 func parse(answer secret.Bytes) (*protocol.ParsedCredentialAssertionData, factor.Verdict) {
-	if answer.Len() == 0 || answer.Len() > MaxAnswer {
-		return nil, rejected(ReasonRefused, text.PasskeyRefused, "its length")
-	}
-	parsed, err := protocol.ParseCredentialRequestResponseBytes(answer.Reveal())
+	parsed, err := party.Parse(answer.Reveal())
 	if err != nil {
 		return nil, rejected(ReasonRefused, text.PasskeyRefused, why(err))
-	}
-	if len(parsed.RawID) == 0 || len(parsed.RawID) > maxID {
-		return nil, rejected(ReasonRefused, text.PasskeyRefused, "the length of its id")
 	}
 	return parsed, factor.Verdict{}
 }
@@ -174,20 +168,19 @@ func find(rows []db.ListPasskeysOfUserRow, id []byte) (db.ListPasskeysOfUserRow,
 }
 
 // refusedBy tells apart what a person can do something about.
-func refusedBy(err error, wanted protocol.UserVerificationRequirement, parsed *protocol.ParsedCredentialAssertionData) factor.Verdict {
-	if wanted == protocol.VerificationRequired && !parsed.Response.AuthenticatorData.Flags.HasUserVerified() {
+func refusedBy(err error) factor.Verdict {
+	if errors.Is(err, party.ErrNotVerified) {
 		return rejected(ReasonNotVerified, text.PasskeyNotVerified, why(err))
 	}
 	return rejected(ReasonRefused, text.PasskeyRefused, why(err))
 }
 
 // accept moves the counter on, in the transaction of whoever asks.
-func (s *Service) accept(ctx context.Context, tx *store.Tx, u db.User, row db.ListPasskeysOfUserRow, c *webauthn.Credential, parsed *protocol.ParsedCredentialAssertionData, now time.Time) (factor.Verdict, error) {
-	count := parsed.Response.AuthenticatorData.Counter
-	if c.Authenticator.CloneWarning {
-		return s.copied(ctx, tx, u, row, count, now)
+func (s *Service) accept(ctx context.Context, tx *store.Tx, u db.User, row db.ListPasskeysOfUserRow, use party.Use, now time.Time) (factor.Verdict, error) {
+	if use.Copied {
+		return s.copied(ctx, tx, u, row, use.Count, now)
 	}
-	return s.used(ctx, tx, row, count, parsed.Response.AuthenticatorData.Flags.HasUserVerified(), c.Flags.BackupState, now)
+	return s.used(ctx, tx, row, use.Count, use.Verified, use.Credential.Flags.BackupState, now)
 }
 
 func (s *Service) copied(ctx context.Context, tx *store.Tx, u db.User, row db.ListPasskeysOfUserRow, count uint32, now time.Time) (factor.Verdict, error) {
@@ -222,11 +215,11 @@ func (s *Service) used(ctx context.Context, tx *store.Tx, row db.ListPasskeysOfU
 }
 
 // judgeMachine judges what a key has signed at a machine.
-func (s *Service) judgeMachine(ctx context.Context, tx *store.Tx, t factor.Try, k kept, p party, rows []db.ListPasskeysOfUserRow) (factor.Verdict, error) {
+func (s *Service) judgeMachine(ctx context.Context, tx *store.Tx, t factor.Try, k kept, p site, rows []db.ListPasskeysOfUserRow) (factor.Verdict, error) {
 	if k.Machine != t.Machine {
 		return rejected(ReasonOver, text.PasskeyLate, ""), nil
 	}
-	if t.Typed.Len() > MaxAnswer {
+	if t.Typed.Len() > party.MaxAnswer {
 		return rejected(ReasonRefused, text.PasskeyRefused, "its length"), nil
 	}
 	var a wire.KeyAnswer
@@ -238,7 +231,7 @@ func (s *Service) judgeMachine(ctx context.Context, tx *store.Tx, t factor.Try, 
 		return rejected(ReasonUnknown, text.PasskeyUnknown, ""), nil
 	}
 	r, err := assertion.Verify(row.Passkey.PublicKey, a.AuthData, a.Signature, assertion.Want{
-		RPID: p.id, ClientHash: assertion.ClientHash(k.Nonce, t.Machine, t.User.ID), Verification: k.Verification, Count: uint32(row.Passkey.SignCount), //nolint:gosec // it was one
+		RPID: p.ID, ClientHash: assertion.ClientHash(k.Nonce, t.Machine, t.User.ID), Verification: k.Verification, Count: uint32(row.Passkey.SignCount), //nolint:gosec // it was one
 	})
 	switch {
 	case errors.Is(err, assertion.ErrCloned):
@@ -258,19 +251,19 @@ func (s *Service) judgeMachine(ctx context.Context, tx *store.Tx, t factor.Try, 
 // Discover makes options for whoever comes without a name, and keeps the challenge under
 // the ticket.
 func (s *Service) Discover(ctx context.Context, tx *store.Tx, ticket string, now, until time.Time) (json.RawMessage, error) {
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return nil, err
 	}
-	made, session, err := p.BeginDiscoverableLogin(webauthn.WithUserVerification(protocol.VerificationRequired))
+	made, session, err := p.Ask(nil, protocol.VerificationRequired)
 	if err != nil {
-		return nil, fmt.Errorf("make a challenge: %w", err)
-	}
-	if err := keep(ctx, tx, ticketOf(toDiscover, ticket), "", kept{Purpose: toDiscover, Session: *session}, now, until); err != nil {
 		return nil, err
 	}
-	made.Response.Timeout = int(until.Sub(now).Milliseconds())
-	return json.Marshal(made.Response)
+	if err := keep(ctx, tx, ticketOf(toDiscover, ticket), "", kept{Purpose: toDiscover, Session: session}, now, until); err != nil {
+		return nil, err
+	}
+	made.Timeout = int(until.Sub(now).Milliseconds())
+	return json.Marshal(made)
 }
 
 // Found judges the answer to Discover: whose passkey it is, and whether it is right. The
@@ -283,7 +276,7 @@ func (s *Service) Found(ctx context.Context, tx *store.Tx, ticket string, answer
 	if !ok {
 		return db.User{}, rejected(ReasonOver, text.PasskeyLate, ""), nil
 	}
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return db.User{}, factor.Verdict{}, err
 	}
@@ -305,7 +298,7 @@ func (s *Service) Found(ctx context.Context, tx *store.Tx, ticket string, answer
 	if err != nil {
 		return db.User{}, factor.Verdict{}, fmt.Errorf("user: %w", err)
 	}
-	who, rows, err := s.owner(ctx, tx, u, p.id, now)
+	who, rows, err := s.owner(ctx, tx, u, p.ID, now)
 	if err != nil {
 		return db.User{}, factor.Verdict{}, err
 	}
@@ -313,15 +306,10 @@ func (s *Service) Found(ctx context.Context, tx *store.Tx, ticket string, answer
 	if !ok {
 		return u, rejected(ReasonUnknown, text.PasskeyUnknown, ""), nil
 	}
-	_, c, err := p.ValidatePasskeyLogin(func(_, _ []byte) (webauthn.User, error) { return who, nil }, k.Session, parsed)
+	use, err := p.JudgeFound(who, k.Session, parsed)
 	if err != nil {
-		return u, refusedBy(err, protocol.VerificationRequired, parsed), nil
+		return u, refusedBy(err), nil
 	}
-	// The library was asked for it; what a session without a password rests on is judged
-	// here once more.
-	if !parsed.Response.AuthenticatorData.Flags.HasUserVerified() {
-		return u, rejected(ReasonNotVerified, text.PasskeyNotVerified, ""), nil
-	}
-	v, err = s.accept(ctx, tx, u, row, c, parsed, now)
+	v, err = s.accept(ctx, tx, u, row, use, now)
 	return u, v, err
 }

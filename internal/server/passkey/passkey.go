@@ -9,8 +9,9 @@
 // account is a random handle. Where a session begins without a name the authenticator
 // must have verified who holds it.
 //
-// A passkey is bound to the host of the address for people: where that is none that
-// browsers bind passkeys to (an IP address), nothing is offered, and the reason is said.
+// Whom the passkeys are for, and how an answer is judged, is package party's: where the
+// address for people is none that browsers bind passkeys to, nothing is offered, and the
+// reason is said.
 //
 // Rows: M2, O3 (the public key lies here as the bundles need it).
 package passkey
@@ -22,22 +23,18 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
-	"github.com/go-webauthn/webauthn/protocol/webauthncose"
 	"github.com/go-webauthn/webauthn/webauthn"
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
-	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/server/ending"
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
@@ -45,12 +42,9 @@ import (
 
 // The bounds, in octets and numbers.
 const (
-	MaxAnswer   = 16 << 10 // of a browser
-	maxID       = 1023     // of a credential (WebAuthn §4)
-	maxKeys     = 64       // that one challenge names
-	handleSize  = 32
-	nonceSize   = 32
-	productName = "Latchkey"
+	maxKeys    = 64 // that one challenge names
+	handleSize = 32
+	nonceSize  = 32
 )
 
 // Reasons of rejections, as they stand in events.
@@ -76,68 +70,32 @@ type Service struct{ Config }
 // New makes one.
 func New(c Config) *Service { return &Service{c} }
 
-// party is who passkeys are for: this server under its address for people.
-type party struct {
-	*webauthn.WebAuthn
-	id     string
+// site is who passkeys are for, and which of them may be registered.
+type site struct {
+	party.Party
 	direct bool
 	models []string // AAGUIDs that may be registered; none: all
 }
 
-// party gives the relying party as it is now. The fault is Unavailable where there can
+// site gives the relying party as it is now. The fault is Unavailable where there can
 // be none.
-func (s *Service) party(ctx context.Context, q *db.Queries) (party, error) {
+func (s *Service) site(ctx context.Context, q *db.Queries) (site, error) {
 	at, err := settings.People(ctx, q, s.URL)
 	if err != nil {
-		return party{}, err
+		return site{}, err
 	}
-	id, err := Host(at)
+	p, err := party.Of(at)
 	if err != nil {
-		return party{}, err
+		return site{}, err
 	}
 	rule, err := settings.Passkeys(ctx, q)
-	if err != nil {
-		return party{}, err
-	}
-	w, err := webauthn.New(&webauthn.Config{RPID: id, RPDisplayName: productName, RPOrigins: []string{at}})
-	if err != nil {
-		return party{}, unavailable("Passkeys can not be used: the address for people, %s, is none that browsers bind them to. An owner sets another in the settings.", at).Because(err)
-	}
-	return party{WebAuthn: w, id: id, direct: rule.Direct, models: rule.Models}, nil
-}
-
-func unavailable(format string, args ...any) *fault.Fault {
-	return fault.Newf(fault.Unavailable, format, args...)
-}
-
-// Host is the host that passkeys are bound to, of the address for people. The fault says
-// what to do where browsers bind none to it.
-func Host(people string) (string, error) {
-	u, err := url.Parse(people)
-	if people == "" || err != nil || u.Hostname() == "" {
-		return "", unavailable("Passkeys can not be used yet: this server does not know the address under which people reach it. An owner sets it in the settings (Address for people).")
-	}
-	host := u.Hostname()
-	if _, err := netip.ParseAddr(host); err == nil || net.ParseIP(host) != nil {
-		return "", unavailable("Passkeys need a host name, and people reach this server by the address %s. An owner sets a name in the settings (Address for people), for which the server's certificate is good.", host)
-	}
-	return host, nil
+	return site{p, rule.Direct, rule.Models}, err
 }
 
 // Ready tells whether passkeys can be used; the fault says why not.
 func (s *Service) Ready(ctx context.Context, q *db.Queries) error {
-	_, err := s.party(ctx, q)
+	_, err := s.site(ctx, q)
 	return err
-}
-
-// algorithms are those of public keys, the better first: what machines can judge alone
-// too (package assertion).
-func algorithms() []protocol.CredentialParameter {
-	var out []protocol.CredentialParameter
-	for _, a := range []webauthncose.COSEAlgorithmIdentifier{webauthncose.AlgEdDSA, webauthncose.AlgES256, webauthncose.AlgRS256} {
-		out = append(out, protocol.CredentialParameter{Type: protocol.PublicKeyCredentialType, Algorithm: a})
-	}
-	return out
 }
 
 // owner is a user as the library sees one.

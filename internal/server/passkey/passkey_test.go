@@ -20,6 +20,7 @@ import (
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
 	"latchkey/internal/server/factor"
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/passkey"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
@@ -265,7 +266,7 @@ func TestWhatIsRegisteredIsWhatWasAskedFor(t *testing.T) {
 			{"another ticket", r.user, home, func(_ string, a secret.Bytes) (string, secret.Bytes) { return store.NewID(), a }, fault.Expired},
 			{"no JSON", r.user, home, func(t string, _ secret.Bytes) (string, secret.Bytes) { return t, secret.FromString("{") }, fault.Invalid},
 			{"too long", r.user, home, func(t string, _ secret.Bytes) (string, secret.Bytes) {
-				return t, secret.FromString(strings.Repeat(" ", passkey.MaxAnswer) + "{}")
+				return t, secret.FromString(strings.Repeat(" ", party.MaxAnswer) + "{}")
 			}, fault.Invalid},
 		} {
 			ticket, options := r.begin(r.user)
@@ -518,19 +519,6 @@ func TestASignInWithoutAName(t *testing.T) {
 }
 
 func TestPasskeysNeedAName(t *testing.T) {
-	for _, c := range []struct{ at, want string }{
-		{"", "does not know the address"},
-		{"https://192.0.2.7:8443", "192.0.2.7"},
-		{"https://[2001:db8::1]:8443", "2001:db8::1"},
-	} {
-		_, err := passkey.Host(c.at)
-		if !fault.Is(err, fault.Unavailable) || !strings.Contains(fault.Of(err).Detail, c.want) || !strings.Contains(fault.Of(err).Detail, "settings") {
-			t.Errorf("%q: %v", c.at, err)
-		}
-	}
-	if h, err := passkey.Host("https://latchkey.test:8443"); err != nil || h != "latchkey.test" {
-		t.Errorf("%q, %v", h, err)
-	}
 	onBoth(t, func(r *rig) {
 		r.register()
 		// With another name for the server the old passkeys are asked for no more.

@@ -13,12 +13,12 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 	"github.com/google/uuid"
 
-	"latchkey/internal/assertion"
 	"latchkey/internal/clock"
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
 	"latchkey/internal/secret"
 	"latchkey/internal/server/factor"
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/text"
@@ -35,11 +35,11 @@ type Order struct {
 // Begin makes the options of a registration (PublicKeyCredentialCreationOptionsJSON) and
 // its ticket.
 func (s *Service) Begin(ctx context.Context, tx *store.Tx, o Order) (ticket string, options json.RawMessage, err error) {
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return "", nil, err
 	}
-	who, _, err := s.owner(ctx, tx, o.User, p.id, o.Now)
+	who, _, err := s.owner(ctx, tx, o.User, p.ID, o.Now)
 	if err != nil {
 		return "", nil, err
 	}
@@ -50,7 +50,7 @@ func (s *Service) Begin(ctx context.Context, tx *store.Tx, o Order) (ticket stri
 	}
 	var have []protocol.CredentialDescriptor
 	for _, r := range all {
-		if c := credential(r.Passkey); r.Passkey.RpID == p.id {
+		if c := credential(r.Passkey); r.Passkey.RpID == p.ID {
 			have = append(have, c.Descriptor())
 		}
 	}
@@ -59,19 +59,19 @@ func (s *Service) Begin(ctx context.Context, tx *store.Tx, o Order) (ticket stri
 		conveyance = protocol.PreferDirectAttestation
 	}
 	made, session, err := p.BeginRegistration(who,
-		webauthn.WithCredentialParameters(algorithms()), webauthn.WithExtensions(webauthn.WithExtensionCredProps()), webauthn.WithExclusions(have), webauthn.WithConveyancePreference(conveyance),
+		webauthn.WithExtensions(webauthn.WithExtensionCredProps()), webauthn.WithExclusions(have), webauthn.WithConveyancePreference(conveyance),
 		webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{ResidentKey: protocol.ResidentKeyRequirementPreferred, UserVerification: protocol.VerificationPreferred}),
 	)
 	if err != nil {
-		return "", nil, fmt.Errorf("begin a registration: %w", err)
+		return "", nil, err
 	}
 	ticket = store.NewID()
-	k := kept{Purpose: toRegister, Session: *session, Generation: o.User.PasswordGeneration, Enrol: o.Enrol}
+	k := kept{Purpose: toRegister, Session: session, Generation: o.User.PasswordGeneration, Enrol: o.Enrol}
 	if err := keep(ctx, tx, ticketOf(toRegister, ticket), o.User.ID, k, o.Now, o.Until); err != nil {
 		return "", nil, err
 	}
-	made.Response.Timeout = int(o.Until.Sub(o.Now).Milliseconds())
-	options, err = json.Marshal(made.Response)
+	made.Timeout = int(o.Until.Sub(o.Now).Milliseconds())
+	options, err = json.Marshal(made)
 	return ticket, options, err
 }
 
@@ -97,34 +97,32 @@ func (s *Service) Finish(ctx context.Context, tx *store.Tx, ticket string, answe
 	if !ok || k.Generation != o.User.PasswordGeneration || k.Enrol != o.Enrol {
 		return Made{}, fault.Newf(fault.Expired, "Setting up took too long, or something about your account has changed meanwhile. Begin again.")
 	}
-	p, err := s.party(ctx, tx.Queries)
+	p, err := s.site(ctx, tx.Queries)
 	if err != nil {
 		return Made{}, err
 	}
-	who, _, err := s.owner(ctx, tx, o.User, p.id, o.Now)
+	who, _, err := s.owner(ctx, tx, o.User, p.ID, o.Now)
 	if err != nil {
 		return Made{}, err
 	}
 	wrong := func(cause error, sentence string, args ...any) error {
 		return fault.New(fault.Invalid, nil).With("credential", sentence, args...).Because(cause)
 	}
-	if answer.Len() > MaxAnswer {
-		return Made{}, wrong(nil, "it is longer than any authenticator's answer")
-	}
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(answer.Reveal())
-	if err != nil {
+	parsed, err := party.ParseRegistration(answer.Reveal())
+	switch {
+	case errors.Is(err, party.ErrLength):
+		return Made{}, wrong(nil, "it is empty, or longer than any authenticator's answer")
+	case err != nil:
 		return Made{}, wrong(err, "it is not what a browser answers to a registration")
 	}
-	c, err := p.CreateCredential(who, k.Session, parsed)
-	if err != nil {
-		return Made{}, wrong(err, "it was refused: it is not the answer to this registration, or was made for another address than %s", p.id)
-	}
-	if len(c.ID) == 0 || len(c.ID) > maxID || len(c.PublicKey) > assertion.MaxKey {
+	c, err := p.Register(who, k.Session, parsed)
+	switch {
+	case errors.Is(err, party.ErrID):
 		return Made{}, wrong(nil, "its id or key is longer than any authenticator's")
-	}
-	// What the library takes and machines could not judge alone is none of ours.
-	if _, err := assertion.ParseKey(c.PublicKey); err != nil {
+	case errors.Is(err, party.ErrKey):
 		return Made{}, wrong(err, "its key is of a kind that this server does not take")
+	case err != nil:
+		return Made{}, wrong(err, "it was refused: it is not the answer to this registration, or was made for another address than %s", p.ID)
 	}
 	model, err := uuid.FromBytes(c.Authenticator.AAGUID)
 	if err != nil {
@@ -163,7 +161,7 @@ func (s *Service) Finish(ctx context.Context, tx *store.Tx, ticket string, answe
 	})
 	if err == nil {
 		err = tx.InsertPasskey(ctx, db.InsertPasskeyParams{
-			AuthenticatorID: m.ID, UserID: o.User.ID, CredentialID: c.ID, PublicKey: c.PublicKey, RpID: p.id, Aaguid: m.Model, Attestation: m.Attested,
+			AuthenticatorID: m.ID, UserID: o.User.ID, CredentialID: c.ID, PublicKey: c.PublicKey, RpID: p.ID, Aaguid: m.Model, Attestation: m.Attested,
 			Transports: string(ways), Attachment: text.CleanN(string(c.Authenticator.Attachment), 32), SignCount: int64(c.Authenticator.SignCount),
 			VerifiesUser: m.Verifies, BackupEligible: m.Eligible, BackedUp: c.Flags.BackupState, Discoverable: m.Discovered,
 		})

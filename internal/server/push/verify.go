@@ -5,8 +5,8 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/go-webauthn/webauthn/protocol"
@@ -16,6 +16,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/policy"
 	"latchkey/internal/rest"
+	"latchkey/internal/server/party"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 )
@@ -42,27 +43,17 @@ func (h holder) WebAuthnName() string                       { return h.d.User + 
 func (h holder) WebAuthnDisplayName() string                { return h.d.User }
 func (h holder) WebAuthnCredentials() []webauthn.Credential { return h.have }
 
-// party is this server as a relying party.
-func (s *Service) party(ctx context.Context) (*webauthn.WebAuthn, error) {
+// party is this server as the relying party of phones.
+func (s *Service) party(ctx context.Context) (party.Party, error) {
 	var people string
 	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
 		people, err = s.People(ctx, q)
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return party.Party{}, err
 	}
-	u, err := url.Parse(people)
-	if err != nil || u.Hostname() == "" {
-		return nil, fmt.Errorf("address for people %q: no host", people)
-	}
-	return webauthn.New(&webauthn.Config{
-		RPID: u.Hostname(), RPDisplayName: "Latchkey", RPOrigins: []string{people},
-		AttestationPreference: protocol.PreferNoAttestation,
-		AuthenticatorSelection: protocol.AuthenticatorSelection{
-			AuthenticatorAttachment: protocol.Platform, UserVerification: protocol.VerificationRequired, ResidentKey: protocol.ResidentKeyRequirementDiscouraged,
-		},
-	})
+	return party.Of(people)
 }
 
 // verificationTicket lies sealed with the phone between the two calls.
@@ -93,14 +84,17 @@ func (s *Service) BeginVerification(ctx context.Context, d Device) (Verification
 	if err != nil {
 		return out, err
 	}
-	creation, session, err := w.BeginRegistration(holder{d: d})
+	options, session, err := w.BeginRegistration(holder{d: d}, webauthn.WithConveyancePreference(protocol.PreferNoAttestation),
+		webauthn.WithAuthenticatorSelection(protocol.AuthenticatorSelection{
+			AuthenticatorAttachment: protocol.Platform, UserVerification: protocol.VerificationRequired, ResidentKey: protocol.ResidentKeyRequirementDiscouraged,
+		}))
 	if err != nil {
-		return out, fmt.Errorf("begin a verification: %w", err)
-	}
-	if out.Options, err = json.Marshal(creation.Response); err != nil {
 		return out, err
 	}
-	t, err := json.Marshal(verificationTicket{Session: *session, Expires: clock.Micros(s.Clock.Now().Add(5 * time.Minute))})
+	if out.Options, err = json.Marshal(options); err != nil {
+		return out, err
+	}
+	t, err := json.Marshal(verificationTicket{Session: session, Expires: clock.Micros(s.Clock.Now().Add(5 * time.Minute))})
 	if err != nil {
 		return out, err
 	}
@@ -136,11 +130,11 @@ func (s *Service) FinishVerification(ctx context.Context, d Device, in Verificat
 	if err != nil {
 		return out, err
 	}
-	parsed, err := protocol.ParseCredentialCreationResponseBytes(in.Credential)
+	parsed, err := party.ParseRegistration(in.Credential)
 	if err != nil {
 		return out, wrong(err)
 	}
-	c, err := w.CreateCredential(holder{d: d}, t.Session, parsed)
+	c, err := w.Register(holder{d: d}, t.Session, parsed)
 	if err != nil {
 		return out, wrong(err)
 	}
@@ -185,7 +179,7 @@ func (s *Service) verified(ctx context.Context, d Device, message []byte, assert
 	if err := json.Unmarshal(d.credential, &c); err != nil {
 		return nil, fmt.Errorf("credential of a phone: %w", err)
 	}
-	parsed, err := protocol.ParseCredentialRequestResponseBytes(assertion)
+	parsed, err := party.Parse(assertion)
 	if err != nil {
 		return nil, wrong(err)
 	}
@@ -195,15 +189,12 @@ func (s *Service) verified(ctx context.Context, d Device, message []byte, assert
 	}
 	h := holder{d: d, have: []webauthn.Credential{c}}
 	challenge := sha256.Sum256(message)
-	moved, err := w.ValidateLogin(h, webauthn.SessionData{
-		Challenge: base64.RawURLEncoding.EncodeToString(challenge[:]), RelyingPartyID: w.Config.RPID, UserID: h.WebAuthnID(), AllowedCredentialIDs: [][]byte{c.ID},
-		UserVerification: protocol.VerificationRequired,
-	}, parsed)
+	use, err := w.Judge(h, w.Session(h, base64.RawURLEncoding.EncodeToString(challenge[:]), c.ID), parsed)
 	if err != nil {
 		return nil, wrong(err)
 	}
-	if moved.Authenticator.CloneWarning {
-		return nil, wrong(fmt.Errorf("the counter went back: it may be a copy"))
+	if use.Copied {
+		return nil, wrong(errors.New("the counter went back: it may be a copy"))
 	}
-	return json.Marshal(moved)
+	return json.Marshal(use.Credential)
 }
