@@ -471,9 +471,10 @@ func totp(seed []byte, step int64) string {
 
 func stepOf(t time.Time) int64 { return t.Unix() / 30 }
 
-// pamtester signs in once; whatever it did not let in is an error. The answers are typed ahead.
+// pamtester signs in once; whatever it did not let in is an error. The answers are typed ahead. It
+// says that it is at the console: of a service that the agent does not know it would else be taken for a daemon.
 func (w *world) pamtester(service, user string, answers ...string) (time.Duration, error) {
-	cmd := exec.CommandContext(w.ctx, "pamtester", service, user, "authenticate")
+	cmd := exec.CommandContext(w.ctx, "pamtester", "-I", "tty=/dev/tty1", service, user, "authenticate")
 	in, feed, err := os.Pipe()
 	if err != nil {
 		return 0, err

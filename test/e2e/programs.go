@@ -14,6 +14,12 @@ import (
 // win. It returns when sshd listens.
 func (m *Machine) SSHD(config ...string) *Process {
 	m.t.Helper()
+	return m.SSHDAs("/usr/sbin/sshd", config...)
+}
+
+// SSHDAs is SSHD under another path. Its last part is the service that it asks PAM for.
+func (m *Machine) SSHDAs(path string, config ...string) *Process {
+	m.t.Helper()
 	if _, err := os.Stat(m.Path("/etc/ssh/e2e_key")); err != nil {
 		m.Run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", "/etc/ssh/e2e_key")
 	}
@@ -29,7 +35,7 @@ LogLevel VERBOSE
 PrintMotd no
 PrintLastLog no
 `, 0o600)
-	p := m.Start("/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/e2e_config")
+	p := m.Start(path, "-D", "-e", "-f", "/etc/ssh/e2e_config")
 	m.Until(10*time.Second, "sshd listens", func() bool {
 		return strings.Contains(p.Output(), "Server listening") || !p.Running()
 	})
