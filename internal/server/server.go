@@ -565,6 +565,7 @@ func (r *running) greet(ctx context.Context) {
 	}
 	// The first start may have failed behind the making, at a port that was taken.
 	users, place := int64(-1), r.peopleURL()
+	r.warnOfNames(ctx)
 	_ = r.store.Read(ctx, func(q *store.Queries) (err error) {
 		if users, err = q.CountUsers(ctx); err != nil {
 			return err

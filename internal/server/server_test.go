@@ -193,6 +193,18 @@ func TestAFirstStartMakesWhatIsNeededAndASecondFindsIt(t *testing.T) {
 				t.Errorf("no event %s in %s", word, events)
 			}
 		}
+		again.end()
+		// An account from before its name was kept free.
+		old := storetest.Open(t, store.Config{Database: server.DatabaseOf(c.Data, database)})
+		err = old.Update(t.Context(), func(ctx context.Context, tx *store.Tx) error {
+			return tx.InsertUser(ctx, db.InsertUserParams{ID: store.NewID(), Name: "agent", NameFold: "agent", Role: "owner"})
+		})
+		if err := errors.Join(err, old.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if third := start(t, c).out.String(); strings.Count(third, "bears a name") != 1 || !strings.Contains(third, `the account "agent" bears`) {
+			t.Errorf("the start with an account of a name that is kept:\n%s", third)
+		}
 	})
 }
 

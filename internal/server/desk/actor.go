@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"slices"
+	"strings"
 
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
@@ -205,9 +206,29 @@ func Account(ctx context.Context, q *db.Queries, ref string) (db.User, error) {
 	return user(ctx, q, ref)
 }
 
+// Whom events tell by the name alone, as they do root.
+const (
+	actorServer = "server"
+	actorAgent  = "agent"
+	actorSetup  = "setup" // whoever has the code for the first owner
+)
+
+// Unnamed are the names that no account may have, in upper or lower case: what it did would
+// pass for the doing of another. A server that was used before they were kept free may
+// have one; its start says so.
+var Unnamed = []string{actorServer, actorAgent, actorSetup}
+
+// userName judges the name of a new user.
+func (v *faults) userName(field, value string) {
+	v.name(field, value)
+	if slices.ContainsFunc(Unnamed, func(s string) bool { return strings.EqualFold(s, value) }) {
+		v.add(field, "events tell of others than people by it; allowed are other names than %s", strings.Join(Unnamed, ", "))
+	}
+}
+
 // ValidUserName says what is wrong with the name of a new user, as a field of a fault.
 func ValidUserName(name string) error {
 	var v faults
-	v.name("name", name)
+	v.userName("name", name)
 	return v.err()
 }

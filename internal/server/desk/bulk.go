@@ -33,7 +33,7 @@ func (a Actor) Above(role string) bool {
 func UserFaults(in rest.NewUser, isNew bool) []fault.Field {
 	var v faults
 	if isNew {
-		v.name("name", in.Name)
+		v.userName("name", in.Name)
 	} else if !askable(in.Name) {
 		v.add("name", "it is no name of a user")
 	}

@@ -52,11 +52,12 @@ var actionTypes = []string{
 	string(event.WindowEnded), string(event.VaultDisenroled), string(event.VaultLiftWanted), string(event.BackupMade), "approval.", "import.", "report.handled",
 }
 
-// action tells whether an event of these types is something that an administrator did:
-// not the server, not a machine, and not somebody for themselves.
+// action tells whether an event of these types is something that an administrator did: not
+// the server, not an agent, and not somebody for themselves. No account has their names (see
+// Unnamed), and a machine never stands as the actor: an administrator gives it any name.
 func action(e db.Event) bool {
 	switch e.Actor {
-	case "", "server", "agent", e.Machine:
+	case "", actorServer, actorAgent:
 		return false
 	case e.Subject:
 		switch event.Type(e.Type) {

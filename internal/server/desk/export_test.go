@@ -11,6 +11,7 @@ import (
 
 	"latchkey/internal/clock"
 	"latchkey/internal/event"
+	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/desk/desktest"
@@ -94,6 +95,19 @@ func TestV1AdministratorsActionsStandAlone(t *testing.T) {
 			}
 			return nil
 		}))
+		// A machine is named like the administrator who has done it.
+		mallory := desk.Actor{Name: "mallory", UserID: "m", Role: rest.RoleAdministrator}
+		own, name := r.Machine(t, "spare", rest.MachineActive), mallory.Name
+		ok(r.ChangeMachine(ctx, mallory, own.Name, 0, rest.MachineChange{Name: &name}))(t)
+		for _, name := range []string{"server", "Agent", "SETUP"} {
+			_, err := r.AddUser(ctx, root, rest.NewUser{Name: name})
+			wantCode(t, err, fault.Invalid)
+			if f := desk.UserFaults(rest.NewUser{Name: name}, true); len(f) != 1 || f[0].Name != "name" {
+				t.Errorf("an import adds %s: %+v", name, f)
+			}
+			wantCode(t, desk.ValidUserName(name), fault.Invalid)
+			ok(r.AddGroup(ctx, mallory, rest.NewGroup{Name: name}))(t) // a group acts not
+		}
 		var types []string
 		for after, pages := "", 0; ; pages++ {
 			p := ok(r.ListEvents(ctx, root, desk.EventFilter{Actions: true}, after, 0))(t)
@@ -107,7 +121,7 @@ func TestV1AdministratorsActionsStandAlone(t *testing.T) {
 				t.Fatal("the list does not end")
 			}
 		}
-		if fmt.Sprint(types) != "[group.added user.added]" {
+		if fmt.Sprint(types) != "[group.added group.added group.added machine.changed group.added user.added]" {
 			t.Errorf("actions %v", types)
 		}
 	})

@@ -266,7 +266,7 @@ func (d *Desk) AddUser(ctx context.Context, a Actor, in rest.NewUser) (rest.User
 	}
 	in.Role, in.MFA, in.Activation = or(in.Role, rest.RoleNone), or(in.MFA, rest.MFAInherit), or(in.Activation, rest.ActivateNow)
 	var v faults
-	v.name("name", in.Name)
+	v.userName("name", in.Name)
 	v.line("display_name", in.DisplayName, maxLine)
 	v.mail("mail", in.Mail)
 	v.word("role", in.Role, rest.Roles)
