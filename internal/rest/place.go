@@ -20,10 +20,16 @@ func PlaceRemark(address string) string {
 	switch {
 	case err == nil && ip.Unmap().IsLoopback(), host == "localhost", strings.HasSuffix(host, ".localhost"):
 		return u.Host + " is this computer alone: no phone and no other computer reaches it."
+	case err == nil && ip.IsUnspecified():
+		return u.Host + " is the address of nobody: no phone and no computer reaches it."
+	case err == nil && ip.Unmap().IsLinkLocalUnicast():
+		return u.Host + " counts on one cable or in one radio network alone: no phone elsewhere reaches it."
 	case err == nil:
 		return u.Host + " is an IP address: passkeys need a name, and phones that were enrolled under another address are enrolled anew."
 	case !strings.Contains(host, "."):
 		return u.Host + " is a name without a domain: phones and computers of other networks do not know it."
+	case strings.HasSuffix(host, ".local"):
+		return u.Host + " is a name of one network alone: phones and computers of other networks do not know it."
 	}
 	return ""
 }

@@ -127,3 +127,17 @@ func TestS12APhoneShowsWhichSiteIsSignedInTo(t *testing.T) {
 		shows("step-up", "keys.example.org:8443")
 	})
 }
+
+// Where the link leads nowhere, the page that shows it says so: before somebody stands
+// there with a phone on which nothing opens.
+func TestAnAddressThatPhonesDoNotReachIsSaidBesideTheCode(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		b, _ := r.enrolled("anna", rest.RoleNone)
+		b.post("/me/phone").is(200).lacks(words.PhonePlaceMine)
+		for _, at := range []string{"https://127.0.0.1:8443", "https://localhost", "https://169.254.1.2", "https://keys:8443", "https://keys.local"} {
+			_, err := r.ChangeSettings(r.Context(), desk.Root(), rest.SettingsChange{PeopleURL: &at})
+			r.must(err)
+			b.post("/me/phone").is(200).has(words.PhonePlaceMine + rest.PlaceRemark(at))
+		}
+	})
+}
