@@ -24,8 +24,8 @@ const (
 	PhoneInstead    = "Or set up a phone with Latchkey Authenticator"
 	PhoneInsteadWhy = "It asks you on the phone, so that there is no code to type, and it shows codes too."
 
-	PhonePlaceMine  = "Latchkey Authenticator may not open on your phone: "
-	PhonePlaceDesk  = "The link leads to people’s address. Set another first, under Settings: "
+	PhonePlaceMine = "Latchkey Authenticator may not open on your phone: "
+	PhonePlaceDesk = "The link leads to people’s address. Set another first, under Settings: "
 
 	PhoneKind        = "Latchkey Authenticator"
 	PhonePlatform    = "Phone"
