@@ -43,7 +43,7 @@ func TestReadTests(t *testing.T) {
 			`{"ImportPath":"p","Action":"build-output","Output":"p/a.go:3: undefined: x\n"}
 			 {"ImportPath":"p","Action":"build-fail"}
 			 {"Action":"fail","Package":"p"}`,
-			outcome{tally: tally{failed: 1}, tail: []string{"p/a.go:3: undefined: x", "--- p "}},
+			outcome{died: true, tally: tally{failed: 1}, tail: []string{"p/a.go:3: undefined: x", "--- p "}},
 		},
 		{
 			"a package that crashes is a failure, even when its tests passed",
@@ -52,6 +52,14 @@ func TestReadTests(t *testing.T) {
 			 {"Action":"fail","Package":"p"}`,
 			outcome{died: true, tally: tally{passed: 1, failed: 1}, tail: []string{"--- p ", "panic: oh"}},
 		},
+		{
+			"a data race is seen",
+			`{"Action":"output","Package":"p","Test":"A","Output":"WARNING: DATA RACE\n"}
+			 {"Action":"output","Package":"p","Test":"A","Output":"Read at 0x1 by goroutine 1:\n"}
+			 {"Action":"output","Package":"p","Test":"A","Output":"==================\n"}
+			 {"Action":"fail","Package":"p","Test":"A"}`,
+			outcome{raced: true, tally: tally{failed: 1}, tail: []string{"--- p A", "WARNING: DATA RACE", "Read at 0x1 by goroutine 1:", "=================="}},
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := readTests(strings.NewReader(c.in), nil)
@@ -59,6 +67,28 @@ func TestReadTests(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+func TestTheRaceOfTheStandardLibraryAlone(t *testing.T) {
+	const shake = "  crypto/tls.(*Conn).verifyServerCertificate()\n  crypto/tls.(*Conn).handshakeContext()\n      crypto/tls/conn.go:1562 +0x4ec\n"
+	const read = "Read at 0x00c00033cca0 by goroutine 14206:\n" + shake + "  latchkey/internal/server/post.sendMail()\n\n"
+	const parsed = "  crypto/x509.parseCertificate()\n      crypto/x509/parser.go:887 +0x64\n  crypto/x509.ParseCertificate()\n      crypto/x509/parser.go:1077 +0x3e\n"
+	const kept = "  crypto/tls.(*weakCertCache).newCert()\n      crypto/tls/cache.go:26 +0x11d\n"
+	const made = "\nGoroutine 14206 (running) created at:\n  sync.(*WaitGroup).Go()\n"
+	for _, c := range []struct {
+		name, report string
+		want         bool
+	}{
+		{"one handshake reads what another has parsed", read + "Previous write at 0x00c00033cca0 by goroutine 14209:\n" + parsed + kept + made, true},
+		{"somebody else wrote", read + "Previous write at 0x00c00033cca0 by goroutine 14209:\n  latchkey/internal/x.f()\n" + made + parsed + kept, false},
+		{"somebody else reads", "Read at 0x1 by goroutine 1:\n  latchkey/internal/x.f()\n" + shake + "\nPrevious write at 0x1 by goroutine 2:\n" + parsed + kept + made, false},
+		{"two writes", "Write at 0x1 by goroutine 1:\n" + shake + "\nPrevious write at 0x1 by goroutine 2:\n" + parsed + kept + made, false},
+		{"nothing", "", false},
+	} {
+		if got := ofCertificateCache(c.report); got != c.want {
+			t.Errorf("%s: %v", c.name, got)
+		}
 	}
 }
 
@@ -123,7 +153,7 @@ func TestOnceMore(t *testing.T) {
 			_ = os.Remove("seen")
 			write("a_test.go", head+c.source)
 			r := &runner{ctx: t.Context(), logs: t.TempDir(), results: []result{{name: "sample"}}}
-			good := r.testsOnReal("go test", []string{"-count=1"}, ".")
+			good := r.testsOnReal("go test", []string{"-count=1"}, []string{"."})
 			if h := r.here(); good != c.good || c.good == (h.failed > 0) || len(r.unsteady) != c.unsure || c.good != (len(r.failed) == 0) {
 				t.Errorf("good %v, %d failed, unsteady %q, failed %q", good, h.failed, r.unsteady, r.failed)
 			}

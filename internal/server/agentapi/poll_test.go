@@ -3,8 +3,11 @@ package agentapi_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -43,7 +46,7 @@ func (m *machine) poll(since int64) <-chan polled {
 	go func() {
 		var p polled
 		var err error
-		p.status, p.problem, err = m.call("GET", fmt.Sprintf("%s?since=%d", wire.PathChanges, since), nil, &p.Changes)
+		p.status, p.problem, err = m.callAgain("GET", fmt.Sprintf("%s?since=%d", wire.PathChanges, since), nil, &p.Changes)
 		if err != nil {
 			m.r.Errorf("poll: %v", err)
 		}
@@ -153,6 +156,14 @@ func TestAMachineThatHasSeenMoreThanTheDatabaseIsCaughtUpWith(t *testing.T) {
 	}
 }
 
+// callAgain is call for a machine whose connections are being cut: what was under way then is asked once more.
+func (m *machine) callAgain(method, path string, in, out any) (status int, p wire.Problem, err error) {
+	if status, p, err = m.call(method, path, in, out); errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
+		return m.call(method, path, in, out)
+	}
+	return status, p, err
+}
+
 func TestARevokedMachineIsToldAtOnceEverywhere(t *testing.T) {
 	for _, status := range []string{enroll.Revoked, enroll.Lost} {
 		t.Run(status, func(t *testing.T) {
@@ -176,7 +187,7 @@ func TestARevokedMachineIsToldAtOnceEverywhere(t *testing.T) {
 					t.Errorf("holders %v", holders)
 				}
 				for path, body := range closedPaths(m) {
-					s, p, err := m.call("POST", path, body, nil)
+					s, p, err := m.callAgain("POST", path, body, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
@@ -191,7 +202,7 @@ func TestARevokedMachineIsToldAtOnceEverywhere(t *testing.T) {
 					{"GET", wire.PathChanges + "?since=0", nil},
 					{"GET", wire.PathProbe, nil},
 				} {
-					s, p, err := m.call(c.method, c.path, c.body, nil)
+					s, p, err := m.callAgain(c.method, c.path, c.body, nil)
 					if err != nil {
 						t.Fatal(err)
 					}
