@@ -137,10 +137,11 @@ func (v *Vault) Attempt(ctx context.Context, a Attempt) (result Result, err erro
 	if a.Remote {
 		us.RemoteTries++
 	}
-	us.Checks += len(a.Codes)
+	checks := v.checks(a)
+	us.Checks += checks
 	if err := v.save(ctx); err != nil {
 		us.Tries--
-		us.Checks -= len(a.Codes)
+		us.Checks -= checks
 		if a.Remote {
 			us.RemoteTries--
 		}
@@ -227,6 +228,21 @@ func (v *Vault) judge(ctx context.Context, a Attempt, us *userState, o *opener, 
 		return Result{Reason: ClockBehind}, nil, nil
 	}
 	return Result{Reason: WrongCode}, nil, nil
+}
+
+// checks is how many counted uses of the key an attempt costs at the most, as the server
+// reckons them when it sets the limit.
+func (v *Vault) checks(a Attempt) (n int) {
+	newest := v.bundles[a.User.ID].newest()
+	for _, typed := range a.Codes {
+		code, backup := codeForm(typed)
+		if !backup.Empty() || typed.Empty() {
+			n++
+			continue
+		}
+		n += len(periods(newest, len(code)))
+	}
+	return n
 }
 
 // check compares one typed code. A code that no authenticator or backup code has

@@ -230,7 +230,7 @@ func (a *authority) Prepare(_ context.Context, p wire.Prepare) (wire.PrepareRepl
 	}
 	a.until = a.r.clk.Now().Add(time.Duration(a.pol.OfflineDays) * 24 * time.Hour)
 	rep := wire.PrepareReply{
-		Action: wire.ActionGeneration, UserID: userID, FailLimit: uint32(a.pol.OfflineTries), UseLimit: uint32(a.pol.OfflineSignins + a.pol.OfflineTries),
+		Action: wire.ActionGeneration, UserID: userID, FailLimit: uint32(a.pol.OfflineTries), UseLimit: a.uses(),
 		Until: clock.Micros(a.until), UserGeneration: a.user.Generation,
 	}
 	a.serial++
@@ -266,6 +266,11 @@ func (a *authority) Prepare(_ context.Context, p wire.Prepare) (wire.PrepareRepl
 	return rep, err
 }
 
+// uses is the limit as the real server sets it for one authenticator.
+func (a *authority) uses() uint32 {
+	return uint32((a.pol.OfflineSignins + a.pol.OfflineTries) * max(1, a.pol.FactorsOffline))
+}
+
 func (a *authority) Permit(_ context.Context, p wire.PermitRequest) (wire.Permit, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -275,7 +280,7 @@ func (a *authority) Permit(_ context.Context, p wire.PermitRequest) (wire.Permit
 	limit := uint32(a.pol.OfflineTries)
 	kind := tpm.PasswordIndex
 	if p.Kind == tpm.UseIndex.String() {
-		kind, limit = tpm.UseIndex, uint32(a.pol.OfflineSignins+a.pol.OfflineTries)
+		kind, limit = tpm.UseIndex, a.uses()
 	}
 	if a.class == ClassSoftware {
 		return wire.Permit{Limit: limit}, nil

@@ -158,6 +158,28 @@ func TestO8ChecksAreCountedByTheTPM(t *testing.T) {
 	r.want(false, ChecksUsedUp, policy.Logon, password, r.code())
 }
 
+// Each code of a chain is a counted use: as many sign-ins as the policy promises are
+// there all the same, and what is told of the checks is what the TPM has counted.
+func TestO8AChainHasAsManySigninsAsThePolicyPromises(t *testing.T) {
+	r := newRig(t, true)
+	r.srv.pol.FactorsOffline, r.srv.pol.OfflineSignins, r.srv.pol.OfflineTries = 2, 3, 2
+	r.sync()
+	r.enrol()
+	for i := range 3 {
+		r.later()
+		if in, why := r.signin(policy.Logon, password, r.code(), secret.FromString(formatted(r.srv.backup[i]))); !in {
+			t.Fatalf("sign-in %d of 3: %s", i+1, why)
+		}
+	}
+	if us := r.v.led.Users[userID]; us.Checks != 6 || us.CheckLimit != 10 {
+		t.Errorf("%d checks of %d", us.Checks, us.CheckLimit)
+	}
+	r.later()
+	if in, why := r.signin(policy.Logon, password, r.code(), secret.FromString(formatted(r.srv.backup[0]))); in || why != SigninsUsedUp {
+		t.Errorf("behind the last: %v, %s", in, why)
+	}
+}
+
 func TestO9AnOldLedgerIsNoticed(t *testing.T) {
 	r := newRig(t, true)
 	r.sync()

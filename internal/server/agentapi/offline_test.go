@@ -12,6 +12,7 @@ import (
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
+	"latchkey/internal/server/factor"
 	"latchkey/internal/server/facts"
 	"latchkey/internal/server/offline"
 	"latchkey/internal/server/store"
@@ -85,6 +86,50 @@ func (h held) opens(code string, step int64) (at int64, ok bool) {
 		}
 	}
 	return 0, false
+}
+
+// Every code of a chain, and every period that authenticators of its length have, is a
+// counted use of the machine's key: the limit is for the sign-ins and tries that the
+// policy promises (O6, O8).
+func TestTheLimitOfUsesHoldsThePromisedSignins(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		alice := r.person("alice")
+		limits := func() (fail, use uint32) {
+			h := r.joined().enrolSoftware(alice)
+			return h.FailLimit, h.UseLimit
+		}
+		if fail, use := limits(); fail != 10 || use != 60 {
+			t.Errorf("one factor: %d, %d", fail, use)
+		}
+		add := func(digits, period int) {
+			r.change(func(tx *store.Tx) error {
+				p := otp.Params{Algorithm: otp.SHA1, Digits: digits, Period: period}
+				seed, err := r.keeper.NewSeed(p)
+				if err != nil {
+					return err
+				}
+				_, err = r.keeper.AddTOTP(t.Context(), tx, alice.id, factor.TOTP{Params: p, Seed: seed}, r.clock.Now())
+				return err
+			})
+		}
+		add(6, 30)
+		add(8, 60)
+		if _, use := limits(); use != 60 {
+			t.Errorf("an app of the same period, and one of another length: %d", use)
+		}
+		add(6, 60)
+		if _, use := limits(); use != 120 {
+			t.Errorf("an app of another period: %d", use)
+		}
+		r.change(func(tx *store.Tx) error {
+			_, err := r.keeper.IssueBackup(t.Context(), tx, alice.id, r.clock.Now())
+			return err
+		})
+		r.setPolicy(func(p *policy.Policy) { p.FactorsOffline = 2 })
+		if fail, use := limits(); fail != 10 || use != 240 {
+			t.Errorf("a chain of two, and two periods: %d, %d", fail, use)
+		}
+	})
 }
 
 func TestOfflineDataCanCheckCodesOfItsDaysAndNoOthers(t *testing.T) {

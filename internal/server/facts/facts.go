@@ -458,7 +458,7 @@ type Left struct{ Signins, Tries, Remote int }
 // LeftOf counts as the machine does: what the policy allows now, less what was used.
 // Without a policy it is what was allowed when the data was made.
 func LeftOf(v db.Vault, p *policy.Policy) Left {
-	signins, tries := int(v.UseLimit-v.FailLimit), int(v.FailLimit)
+	signins, tries := int(v.UsesLeft+v.Used), int(v.FailLimit)
 	if p != nil {
 		signins, tries = p.OfflineSignins, p.OfflineTries
 	}

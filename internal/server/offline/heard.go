@@ -43,7 +43,7 @@ func (r *reader) hear(ctx context.Context, userID string, e event.Event) error {
 		case err == nil:
 			h.vault, h.signins, h.tries, h.shut = &v, v.Used, v.Tries, v.Shut
 			// Of somebody to whom no policy applies any more, what it was.
-			h.maxSign, h.maxTry = v.UseLimit-v.FailLimit, v.FailLimit
+			h.maxSign, h.maxTry = v.UsesLeft+v.Used, v.FailLimit
 			p, err := facts.PolicyOf(ctx, r.tx.Queries, userID)
 			if err != nil {
 				return err

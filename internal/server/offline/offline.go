@@ -35,6 +35,7 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/failpoint"
 	"latchkey/internal/fault"
+	"latchkey/internal/otp"
 	"latchkey/internal/policy"
 	"latchkey/internal/seal"
 	"latchkey/internal/secret"
@@ -295,6 +296,24 @@ func hold(ctx context.Context, q *db.Queries, userID string, p policy.Policy) (h
 	return h, nil
 }
 
+// uses is how many counted uses of the key one attempt costs at the most: one for every
+// code of a chain, and as many for each code as the user's authenticators of its length
+// have periods. The sign-ins that the policy promises would else end before their number.
+func uses(p policy.Policy, h holding) int {
+	periods, most := map[int][]int{}, 1
+	for _, a := range h.totp {
+		var params otp.Params
+		if json.Unmarshal([]byte(a.Params), &params) != nil {
+			continue // it gets no tags, and so has no codes
+		}
+		if of := periods[params.Digits]; !slices.Contains(of, params.Period) {
+			periods[params.Digits] = append(of, params.Period)
+		}
+		most = max(most, len(periods[params.Digits]))
+	}
+	return max(1, p.FactorsOffline) * most
+}
+
 // securityKeys are those that can be plugged into a machine: not a passkey that a phone
 // or a computer keeps for itself, and of the relying party under which the newest was
 // registered.
@@ -429,7 +448,7 @@ func (s *Service) Prepare(ctx context.Context, m db.Machine, in wire.Prepare) (r
 		}
 		until := end(b.conv.MFAAt, b.p)
 		reply.Until, reply.UserGeneration = clock.Micros(until), b.user.PasswordGeneration
-		reply.UseLimit = uint32(b.p.OfflineSignins + b.p.OfflineTries)
+		reply.UseLimit = uint32((b.p.OfflineSignins + b.p.OfflineTries) * uses(b.p, h))
 		reply.FailLimit = uint32(b.p.OfflineTries)
 		now := clock.Micros(s.Clock.Now())
 
