@@ -21,7 +21,7 @@ func TestWhoNamesAHostIsNotAtTheMachine(t *testing.T) {
 	opened(t, s.m.Login("alice", s.full(alice)), true)
 
 	// The machine's sshd under another name asks for a PAM service of that name.
-	const gate = "/usr/local/sbin/gate"
+	const gate = "/run/gate" // a folder that is the machine's own
 	s.m.PAM("gate", s.m.Shipped("latchkey-full"))
 	s.m.Run("ln", "-s", "/usr/sbin/sshd", gate)
 	sshd := s.m.SSHDAs(gate, "ListenAddress 127.0.0.1")
