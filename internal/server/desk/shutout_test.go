@@ -2,6 +2,7 @@ package desk_test
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -229,7 +230,8 @@ func BenchmarkShutOut(b *testing.B) {
 	for engine, fresh := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgresql": storetest.PostgreSQL} {
 		b.Run(engine, func(b *testing.B) {
 			c := clock.NewManual(start)
-			s := storetest.Open(b, store.Config{Database: fresh(b), Clock: c})
+			database := fresh(b)
+			s := storetest.Open(b, store.Config{Database: database, Clock: c})
 			r := desktest.New(b, s, c)
 			ctx, root := b.Context(), desk.Root()
 			for i := range 10 {
@@ -241,31 +243,28 @@ func BenchmarkShutOut(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			for n := 0; n < 100_000; n += 2000 {
-				err := s.Update(ctx, func(ctx context.Context, tx *store.Tx) error {
-					for i := n; i < n+2000; i++ {
-						uid := fmt.Sprintf("u%06d", i)
-						if err := tx.InsertUser(ctx, db.InsertUserParams{ID: uid, Name: uid, NameFold: uid, Role: "none", Activation: "now", MFA: "inherit", CreatedAt: 1, UpdatedAt: 1}); err != nil {
-							return err
-						}
-						for g := range 3 {
-							if _, err := tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: id(groups.Items[(i+g*3)%10].ID), UserID: uid}); err != nil {
-								return err
-							}
-						}
-						for k, kind := range []policy.Factor{policy.TOTP, policy.Push} {
-							if err := tx.InsertAuthenticator(ctx, db.InsertAuthenticatorParams{ID: fmt.Sprint(uid, k), UserID: uid, Kind: string(kind), Params: "{}", ConfirmedAt: 1, CreatedAt: 1}); err != nil {
-								return err
-							}
-						}
-						if err := tx.InsertBackupCode(ctx, db.InsertBackupCodeParams{ID: uid, UserID: uid, SetID: "s", Hash: []byte(uid), CreatedAt: 1}); err != nil {
-							return err
-						}
-					}
-					return nil
-				})
-				if err != nil {
-					b.Fatal(err)
+			driver, address := "pgx", database
+			if path, ok := strings.CutPrefix(database, "sqlite:"); ok {
+				driver, address = "sqlite", path
+			}
+			raw, err := sql.Open(driver, address)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer raw.Close()
+			ids := make([]string, 10)
+			for i, g := range groups.Items {
+				ids[i] = "WHEN " + fmt.Sprint(i) + " THEN '" + id(g.ID) + "'"
+			}
+			const n = "WITH RECURSIVE n(i) AS (SELECT 100000 UNION ALL SELECT i + 1 FROM n WHERE i < 199999) "
+			for _, q := range []string{
+				"INSERT INTO users (id, name, name_fold, role, created_at, updated_at) " + n + "SELECT 'u' || i, 'u' || i, 'u' || i, 'none', 1, 1 FROM n",
+				"INSERT INTO group_members (group_id, user_id) " + n + "SELECT CASE (i + k) % 10 " + strings.Join(ids, " ") + " END, 'u' || i FROM n, (SELECT 0 AS k UNION SELECT 3 UNION SELECT 6) g",
+				"INSERT INTO authenticators (id, user_id, kind, confirmed_at, created_at) " + n + "SELECT k || i, 'u' || i, k, 1, 1 FROM n, (SELECT 'totp' AS k UNION SELECT 'push') a",
+				"INSERT INTO backup_codes (id, user_id, set_id, hash, created_at) " + n + "SELECT 'b' || i, 'u' || i, 's', CAST('u' || i AS " + map[string]string{"pgx": "BYTEA", "sqlite": "BLOB"}[driver] + "), 1 FROM n",
+			} {
+				if _, err := raw.ExecContext(ctx, q); err != nil {
+					b.Fatal(q, err)
 				}
 			}
 			for i := range 10 {

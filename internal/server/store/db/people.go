@@ -8,11 +8,6 @@ type Person struct {
 	FIDO2, Push, TOTP, Backup, Mail, SMS bool
 }
 
-// places are those of the columns of People.
-func (p *Person) places() []any {
-	return []any{&p.ID, &p.Name, &p.Fold, &p.Role, &p.MFA, &p.FIDO2, &p.Push, &p.TOTP, &p.Mail, &p.SMS, &p.Backup}
-}
-
 // mostGroups is how many groups a question about their members names; with more it is
 // asked about everybody.
 const mostGroups = most
@@ -29,28 +24,68 @@ func (c *clauses) inGroups(column string, groups []string) {
 
 // People gives everybody who is neither disabled nor waits for their activation, in order
 // of names, whatever the case: the members of these groups, or all where groups is nil
-// (or names so many that asking for all is as good). It is one question, however many
-// they are.
+// (or names so many that asking for all is as good). It is two questions, however many
+// they are; they are not one, because an engine that has no figures of its tables yet
+// joins them row by row.
 func (q *Queries) People(ctx context.Context, groups []string, at int64) ([]Person, error) {
 	var c clauses
-	c.add("u.disabled = FALSE AND NOT (u.activation = 'at' AND u.activate_at > %s)", at)
-	c.inGroups("u.id", groups)
-	has := func(kind string) string {
-		return "COALESCE(a." + kind + ", 0) = 1"
+	c.add("disabled = FALSE AND NOT (activation = 'at' AND activate_at > %s)", at)
+	c.inGroups("id", groups)
+	rows, err := q.db.QueryContext(ctx, "SELECT id, name, name_fold, role, mfa FROM users"+c.String()+" ORDER BY name_fold, name", c.args...)
+	people, err := all(rows, err, func(p *Person) []any { return []any{&p.ID, &p.Name, &p.Fold, &p.Role, &p.MFA} })
+	if err != nil {
+		return nil, err
 	}
-	one := func(kind string) string {
-		return "MAX(CASE kind WHEN '" + kind + "' THEN 1 ELSE 0 END) AS " + kind
+	query, args := "", []any(nil)
+	for _, part := range []struct{ columns, where string }{
+		{"user_id, kind FROM authenticators", "lost = FALSE AND (confirmed_at > 0 OR kind = 'totp')"},
+		{"user_id, 'backup' FROM backup_codes", "used_at = 0"},
+		{"user_id, '' FROM push_locks", "user_id <> ''"},
+	} {
+		d := clauses{where: []string{part.where}, args: args}
+		d.inGroups("user_id", groups)
+		if query != "" {
+			query += " UNION ALL "
+		}
+		query, args = query+"SELECT DISTINCT "+part.columns+d.String(), d.args
 	}
-	var d clauses
-	d.args = c.args
-	d.where = []string{"y.lost = FALSE", "(y.confirmed_at > 0 OR y.kind = 'totp')"}
-	d.inGroups("y.user_id", groups)
-	query := "SELECT u.id, u.name, u.name_fold, u.role, u.mfa, " + has("fido2") + ", " + has("push") + " AND NOT EXISTS (SELECT 1 FROM push_locks l WHERE l.user_id = u.id), " +
-		has("totp") + ", " + has("mail") + ", " + has("sms") + ", EXISTS (SELECT 1 FROM backup_codes b WHERE b.user_id = u.id AND b.used_at = 0)" +
-		" FROM users u LEFT JOIN (SELECT y.user_id, " + one("fido2") + ", " + one("push") + ", " + one("totp") + ", " + one("mail") + ", " + one("sms") +
-		" FROM authenticators y" + d.String() + " GROUP BY y.user_id) a ON a.user_id = u.id" + c.String() + " ORDER BY u.name_fold, u.name"
-	rows, err := q.db.QueryContext(ctx, query, d.args...)
-	return all(rows, err, (*Person).places)
+	type kind struct{ user, kind string }
+	rows, err = q.db.QueryContext(ctx, query, args...)
+	kinds, err := all(rows, err, func(k *kind) []any { return []any{&k.user, &k.kind} })
+	if err != nil {
+		return nil, err
+	}
+	of := make(map[string]*Person, len(people))
+	for i := range people {
+		of[people[i].ID] = &people[i]
+	}
+	var locked []*Person
+	for _, k := range kinds {
+		p := of[k.user]
+		if p == nil {
+			continue
+		}
+		switch k.kind {
+		case "fido2":
+			p.FIDO2 = true
+		case "push":
+			p.Push = true
+		case "totp":
+			p.TOTP = true
+		case "mail":
+			p.Mail = true
+		case "sms":
+			p.SMS = true
+		case "backup":
+			p.Backup = true
+		case "":
+			locked = append(locked, p)
+		}
+	}
+	for _, p := range locked {
+		p.Push = false
+	}
+	return people, nil
 }
 
 // Membership is a user in a group.
