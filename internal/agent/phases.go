@@ -129,7 +129,10 @@ func (a *agent) sessionOpen(ctx context.Context, who caller, s service, m shim.S
 	if !who.privileged() || s.scope == policy.Elevation || s.job {
 		return
 	}
-	x := session{leader: who.peer, service: m.Service, user: m.User, uid: m.UID, known: m.Known, remote: s.remote || !s.here(m.RHost), host: numeric(m.RHost)}
+	x := session{
+		leader: who.peer, service: m.Service, user: m.User, uid: m.UID, known: m.Known, host: numeric(m.RHost),
+		remote: s.remote || !s.here(m.RHost) || a.scopeOf(who, s, m) == policy.Remote,
+	}
 	if !x.known {
 		x.uid, x.known = a.names.UID(ctx, m.User)
 	}

@@ -159,6 +159,22 @@ func TestAnUnknownServiceIsRemoteUnlessSomethingSpeaksForIt(t *testing.T) {
 	}
 }
 
+// What is done in a session that came from elsewhere is remote as well, also where the
+// service is one that nobody has described.
+func TestASessionOfAnUnknownDaemonIsRemote(t *testing.T) {
+	for service, host := range map[string]string{"vsftpd": "203.0.113.9", "saslauthd": "", "lightdm": "203.0.113.9", "remote": ""} {
+		ps, who := daemon(service)
+		a := afarAgent(ps)
+		m := start(shim.PhaseSessionOpen, service, "alice")
+		m.RHost = host
+		s, _ := serviceOf(service)
+		a.sessionOpen(t.Context(), who, s, m)
+		if n := len(a.seen.remotesOf(m.UID)); n != 1 {
+			t.Errorf("%s: %d remote sessions", service, n)
+		}
+	}
+}
+
 // What a person at the machine does is not counted, and what is not at the machine is,
 // in whatever scope it comes.
 func TestOnlyWhoSitsAtTheMachineIsAlwaysAdmitted(t *testing.T) {
