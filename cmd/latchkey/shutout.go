@@ -53,6 +53,9 @@ func shutsOut(s rest.ShutOut) string {
 	names := make([]string, len(s.Who))
 	for i, w := range s.Who {
 		names[i] = w.User
+		if len(w.New) == 1 && w.New[0] == policy.Apart {
+			names[i] += " (offline)" // alone
+		}
 	}
 	list := strings.Join(names, ", ")
 	if more := s.People - int64(len(names)); more > 0 {
