@@ -301,9 +301,9 @@ func TestW7NoTokenOutlivesTheHandsThatMadeIt(t *testing.T) {
 			"has a password set": {func(p person, b *browser) error {
 				return r.SetPassword(r.Context(), root, p.name, rest.NewPassword{Password: rest.HideText(better)})
 			}, true},
-			"changes a due password at the sign-in": {func(p person, b *browser) error {
+			"changes a due password at the sign-in": {func(p person, _ *browser) error {
 				due(p)
-				b = r.browser().begins(p)
+				b := r.browser().begins(p)
 				b.post("/signin/code", "kind", "totp", "code", p.fresh()).goes("/signin")
 				b.post("/signin/password", "password", better, "again", better).goes("/")
 				b.get("/me").is(http.StatusOK)
