@@ -602,7 +602,7 @@ func TestNamesThatAreAlmostThere(t *testing.T) {
 			// The same account of the machine: the operating system says that it is hers.
 			account(s, c.user, uid)
 			before := s.mark()
-			r := s.here().Pamtester(nil, "x", c.user, auth, Say("assword: ", alice.unix))
+			r := s.here().Pamtester([]string{"-I", "tty=/dev/tty1"}, "x", c.user, auth, Say("assword: ", alice.unix))
 			opened(t, r, false)
 			shows(t, r, text.DeniedFirst, true)
 			shows(t, r, "code:", false)
@@ -617,10 +617,10 @@ func TestNamesThatAreAlmostThere(t *testing.T) {
 			account(s, c.user, strconv.Itoa(stranger))
 			before := s.mark()
 			if scale.Long() {
-				opened(t, s.here().Pamtester(nil, "x", c.user, auth, Say("assword: ", alice.pw)), false)
+				opened(t, s.here().Pamtester([]string{"-I", "tty=/dev/tty1"}, "x", c.user, auth, Say("assword: ", alice.pw)), false)
 				before = s.mark()
 			}
-			r := s.here().Pamtester(nil, "x", c.user, auth, Say("assword: ", alice.unix))
+			r := s.here().Pamtester([]string{"-I", "tty=/dev/tty1"}, "x", c.user, auth, Say("assword: ", alice.unix))
 			opened(t, r, !c.fold)
 			want := "signin.left_to_machine"
 			if c.fold {
