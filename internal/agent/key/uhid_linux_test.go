@@ -2,6 +2,7 @@ package key
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -248,11 +249,33 @@ func TestM2TheClientAtAFakeKernel(t *testing.T) {
 	id, _ := k.Register(rpID)
 	out := make(chan error, 1)
 	go func() { <-began; out <- plug.Unplug() }()
-	if _, err := (&Keys{Find: find, Clock: clock.Real}).Assert(within(t, 3*time.Second), ask(id), &person{}); !errors.Is(err, ErrGone) {
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	if _, err := (&Keys{Find: find, Clock: clock.Real}).Assert(ctx, ask(id), &leaver{after: began, leave: cancel}); !errors.Is(err, ErrGone) {
 		t.Errorf("%v; want %v", err, ErrGone)
 	}
-	if err := <-out; err != nil {
-		t.Error(err)
+	select {
+	case err := <-out:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(15 * time.Second):
+		t.Error("the key was not asked, or is not out")
+	}
+}
+
+// leaver goes away where he is to plug a key in behind something.
+type leaver struct {
+	person
+	after <-chan struct{}
+	leave func()
+}
+
+func (l *leaver) Insert() {
+	select {
+	case <-l.after:
+		l.leave()
+	default: // the key was not found at once
 	}
 }
 
