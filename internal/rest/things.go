@@ -320,8 +320,8 @@ type Settings struct {
 	Attestation string `json:"passkey_attestation" doc:"none or direct: new passkeys must say which model they are"`
 	Models      string `json:"passkey_models" doc:"With direct: AAGUIDs of the models that may be registered, between commas; empty: any"`
 
-	OutwardProxy string `json:"outward_proxy" doc:"http://HOST:PORT through which notices to phones and text messages go; empty: straight"`
-	PushNetworks string `json:"push_networks" doc:"Networks between commas in which a push service of one's own may stand; empty: the Internet alone"`
+	OutwardProxy string `json:"outward_proxy" doc:"http://HOST:PORT through which notices to phones and text messages go; empty: what the server was started with"`
+	PushNetworks string `json:"push_networks" doc:"Networks between commas in which a push service of one's own may stand; empty: what the server was started with"`
 }
 
 // SettingsChange changes them; what is left out stays.
