@@ -88,7 +88,7 @@ func revokeUsers(ctx context.Context, tx *store.Tx, userID, machineID, reason st
 	if userID == "" && machineID == "" {
 		return 0, errors.New("all certificates of everybody are not revoked at once")
 	}
-	// Those that have expired too: they have not, where the clock is ahead (0014).
+	// Those that have expired too: they have not, where the clock is ahead (0038).
 	list, err := tx.ListUnrevokedCertificates(ctx, db.ListUnrevokedCertificatesParams{UserID: userID, MachineID: machineID})
 	if err != nil {
 		return 0, err

@@ -122,7 +122,7 @@ func eachPair(ctx context.Context, q *db.Queries, in rest.Pairs, fn func(userID,
 	return nil
 }
 
-// RevokeWindows ends windows at once: "sign out everywhere" (W7).
+// RevokeWindows ends windows at once: the second factor is asked for again (W7).
 func (d *Desk) RevokeWindows(ctx context.Context, a Actor, in rest.Pairs) (rest.Done, error) {
 	var out rest.Done
 	if err := a.may(helpDesk); err != nil {

@@ -125,7 +125,8 @@ func All(ctx context.Context, tx *store.Tx, c Cause, userID, except string) (End
 	if err != nil {
 		return out, fmt.Errorf("user: %w", err)
 	}
-	// Before the sessions: those that a certificate has opened end with it, and are counted.
+	// Before the certificates: the sessions that they have opened end with them, and are
+	// counted here.
 	if out.Sessions, err = Sessions(ctx, tx, c, userID, except); err != nil {
 		return out, err
 	}

@@ -96,8 +96,8 @@ type Sent struct {
 	Public  json.RawMessage // what a program at the other end needs, such as a challenge; may be nil
 }
 
-// Outcome is what became of a Try. The set is closed: whoever tells more of them apart
-// than accepted and not has an arm for each, and a default arm that denies.
+// Outcome is what became of a Try. The set is closed: a switch over it has an arm for
+// each, and a default arm that denies.
 type Outcome int
 
 // The outcomes.

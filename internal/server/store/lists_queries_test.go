@@ -47,7 +47,7 @@ func runLists(c *script) {
 		c.do("InsertVault", db.InsertVaultParams{UserID: "lu0", MachineID: m, Generation: 1, State: "active", Class: []string{"tpm", "software"}[i], ExpiresAt: 900, UsesLeft: 5, CreatedAt: 6, UpdatedAt: 7})
 	}
 
-	// Who could be shut out: in one question, with the kinds that each could use.
+	// Who could be shut out, with the kinds that each could use.
 	c.want(`[{"ID":"lu0","Name":"List-B","Fold":"list-b","Role":"none","MFA":"inherit","FIDO2":false,"Push":false,"TOTP":true,"Backup":true,"Mail":false,"SMS":false},`+
 		`{"ID":"lu2","Name":"list-c","Fold":"list-c","Role":"auditor","MFA":"inherit","FIDO2":false,"Push":false,"TOTP":false,"Backup":false,"Mail":false,"SMS":false}]`,
 		"People", []string{"lg1"}, int64(100))
