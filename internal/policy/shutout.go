@@ -24,12 +24,7 @@ var Places = []Place{Place(Logon), Place(Elevation), Place(Remote), Apart}
 // there, so that factors alone decide; a policy that denies there in words is not about
 // factors. ps is all policies.
 func ShutOut(u User, ps []Policy) []Place {
-	u.Disabled, u.NotYet, u.LockedUntil = false, false, time.Time{}
-	u.Factors = slices.DeleteFunc(slices.Clone(u.Factors), func(f Factor) bool { return f == Bypass })
-	if u.Name == "" {
-		u.Name = "-" // the rules want one, and none looks at it
-	}
-	f := Facts{User: &u, Assigned: true, FirstResult: FirstAccepted, Machine: Machine{Status: "active", Mode: Normal}, Policies: ps}
+	u, f := plainly(u, ps)
 	var out []Place
 	for _, s := range Scopes {
 		d := Decide(Request{User: u.Name, Scope: s, Link: LinkUp, First: FirstServer}, f)
@@ -43,15 +38,51 @@ func ShutOut(u User, ps []Policy) []Place {
 			out = append(out, Place(s))
 		}
 	}
+	if apart(u, ps) == ReasonVaultFactor {
+		out = append(out, Apart)
+	}
+	return out
+}
+
+// plainly are the facts about the person that factors are judged by.
+func plainly(u User, ps []Policy) (User, Facts) {
+	u.Disabled, u.NotYet, u.LockedUntil = false, false, time.Time{}
+	u.Factors = slices.DeleteFunc(slices.Clone(u.Factors), func(f Factor) bool { return f == Bypass })
+	if u.Name == "" {
+		u.Name = "-" // the rules want one, and none looks at it
+	}
+	return u, Facts{User: &u, Assigned: true, FirstResult: FirstAccepted, Machine: Machine{Status: "active", Mode: Normal}, Policies: ps}
+}
+
+// apart tells how the person is decided about without the server, over offline data that
+// is all there.
+func apart(u User, ps []Policy) Reason {
+	u, f := plainly(u, ps)
 	have := slices.DeleteFunc(slices.Clone(u.Factors), func(f Factor) bool { return !slices.Contains(OfflineKinds, f) })
 	const plenty = 1 << 20
 	f.FirstResult, f.Vault = FirstPending, &Vault{Class: "tpm", Factors: have, SigninsLeft: plenty, TriesLeft: plenty, RemoteTries: plenty}
 	r := Request{User: u.Name, Scope: Logon, Link: LinkDown}
 	f.Vault.Until = r.At.AddDate(1, 0, 0)
-	if Decide(r, f).Reason == ReasonVaultFactor {
-		out = append(out, Apart)
+	return Decide(r, f).Reason
+}
+
+// NewlyShutOut names the places, of those that ShutOut names after a change, at which the
+// person could sign in before it. Whom the policy denied without the server lost nothing
+// there when it begins to ask for factors.
+func NewlyShutOut(u User, before, after []Policy) []Place {
+	was := ShutOut(u, before)
+	out := slices.DeleteFunc(ShutOut(u, after), func(p Place) bool { return slices.Contains(was, p) })
+	if i := slices.Index(out, Apart); i >= 0 && apart(u, before) == ReasonOfflineDeny {
+		out = slices.Delete(out, i, i+1)
 	}
 	return out
+}
+
+// AtNoMachine tells whether somebody who is shut out of these places gets into no machine,
+// while the server is reachable: neither at its seat nor from afar. Elevation is for who is
+// in already.
+func AtNoMachine(places []Place) bool {
+	return slices.Contains(places, Place(Logon)) && slices.Contains(places, Place(Remote))
 }
 
 // Everywhere tells whether somebody who is shut out of these places can sign in nowhere

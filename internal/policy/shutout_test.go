@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -60,5 +61,43 @@ func TestP1WhoHasNotWhatIsAskedIsShutOut(t *testing.T) {
 	p.Window, p.LockoutAfter, p.OfflineDays = 0, 3, 2
 	if !SameAsked(NewPolicy(), p) {
 		t.Error("a window changes who is shut out")
+	}
+}
+
+// TestP1ALooseningShutsNobodyOut: whom the policy denied without the server lost nothing
+// when it asks for factors there; whoever was let through did.
+func TestP1ALooseningShutsNobodyOut(t *testing.T) {
+	one := func(change func(*Policy)) []Policy {
+		p := NewPolicy()
+		p.Name, p.Default = "default", true
+		change(&p)
+		return []Policy{p}
+	}
+	asked := one(func(*Policy) {})
+	denied := one(func(p *Policy) { p.Offline = OfflineDeny })
+	free := one(func(p *Policy) { p.Offline = OfflineBypass })
+	nothing, off := User{Name: "anna"}, User{Name: "anna", MFA: Off}
+	both := slices.Concat(asked, denied)
+	both[1].Name, both[1].Default, both[1].Groups, both[1].Priority = "planes", false, []string{"g"}, 1
+	for name, c := range map[string]struct {
+		user          User
+		before, after []Policy
+		want          []Place
+	}{
+		"denied before, asked after":           {nothing, denied, asked, nil},
+		"denied before, for a phone as well":   {User{Factors: []Factor{Push}}, denied, asked, nil},
+		"let through before, asked after":      {nothing, free, asked, []Place{Apart}},
+		"asked before, denied after":           {User{Factors: []Factor{TOTP}}, asked, denied, nil},
+		"denied before, and more is asked":     {User{Factors: []Factor{TOTP}}, denied, one(func(p *Policy) { p.FactorsOnline, p.FactorsOffline = 2, 2 }), []Place{"logon", "elevation", "remote"}},
+		"out of a group that was denied":       {User{Groups: []Group{{ID: "g"}}}, both, asked, nil},
+		"another group's denial is not theirs": {User{Factors: []Factor{TOTP}}, both, one(func(p *Policy) { p.FactorsOffline = 2 }), []Place{Apart}},
+		"2FA was off in spite of it":           {off, denied, asked, nil},
+		"nothing changes":                      {nothing, asked, asked, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := NewlyShutOut(c.user, c.before, c.after); !slices.Equal(got, c.want) {
+				t.Errorf("%v, want %v", got, c.want)
+			}
+		})
 	}
 }

@@ -211,14 +211,8 @@ func (j *judges) verdict(p db.Person) verdict {
 	if ok {
 		return v
 	}
-	before := policy.ShutOut(u, j.sides[0])
 	v.after = policy.ShutOut(u, j.sides[1])
-	v.fresh = []policy.Place{}
-	for _, x := range v.after {
-		if !slices.Contains(before, x) {
-			v.fresh = append(v.fresh, x)
-		}
-	}
+	v.fresh = append([]policy.Place{}, policy.NewlyShutOut(u, j.sides[0], j.sides[1])...)
 	if c, _ := policy.Choose(&u, j.sides[1]); c != nil {
 		v.policy, v.needs, v.accepts = c.Name, c.FactorsOnline, list(c.OnlineFactors)
 		if slices.Equal(v.after, []policy.Place{policy.Apart}) {

@@ -225,6 +225,93 @@ func TestP1NobodyShutsAllOwnersOut(t *testing.T) {
 	})
 }
 
+// TestP1GoingBackFromDenyingWithoutTheServer asks nobody: under it nobody could sign in there.
+func TestP1GoingBackFromDenyingWithoutTheServer(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		addUser(t, r, "anna", "")
+		has(t, r, addUser(t, r, "bert", ""), policy.Push)
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"offline":"deny"}`)}))(t)
+		ok(r.RollbackPolicy(ctx, root, "default", 0, rest.Rollback{Version: 1}))(t)
+		if x := ok(r.ListShutOut(ctx, root, rest.ShutOutDraft{Policy: "default", All: true}))(t); x.People != 0 || names(x) != "anna bert" {
+			t.Errorf("%+v", x)
+		}
+	})
+}
+
+// TestP1NobodyShutsAllOwnersOutThroughAGroup: neither by its members, nor by its 2FA, its
+// removal or the 2FA of an owner; and a kind of sign-in that no policy covers is no way in.
+func TestP1NobodyShutsAllOwnersOutThroughAGroup(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		admin := desk.Actor{Name: "ada", UserID: "ada", Role: rest.RoleAdministrator}
+		olga := has(t, r, addUser(t, r, "olga", rest.RoleOwner), policy.TOTP)
+		addUser(t, r, "otto", rest.RoleOwner) // has nothing, and could not before either
+		add := func(group, settingsOf string) {
+			t.Helper()
+			ok(r.AddGroup(ctx, root, rest.NewGroup{Name: group}))(t)
+			ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: group, Groups: []string{group}, Settings: settings(settingsOf)}))(t)
+		}
+		refused := func(what string, err error) {
+			t.Helper()
+			if !fault.Is(err, fault.Forbidden) || !strings.Contains(fault.Of(err).Public(), "No owner could sign in at a machine any more: olga, otto.") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+
+		// Nobody is in it yet: the policy itself shuts nobody out.
+		add("strict", `{"online_factors":["push"]}`)
+		refused("a member", second(r.AddMember(ctx, admin, "strict", "olga")))
+		refused("a member, by root", second(r.AddMember(ctx, root, "strict", "olga")))
+		if g := ok(r.ShowGroup(ctx, root, "strict"))(t); g.Members != 0 {
+			t.Error("it was written all the same")
+		}
+		// Elevation that is not covered opens no machine.
+		add("narrow", `{"online_factors":["push"],"scopes":["logon","remote"]}`)
+		refused("a member, where elevation is not covered", second(r.AddMember(ctx, admin, "narrow", "olga")))
+		refused("elevation is not covered", second(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"online_factors":["push"],"scopes":["logon","remote"]}`), ShutOut: 9})))
+		// One way in is enough.
+		add("near", `{"online_factors":["push"],"scopes":["remote"]}`)
+		ok(r.AddMember(ctx, root, "near", "olga"))(t)
+		ok(r.RemoveMember(ctx, root, "near", "olga"))(t)
+
+		// A group of the owners lets them in; without it, or out of it, they are out.
+		add("chiefs", `{"online_factors":["totp"]}`)
+		ok(r.AddMember(ctx, root, "chiefs", "olga"))(t)
+		ok(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"online_factors":["push"]}`), ShutOut: 9}))(t)
+		refused("out of the group", second(r.RemoveMember(ctx, root, "chiefs", "olga")))
+		refused("the group removed", r.RemoveGroup(ctx, root, "chiefs", 0))
+
+		// 2FA that was off, and is on.
+		ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "free", MFA: rest.MFAOff}))(t)
+		raw := func(do func(context.Context, *store.Tx) error) { t.Helper(); must(t, r.Store.Update(ctx, do)) }
+		raw(func(ctx context.Context, tx *store.Tx) error {
+			if _, err := tx.RemoveGroupMember(ctx, db.RemoveGroupMemberParams{GroupID: id(ok(r.ShowGroup(ctx, root, "chiefs"))(t).ID), UserID: id(olga.ID)}); err != nil {
+				return err
+			}
+			_, err := tx.AddGroupMember(ctx, db.AddGroupMemberParams{GroupID: id(ok(r.ShowGroup(ctx, root, "free"))(t).ID), UserID: id(olga.ID)})
+			return err
+		})
+		refused("2FA of a group", second(r.ChangeGroup(ctx, root, "free", 0, rest.GroupChange{MFA: ptr(rest.MFAInherit)})))
+		refused("2FA of the owner", second(r.ChangeUser(ctx, root, "olga", 0, rest.UserChange{MFA: ptr(rest.MFAOn)})))
+		ok(r.ChangeGroup(ctx, root, "free", 0, rest.GroupChange{Name: ptr("freed")}))(t)
+
+		// A lock of the phones is lifted tomorrow: it hides nobody from the rule.
+		has(t, r, olga, policy.Push)
+		raw(func(ctx context.Context, tx *store.Tx) error {
+			_, err := tx.LockPush(ctx, db.LockPushParams{UserID: id(olga.ID), Reason: "denials", At: 1})
+			return err
+		})
+		ok(r.ChangeGroup(ctx, root, "freed", 0, rest.GroupChange{MFA: ptr(rest.MFAInherit)}))(t)
+		add("keys", `{"online_factors":["fido2"]}`)
+		refused("while push is locked", second(r.AddMember(ctx, root, "keys", "olga")))
+		// What others do in groups is none of this.
+		addUser(t, r, "carl", "")
+		ok(r.AddMember(ctx, root, "keys", "carl"))(t)
+		ok(r.RemoveMember(ctx, root, "keys", "carl"))(t)
+	})
+}
+
 // BenchmarkShutOut counts among 100 000 people with 2 kinds and 3 groups each.
 func BenchmarkShutOut(b *testing.B) {
 	for engine, fresh := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgresql": storetest.PostgreSQL} {
