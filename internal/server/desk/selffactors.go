@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"slices"
 	"time"
 
@@ -510,9 +509,10 @@ func (d *Desk) RemoveOwnFactor(ctx context.Context, a Actor, ref string) (rest.D
 
 // lessFactors ends what the removed factor may have opened.
 func (d *Desk) lessFactors(ctx context.Context, tx *store.Tx, a Actor, userID string) error {
-	if err := errors.Join(factor.Changed(ctx, tx, userID), d.newFactors(ctx, tx, a, userID)); err != nil {
+	if err := factor.Changed(ctx, tx, userID); err != nil {
 		return err
 	}
+	tx.Wake(push.UserKey(userID)) // as newFactors does
 	_, err := ending.All(ctx, tx, d.cause(a, reasonFactors), userID, a.Session)
 	return err
 }

@@ -446,27 +446,29 @@ func leaveGroup(r *ui.Request, a desk.Actor, ref string) (done, error) {
 // of somebody else the API tokens and certificates.
 func signOutEverywhere(r *ui.Request, a desk.Actor, ref string) (done, error) {
 	ctx := r.Context()
-	n, err := r.Desk.RevokeWindows(ctx, a, rest.Pairs{User: ref})
-	if err != nil {
-		return done{}, err
-	}
 	u, err := r.Desk.ShowUser(ctx, a, ref)
 	if err != nil {
 		return done{}, err
 	}
+	windows := func() (int, error) {
+		n, err := r.Desk.RevokeWindows(ctx, a, rest.Pairs{User: ref})
+		return n.Count, err
+	}
 	id := strings.TrimPrefix(u.ID, rest.UserPrefix)
-	but := ""
 	if id == a.UserID {
-		but = r.Session.ID
+		n, err := windows()
+		if err != nil {
+			return done{}, err
+		}
+		ended, err := r.Sessions.RevokeAll(ctx, a, id, r.Session.ID)
+		return done{notice: words.DeskSignedOutSelf(n, ended.Sessions)}, err
 	}
-	ended, err := r.Sessions.RevokeAll(ctx, a, id, but)
-	switch {
-	case fault.Is(err, fault.Forbidden):
-		return done{notice: words.DeskWindowsEndedOnly(n.Count)}, nil
-	case but != "":
-		return done{notice: words.DeskSignedOutSelf(n.Count, ended.Sessions)}, err
+	ended, err := r.Sessions.RevokeAll(ctx, a, id, "")
+	if fault.Is(err, fault.Forbidden) { // one who stands higher: the windows alone
+		n, err := windows()
+		return done{notice: words.DeskWindowsEndedOnly(n)}, err
 	}
-	return done{notice: words.DeskSignedOut(n.Count+ended.Windows, ended.Sessions, ended.Tokens, ended.Certificates)}, err
+	return done{notice: words.DeskSignedOut(ended.Windows, ended.Sessions, ended.Tokens, ended.Certificates)}, err
 }
 
 func endSession(r *ui.Request, a desk.Actor, _ string) (done, error) {
