@@ -36,3 +36,8 @@ func PushPrompt(number string) string {
 func PushOneAlready(seconds int) string {
 	return fmt.Sprintf("Another request for this machine waits on your phone. Deny it there, or wait %d seconds.", seconds)
 }
+
+// PushSlow is said where requests were sent and withdrawn one after the other.
+func PushSlow(seconds int) string {
+	return fmt.Sprintf("Requests were sent and withdrawn one after the other. Wait %d seconds, or choose another factor.", seconds)
+}

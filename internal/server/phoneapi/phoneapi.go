@@ -103,6 +103,7 @@ func New(d Deps) *Door {
 		"PATCH account":             x.rename,
 		"DELETE account":            x.remove,
 		"GET requests":              x.requests,
+		"GET requests/{id}":         x.past,
 		"POST requests/{id}/answer": x.answer,
 		"POST subscription":         x.subscribe,
 		"DELETE subscription":       x.unsubscribe,
@@ -413,6 +414,11 @@ func (x *Door) requests(ctx context.Context, c *call) (any, error) {
 			return out, err
 		}
 	}
+}
+
+// past is one request, also when it is over: as long as it can be reported.
+func (x *Door) past(ctx context.Context, c *call) (any, error) {
+	return x.Push.Past(ctx, c.device, c.PathValue("id"))
 }
 
 // news tells whether the phone's picture is another.

@@ -396,6 +396,150 @@ func TestARequestBehindWhichNobodyWaitsIsWithdrawn(t *testing.T) {
 	})
 }
 
+// S12: whoever has asked, and does not wait any more, takes nobody the word "it wasn't me".
+func TestAReportCountsBehindTheEndOfARequest(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		end  func(r *rig, ticket string)
+	}{
+		{"withdrawn", func(r *rig, ticket string) {
+			r.update(func(ctx context.Context, tx *store.Tx) error { return r.plug.Withdraw(ctx, tx, ticket) })
+		}},
+		{"over, and nobody has looked", func(r *rig, _ string) { r.clock.Advance(push.Life) }},
+		{"over, and the next one was asked for", func(r *rig, _ string) {
+			r.clock.Advance(push.Life)
+			r.mustSend(r.ask("next"))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			engines(t, func(t *testing.T, r *rig) {
+				p := r.phone("anna", "phone")
+				r.user("bert")
+				berts := r.phone("bert", "his phone")
+				ask := r.ask("b1")
+				sent := r.mustSend(ask)
+				req, _ := r.next(p)
+				c.end(r, "b1")
+				r.clock.Advance(time.Second)
+				nothing := func() {
+					t.Helper()
+					if acc, err := p.Account(t.Context()); err != nil || acc.Locked {
+						t.Fatalf("locked: %+v %v", acc, err)
+					}
+					if e := r.events(event.PushReported); len(e) != 0 {
+						t.Fatalf("events %+v", e)
+					}
+				}
+				// Nothing else counts any more.
+				for _, a := range []push.Answer{p.Draft(req, push.Approve, sent.Number), p.Draft(req, push.Deny, "")} {
+					if _, err := p.Send(t.Context(), req.ID, a); err == nil {
+						t.Errorf("%s counts", a.Decision)
+					}
+				}
+				bent := p.Draft(req, push.Report, "")
+				bent.Signature = p.Draft(req, push.Deny, "").Signature
+				_, err := p.Send(t.Context(), req.ID, bent)
+				r.code(err, 422, "signature")
+				other := req
+				other.Content = strings.Replace(req.Content, "bridge", "elsewhere", 1)
+				_, err = p.Send(t.Context(), req.ID, p.Draft(other, push.Report, ""))
+				r.code(err, 409, "content")
+				_, err = berts.Send(t.Context(), req.ID, berts.Draft(req, push.Report, ""))
+				r.code(err, 404, "not-found")
+				nothing()
+				// What it was can still be seen by the phone, and by no other one.
+				if past, err := p.Past(t.Context(), req.ID); err != nil || past.Content != req.Content || past.Nonce != req.Nonce {
+					t.Errorf("%+v %v", past, err)
+				}
+				_, err = berts.Past(t.Context(), req.ID)
+				r.code(err, 404, "not-found")
+
+				r.ok(p.Report(t.Context(), req))
+				if acc, err := p.Account(t.Context()); err != nil || !acc.Locked {
+					t.Errorf("not locked: %+v %v", acc, err)
+				}
+				if why := r.refusedSend(r.ask("b2")); !strings.Contains(why, "locked") {
+					t.Errorf("refused with %q", why)
+				}
+				if all, err := p.Requests(t.Context(), 0); err != nil || len(all.Requests) != 0 {
+					t.Errorf("still open: %+v %v", all, err)
+				}
+				once := func() {
+					t.Helper()
+					if e := r.events(event.PushReported); len(e) != 1 || !strings.Contains(string(e[0].Data), `"alert"`) || e[0].Machine != "bridge" {
+						t.Errorf("events %+v", e)
+					}
+					reports, err := r.ListReports(t.Context(), desk.Root(), "", "anna", "", 0)
+					r.ok(err)
+					if len(reports.Items) != 1 || reports.Items[0].Kind != rest.ReportPush {
+						t.Errorf("reports %+v", reports.Items)
+					}
+				}
+				once()
+				_, err = p.Send(t.Context(), req.ID, p.Draft(req, push.Report, ""))
+				r.code(err, 409, "answered")
+				once()
+				// Nor does it lock again what the help desk has unlocked.
+				if _, err := r.UnlockPush(t.Context(), desk.Root(), "anna"); err != nil {
+					t.Fatal(err)
+				}
+				_, err = p.Send(t.Context(), req.ID, p.Draft(req, push.Report, ""))
+				r.code(err, 409, "answered")
+				if acc, err := p.Account(t.Context()); err != nil || acc.Locked {
+					t.Errorf("a replay locks: %+v %v", acc, err)
+				}
+				once()
+			})
+		})
+	}
+	t.Run("for a quarter of an hour", func(t *testing.T) {
+		engines(t, func(t *testing.T, r *rig) {
+			p := r.phone("anna", "phone")
+			r.mustSend(r.ask("q1"))
+			req, _ := r.next(p)
+			r.clock.Advance(15 * time.Minute)
+			r.code(p.Report(t.Context(), req), 409, "expired")
+			_, err := p.Past(t.Context(), req.ID)
+			r.code(err, 404, "not-found")
+			if acc, err := p.Account(t.Context()); err != nil || acc.Locked {
+				t.Errorf("locked: %+v %v", acc, err)
+			}
+			if e := r.events(event.PushRefused); len(e) != 1 || e[0].Reason != "push-late" {
+				t.Errorf("events %+v", e)
+			}
+		})
+	})
+}
+
+// S12: at the people's door who asks and withdraws over and over is slowed down; who has
+// given up once is not.
+func TestWhoWithdrawsAgainAndAgainWaits(t *testing.T) {
+	engines(t, func(t *testing.T, r *rig) {
+		r.phone("anna", "phone")
+		at := func(ticket string, door factor.Door) factor.Ask {
+			a := r.ask(ticket)
+			a.Door, a.Machine, a.Name = door, "", "latchkey.test"
+			return a
+		}
+		withdraw := func(ticket string) {
+			t.Helper()
+			r.update(func(ctx context.Context, tx *store.Tx) error { return r.plug.Withdraw(ctx, tx, ticket) })
+		}
+		r.mustSend(at("g1", factor.AtPortal))
+		withdraw("g1")
+		r.mustSend(at("g2", factor.AtPortal)) // Ctrl-C, and again
+		r.clock.Advance(2 * time.Second)
+		withdraw("g2")
+		r.clock.Advance(time.Second)
+		if why := r.refusedSend(at("g3", factor.AtPortal)); !strings.Contains(why, "14 seconds") {
+			t.Errorf("refused with %q", why)
+		}
+		r.mustSend(r.ask("g4")) // a machine goes its own way
+		r.clock.Advance(14 * time.Second)
+		r.mustSend(at("g5", factor.AtPortal))
+	})
+}
+
 func TestReplayedAlteredForeignAndLateAnswersAreRefusedWithTheirEvent(t *testing.T) {
 	engines(t, func(t *testing.T, r *rig) {
 		p := r.phone("anna", "phone")

@@ -59,6 +59,8 @@ func (s *Service) Answer(ctx context.Context, d Device, id string, a Answer) (An
 	}
 	now := s.now()
 	switch {
+	case a.Decision == Report && unanswered(r) && reportable(r, now):
+		// Whoever asked may have withdrawn it meanwhile: that takes nobody this word.
 	case r.State != StateOpen && r.State != StateExpired:
 		return out, s.refused(ctx, d, r, reasonReplayed, refuse(409, "answered", "This request was answered already, or withdrawn."))
 	case r.State == StateExpired || now >= r.ExpiresAt || ahead(r.CreatedAt, now):
@@ -94,6 +96,36 @@ func (s *Service) Answer(ctx context.Context, d Device, id string, a Answer) (An
 		return out, refuse(422, "number", "This is not the number that stands at the sign-in. The request is denied.")
 	}
 	return Answered{State: x.state}, nil
+}
+
+// unanswered tells whether nobody has answered it, be it over or not.
+func unanswered(r db.PushRequest) bool {
+	return r.State == StateOpen || r.State == StateExpired || r.State == StateWithdrawn
+}
+
+// reportable tells whether the request is young enough to say "it wasn't me" to.
+func reportable(r db.PushRequest, now int64) bool {
+	return now < r.CreatedAt+reportFor.Microseconds() && !ahead(r.CreatedAt, now)
+}
+
+// Past is one of the user's requests, open or over, as long as it can be reported: a phone
+// whose owner comes when it was withdrawn shows what it was.
+func (s *Service) Past(ctx context.Context, d Device, id string) (Request, error) {
+	if !oneLine(id, 64) {
+		return Request{}, errNoRequest()
+	}
+	var r db.PushRequest
+	err := s.Store.Read(ctx, func(q *store.Queries) (err error) {
+		r, err = q.GetPushRequest(ctx, id)
+		return err
+	})
+	switch {
+	case err != nil && !store.IsNotFound(err):
+		return Request{}, fmt.Errorf("find a request: %w", err)
+	case err != nil || r.UserID != d.UserID || !unanswered(r) || !reportable(r, s.now()):
+		return Request{}, errNoRequest()
+	}
+	return shown(r), nil
 }
 
 // answer is one that was judged.
@@ -140,7 +172,7 @@ func (x *answer) store(ctx context.Context, tx *store.Tx) error {
 			}
 		}
 	}
-	n, err := tx.AnswerPushRequest(ctx, db.AnswerPushRequestParams{ID: x.r.ID, State: x.state, Reason: x.reason, DeviceID: x.d.ID, Verified: x.verified, At: x.now})
+	n, err := x.settle(ctx, tx)
 	if err != nil {
 		return fmt.Errorf("answer a request: %w", err)
 	}
@@ -156,6 +188,16 @@ func (x *answer) store(ctx context.Context, tx *store.Tx) error {
 		return note(tx, x.event(event.PushDenied), map[string]any{"request": x.r.ID, "device": x.d.Name, "from": x.r.Address, "door": x.r.Door})
 	}
 	return note(tx, x.event(event.PushApproved), map[string]any{"request": x.r.ID, "device": x.d.Name, "from": x.r.Address, "door": x.r.Door, "verified": x.verified})
+}
+
+// settle ends the request. 0: somebody was faster, or it is too late.
+func (x *answer) settle(ctx context.Context, tx *store.Tx) (int64, error) {
+	if x.state == StateReported {
+		return tx.ReportPushRequest(ctx, db.ReportPushRequestParams{
+			ID: x.r.ID, Reason: x.reason, DeviceID: x.d.ID, At: x.now, Since: x.now - reportFor.Microseconds(),
+		})
+	}
+	return tx.AnswerPushRequest(ctx, db.AnswerPushRequestParams{ID: x.r.ID, State: x.state, Reason: x.reason, DeviceID: x.d.ID, Verified: x.verified, At: x.now})
 }
 
 // event is about the answer. Its address is the phone's.

@@ -137,10 +137,7 @@ func (s *Service) Open(ctx context.Context, d Device) (Requests, error) {
 		}
 		out.Requests = out.Requests[:0]
 		for _, r := range rows {
-			x := Request{
-				ID: r.ID, Content: r.Content, Nonce: r.Nonce, Digits: 2, At: clock.FromMicros(r.CreatedAt).Unix(), Expires: clock.FromMicros(r.ExpiresAt).Unix(),
-				Verification: r.Verification,
-			}
+			x := shown(r)
 			if r.Verification && d.Verifies {
 				if x.VerificationID, err = credentialID(d.credential); err != nil {
 					return err
@@ -151,6 +148,14 @@ func (s *Service) Open(ctx context.Context, d Device) (Requests, error) {
 		return nil
 	})
 	return out, err
+}
+
+// shown is a request as a phone is shown it.
+func shown(r db.PushRequest) Request {
+	return Request{
+		ID: r.ID, Content: r.Content, Nonce: r.Nonce, Digits: 2, At: clock.FromMicros(r.CreatedAt).Unix(), Expires: clock.FromMicros(r.ExpiresAt).Unix(),
+		Verification: r.Verification,
+	}
 }
 
 // ── enrolment ──

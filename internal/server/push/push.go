@@ -12,7 +12,8 @@
 //   - There is one open request for a user and machine, three for a user, and behind a
 //     few that came to nothing there is a pause: nobody is worn out with requests
 //     (S12). A machine that has not let the user in lately can neither use up what the
-//     user's own machines may ask nor ring the phones of everybody. "It wasn't me" locks the user's push until the help desk unlocks it.
+//     user's own machines may ask nor ring the phones of everybody. "It wasn't me" locks the user's push until the help desk unlocks it,
+//     also when whoever asked has withdrawn the request meanwhile.
 //   - An approval is spent by the sign-in that asked, once, within the transaction that
 //     stores what came of it.
 //   - What goes to a push service says "look", and neither who nor where. It goes to
@@ -66,6 +67,12 @@ type Deps struct {
 const (
 	// Life is how long a request may be answered.
 	Life = time.Minute
+	// reportFor is how long "it wasn't me" can be said to a request that nobody answered.
+	reportFor = 15 * time.Minute
+	// gap is how long nobody is asked at a people's door where gapAfter requests were
+	// withdrawn within gapIn: whoever asks and withdraws over and over rings phones whose
+	// owners find nothing.
+	gap, gapAfter, gapIn = 15 * time.Second, 2, time.Minute
 	// claimed is how long an approval waits for the sign-in to look at it.
 	claimed = time.Minute
 	// maxOpen bounds the open requests of one user, at all machines.

@@ -44,6 +44,9 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask) (factor.
 	if _, err := tx.ExpirePushRequests(ctx, db.ExpirePushRequestsParams{UserID: a.User.ID, At: now}); err != nil {
 		return out, fmt.Errorf("end requests: %w", err)
 	}
+	if err := s.slow(ctx, tx, a, now); err != nil {
+		return out, err
+	}
 	if err := s.clear(ctx, tx, a, now); err != nil {
 		return out, err
 	}
@@ -133,6 +136,25 @@ func (s *Service) clear(ctx context.Context, tx *store.Tx, a factor.Ask, now int
 		}
 	}
 	return s.withdraw(ctx, tx, old, a.User.Name, now)
+}
+
+// slow keeps a gap behind requests that were withdrawn one after the other at the people's
+// door. Machines have narrower bounds, and the person's own are not held up.
+func (s *Service) slow(ctx context.Context, tx *store.Tx, a factor.Ask, now int64) error {
+	if a.Door == factor.AtMachine {
+		return nil
+	}
+	at, err := tx.ListPushWithdrawals(ctx, db.ListPushWithdrawalsParams{UserID: a.User.ID, Since: now - gapIn.Microseconds(), Door: string(a.Door), MachineID: a.Machine})
+	if err != nil {
+		return fmt.Errorf("withdrawn requests: %w", err)
+	}
+	if len(at) < gapAfter || ahead(at[0], now) {
+		return nil
+	}
+	if left := at[0] + gap.Microseconds() - now; left > 0 {
+		return errTooMany(text.PushSlow(int((left + 999_999) / 1_000_000)))
+	}
+	return nil
 }
 
 // Withdraw ends the request of a sign-in that does not wait any more: the phones show it

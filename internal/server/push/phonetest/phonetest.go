@@ -227,6 +227,11 @@ func (p *Phone) Next(ctx context.Context, wait time.Duration) (push.Request, pus
 	}
 }
 
+// Past is a request that is over, as long as it can be reported.
+func (p *Phone) Past(ctx context.Context, id string) (r push.Request, err error) {
+	return r, p.Call(ctx, "GET", "requests/"+url.PathEscape(id), nil, &r)
+}
+
 // Draft is the answer to a request, signed.
 func (p *Phone) Draft(r push.Request, decision, number string) push.Answer {
 	h := sha256.Sum256([]byte(r.Content))

@@ -689,6 +689,48 @@ func (q *Queries) ListPushTickets(ctx context.Context, userID string) ([]ListPus
 	return items, nil
 }
 
+const listPushWithdrawals = `-- name: ListPushWithdrawals :many
+SELECT answered_at FROM push_requests
+WHERE user_id = $1 AND created_at > $2 AND answered_at > $2 AND door = $3 AND machine_id = $4 AND state = 'withdrawn'
+ORDER BY answered_at DESC LIMIT 2
+`
+
+type ListPushWithdrawalsParams struct {
+	UserID    string
+	Since     int64
+	Door      string
+	MachineID string
+}
+
+// When the last two at one door were withdrawn, the youngest first.
+func (q *Queries) ListPushWithdrawals(ctx context.Context, arg ListPushWithdrawalsParams) ([]int64, error) {
+	rows, err := q.db.QueryContext(ctx, listPushWithdrawals,
+		arg.UserID,
+		arg.Since,
+		arg.Door,
+		arg.MachineID,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	items := []int64{}
+	for rows.Next() {
+		var answered_at int64
+		if err := rows.Scan(&answered_at); err != nil {
+			return nil, err
+		}
+		items = append(items, answered_at)
+	}
+	if err := rows.Close(); err != nil {
+		return nil, err
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listUntoldPushRequests = `-- name: ListUntoldPushRequests :many
 SELECT id, user_id, expires_at FROM push_requests WHERE told_at = 0 AND state = 'open' AND created_at > $1 ORDER BY created_at LIMIT 200
 `
@@ -804,6 +846,34 @@ func (q *Queries) OpenPushRequestAt(ctx context.Context, arg OpenPushRequestAtPa
 		&i.AnsweredAt,
 	)
 	return i, err
+}
+
+const reportPushRequest = `-- name: ReportPushRequest :execrows
+UPDATE push_requests SET state = 'reported', reason = $1, device_id = $2, answered_at = $3
+WHERE id = $4 AND state IN ('open', 'expired', 'withdrawn') AND created_at > $5
+`
+
+type ReportPushRequestParams struct {
+	Reason   string
+	DeviceID string
+	At       int64
+	ID       string
+	Since    int64
+}
+
+// Also one that is over, or was withdrawn. 0 rows: it was answered, or is too old.
+func (q *Queries) ReportPushRequest(ctx context.Context, arg ReportPushRequestParams) (int64, error) {
+	result, err := q.db.ExecContext(ctx, reportPushRequest,
+		arg.Reason,
+		arg.DeviceID,
+		arg.At,
+		arg.ID,
+		arg.Since,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 const seePushDevice = `-- name: SeePushDevice :execrows

@@ -78,6 +78,11 @@ SELECT * FROM push_requests WHERE user_id = sqlc.arg(user_id) AND door = sqlc.ar
 UPDATE push_requests SET state = sqlc.arg(state), reason = sqlc.arg(reason), device_id = sqlc.arg(device_id), verified = sqlc.arg(verified), answered_at = sqlc.arg(at)
 WHERE id = sqlc.arg(id) AND state = 'open' AND expires_at > sqlc.arg(at);
 
+-- name: ReportPushRequest :execrows
+-- Also one that is over, or was withdrawn. 0 rows: it was answered, or is too old.
+UPDATE push_requests SET state = 'reported', reason = sqlc.arg(reason), device_id = sqlc.arg(device_id), answered_at = sqlc.arg(at)
+WHERE id = sqlc.arg(id) AND state IN ('open', 'expired', 'withdrawn') AND created_at > sqlc.arg(since);
+
 -- name: SpendPushRequest :execrows
 UPDATE push_requests SET state = 'spent' WHERE id = $1 AND state = 'approved';
 
@@ -112,6 +117,12 @@ SELECT COUNT(*) FROM push_requests WHERE machine_id = sqlc.arg(machine_id) AND c
 -- What the user has approved at one machine.
 SELECT COUNT(*) FROM push_requests
 WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id) AND state = 'spent';
+
+-- name: ListPushWithdrawals :many
+-- When the last two at one door were withdrawn, the youngest first.
+SELECT answered_at FROM push_requests
+WHERE user_id = sqlc.arg(user_id) AND created_at > sqlc.arg(since) AND answered_at > sqlc.arg(since) AND door = sqlc.arg(door) AND machine_id = sqlc.arg(machine_id) AND state = 'withdrawn'
+ORDER BY answered_at DESC LIMIT 2;
 
 -- name: ListUntoldPushRequests :many
 SELECT id, user_id, expires_at FROM push_requests WHERE told_at = 0 AND state = 'open' AND created_at > sqlc.arg(since) ORDER BY created_at LIMIT 200;
