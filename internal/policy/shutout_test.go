@@ -28,6 +28,7 @@ func TestP1WhoHasNotWhatIsAskedIsShutOut(t *testing.T) {
 		"nobody signs in on a plane":          {has: []Factor{TOTP}, change: func(p *Policy) { p.Offline = OfflineDeny }},
 		"a plane where nothing is asked":      {has: []Factor{Push}, change: func(p *Policy) { p.Offline = OfflineBypass }},
 		"a scope that is not covered":         {change: func(p *Policy) { p.Scopes = []Scope{Remote} }, want: []Place{"remote"}},
+		"elevation is not covered":            {change: func(p *Policy) { p.Scopes = []Scope{Logon, Remote} }, want: []Place{"logon", "remote", "offline"}},
 		"no scope is covered":                 {change: func(p *Policy) { p.Scopes = nil }},
 		"no factor is asked":                  {change: func(p *Policy) { p.FactorsOnline, p.FactorsOffline = 0, 0 }},
 		"2FA is off":                          {user: func(u *User) { u.MFA = Off }},
@@ -49,8 +50,11 @@ func TestP1WhoHasNotWhatIsAskedIsShutOut(t *testing.T) {
 			if d := cmp.Diff(c.want, got); d != "" {
 				t.Error(d)
 			}
-			if Everywhere(got) != (len(got) >= 3) {
+			if Everywhere(got) != (len(got) >= 3 && slices.Contains(got, Place(Elevation))) {
 				t.Errorf("everywhere: %v", got)
+			}
+			if AtNoMachine(got) != (len(got) >= 3 || name == "elevation is not covered") {
+				t.Errorf("at no machine: %v", got)
 			}
 		})
 	}

@@ -203,7 +203,7 @@ func (d *Desk) ChangeGroup(ctx context.Context, a Actor, ref string, rev int64, 
 				return err
 			}
 		}
-		weakens, err := d.weakens(ctx, tx, a, func() error {
+		weakens, err := d.regroup(ctx, tx, a, func() error {
 			n, err := tx.UpdateGroup(ctx, db.UpdateGroupParams{Name: g.Name, MFA: g.MFA, UpdatedAt: d.now(), ID: g.ID, Rev: was.Rev})
 			if err == nil && n != 1 {
 				err = fault.New(fault.Conflict, nil)
@@ -250,7 +250,7 @@ func (d *Desk) RemoveGroup(ctx context.Context, a Actor, ref string, rev int64) 
 		if err != nil {
 			return err
 		}
-		weakens, err := d.weakens(ctx, tx, a, func() error {
+		weakens, err := d.regroup(ctx, tx, a, func() error {
 			n, err := tx.DeleteGroup(ctx, db.DeleteGroupParams{ID: g.ID, Rev: g.Rev})
 			if err == nil && n != 1 {
 				err = fault.New(fault.Conflict, nil)
@@ -311,7 +311,7 @@ func (d *Desk) member(ctx context.Context, a Actor, groupRef, userRef string, in
 		if u.Role == rest.RoleNone {
 			err = move()
 		} else {
-			weakens, err = d.weakens(ctx, tx, a, move)
+			weakens, err = d.regroup(ctx, tx, a, move)
 		}
 		if err != nil {
 			return err

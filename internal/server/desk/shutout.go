@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strconv"
@@ -43,8 +44,8 @@ func (s *shutting) find(ps []policy.Policy) *policy.Policy {
 
 // shutOut tells who could sign in with the policies before, and could not with those
 // after: the one rule behind previews, saves, trials and lists. It reads everybody to
-// whom the policy applies on either side with three questions, however many they are,
-// and judges each combination of policies, 2FA and factors once.
+// whom the policy applies on either side with the same few questions, however many they
+// are, and judges each combination of policies, 2FA and factors once.
 func (d *Desk) shutOut(ctx context.Context, q *db.Queries, s shutting) (rest.ShutOut, error) {
 	out := rest.ShutOut{Who: []rest.ShutOutUser{}}
 	was, is := s.find(s.before), s.find(s.after)
@@ -169,8 +170,7 @@ func (d *Desk) judges(ctx context.Context, q *db.Queries, s shutting, scope []st
 			matter[g.ID] = policy.Off
 		}
 	}
-	ids := switchKeys(matter)
-	members, err := q.Memberships(ctx, ids, scope)
+	members, err := q.Memberships(ctx, slices.Sorted(maps.Keys(matter)), scope)
 	if err != nil {
 		return nil, fmt.Errorf("members: %w", err)
 	}
@@ -178,15 +178,6 @@ func (d *Desk) judges(ctx context.Context, q *db.Queries, s shutting, scope []st
 		j.groups[m.UserID] = append(j.groups[m.UserID], policy.Group{ID: m.GroupID, Name: m.GroupID, MFA: matter[m.GroupID]})
 	}
 	return j, nil
-}
-
-func switchKeys(m map[string]policy.Switch) []string {
-	out := make([]string, 0, len(m))
-	for k := range m {
-		out = append(out, k)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // verdict judges a person, or remembers how their like was judged.
@@ -223,35 +214,79 @@ func (j *judges) verdict(p db.Person) verdict {
 	return v
 }
 
-// keepsAnOwner refuses a change after which no owner could sign in at any machine, while
-// one can as it is. Nobody can accept that: who would undo it?
-func (d *Desk) keepsAnOwner(ctx context.Context, q *db.Queries, s shutting) error {
-	was, is := s.find(s.before), s.find(s.after)
-	if was != nil && is != nil && policy.SameAsked(*was, *is) {
-		return nil
-	}
+// owners tells which owners there are, and whether any of them can sign in at a machine.
+type owners struct {
+	names []string
+	can   bool
+}
+
+// owners judges the owners by policies, groups and their 2FA as they stand. A machine opens
+// by its own seat or from afar: elevation, covered or not, is no way in. A lock of the
+// phones does not count, because it is lifted: else who locks an owner's phones first could
+// shut him out for good.
+func (d *Desk) owners(ctx context.Context, q *db.Queries) (owners, error) {
+	var out owners
 	rows, err := q.FindUsers(ctx, db.UserFilter{Role: rest.RoleOwner, State: "active", At: d.now(), N: math.MaxInt32})
-	if err != nil {
-		return err
+	if err != nil || len(rows) == 0 {
+		return out, err
 	}
 	known, err := facts.Users(ctx, q, rows, d.Clock.Now())
 	if err != nil {
-		return err
+		return out, err
 	}
-	could, can := false, false
-	var names []string
+	ids := make([]string, len(rows))
+	for i, u := range rows {
+		ids[i] = u.ID
+	}
+	have, err := q.FactorsOfUsers(ctx, ids, d.now())
+	if err != nil {
+		return out, err
+	}
+	for _, f := range have {
+		if u := known[f.UserID]; f.Confirmed && policy.Factor(f.Kind) == policy.Push && !slices.Contains(u.Factors, policy.Push) {
+			u.Factors = append(u.Factors, policy.Push)
+		}
+	}
+	ps, err := facts.Policies(ctx, q)
+	if err != nil {
+		return out, err
+	}
 	for _, u := range rows {
-		could = could || !policy.Everywhere(policy.ShutOut(*known[u.ID], s.before))
-		can = can || !policy.Everywhere(policy.ShutOut(*known[u.ID], s.after))
-		names = append(names, u.Name)
+		out.can = out.can || !policy.AtNoMachine(policy.ShutOut(*known[u.ID], ps))
+		out.names = append(out.names, u.Name)
 	}
-	if !could || can {
+	return out, nil
+}
+
+// keepsAnOwner refuses what was done since was, if no owner can sign in at any machine
+// now, while one could then. Nobody can accept that: who would undo it?
+func (d *Desk) keepsAnOwner(ctx context.Context, q *db.Queries, was owners) error {
+	if !was.can {
 		return nil
 	}
+	is, err := d.owners(ctx, q)
+	if err != nil || is.can {
+		return err
+	}
+	names := is.names
 	if len(names) > maxShutOut {
-		names = append(names[:maxShutOut], fmt.Sprintf("and %d others", len(names)-maxShutOut))
+		names = append(names[:maxShutOut:maxShutOut], fmt.Sprintf("and %d others", len(names)-maxShutOut))
 	}
 	return fault.Newf(fault.Forbidden, "No owner could sign in at a machine any more: %s. Nobody may accept that. Enrol what the policy accepts for one of them first, or give owners a group and a policy of their own.", strings.Join(names, ", "))
+}
+
+// regroup runs a change of groups or of who is in them: it says of whom it asks less than
+// before (E3), and refuses one that leaves no owner who can sign in.
+func (d *Desk) regroup(ctx context.Context, tx *store.Tx, a Actor, do func() error) ([]string, error) {
+	was, err := d.owners(ctx, tx.Queries)
+	if err != nil {
+		return nil, err
+	}
+	weakens, err := d.weakens(ctx, tx, a, do)
+	if err != nil {
+		return nil, err
+	}
+	return weakens, d.keepsAnOwner(ctx, tx.Queries, was)
 }
 
 // rewrite runs a change of the policy with this id: it says of whom it asks less than
@@ -262,13 +297,10 @@ func (d *Desk) rewrite(ctx context.Context, tx *store.Tx, a Actor, id string, ac
 	if s.before, err = facts.Policies(ctx, tx.Queries); err != nil {
 		return nil, shut, err
 	}
-	if weakens, err = d.weakens(ctx, tx, a, do); err != nil {
+	if weakens, err = d.regroup(ctx, tx, a, do); err != nil {
 		return nil, shut, err
 	}
 	if s.after, err = facts.Policies(ctx, tx.Queries); err != nil {
-		return nil, shut, err
-	}
-	if err := d.keepsAnOwner(ctx, tx.Queries, s); err != nil {
 		return nil, shut, err
 	}
 	if shut, err = d.shutOut(ctx, tx.Queries, s); err != nil {

@@ -268,7 +268,7 @@ func TestP1NobodyShutsAllOwnersOutThroughAGroup(t *testing.T) {
 		}
 		// Elevation that is not covered opens no machine.
 		add("narrow", `{"online_factors":["push"],"scopes":["logon","remote"]}`)
-		refused("a member, where elevation is not covered", second(r.AddMember(ctx, admin, "narrow", "olga")))
+		refused("a member, where elevation is not covered", second(r.AddMember(ctx, root, "narrow", "olga")))
 		refused("elevation is not covered", second(r.ChangePolicy(ctx, root, "default", 0, rest.PolicyChange{Settings: settings(`{"online_factors":["push"],"scopes":["logon","remote"]}`), ShutOut: 9})))
 		// One way in is enough.
 		add("near", `{"online_factors":["push"],"scopes":["remote"]}`)

@@ -469,6 +469,12 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 				return err
 			}
 		}
+		var guarded owners
+		if was.Role == rest.RoleOwner && was.MFA != u.MFA {
+			if guarded, err = d.owners(ctx, tx.Queries); err != nil {
+				return err
+			}
+		}
 		n, err := tx.UpdateUser(ctx, db.UpdateUserParams{
 			DisplayName: u.DisplayName, Mail: u.Mail, Role: u.Role, MustChange: u.MustChange, Activation: u.Activation,
 			ActivateAt: u.ActivateAt, ActivatedAt: u.ActivatedAt, Disabled: u.Disabled, MFA: u.MFA, UID: u.UID,
@@ -479,6 +485,12 @@ func (d *Desk) ChangeUser(ctx context.Context, a Actor, ref string, rev int64, i
 		}
 		if n != 1 {
 			return fault.New(fault.Conflict, nil)
+		}
+		// Who is disabled or loses the role as well is no matter of what 2FA asks.
+		if was.Disabled == u.Disabled && was.Role == u.Role {
+			if err := d.keepsAnOwner(ctx, tx.Queries, guarded); err != nil {
+				return err
+			}
 		}
 		if was.Disabled != u.Disabled {
 			e := event.Event{Type: event.UserEnabled, Subject: u.Name, UserID: u.ID, Outcome: "enabled"}
