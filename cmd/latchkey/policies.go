@@ -206,7 +206,7 @@ func (a *app) policyAdd() *cobra.Command {
 			}
 			in.Name, in.Priority = args[0], given(cmd.Flags(), "priority", priority)
 			var x rest.Policy
-			err = a.accepting(in.ShutOut, func(most int64) error {
+			err = a.accepting(in.ShutOut, shutOutCommand(cmd, args[1:]...), func(most int64) error {
 				in.ShutOut = most
 				return cl.call(cmd.Context(), http.MethodPost, "/policies", nil, in, &x)
 			})
@@ -257,7 +257,7 @@ func (a *app) policySet() *cobra.Command {
 				return usageError{errors.New("say what to change"), cmd}
 			}
 			var x rest.Policy
-			err = a.accepting(in.ShutOut, func(most int64) error {
+			err = a.accepting(in.ShutOut, shutOutCommand(cmd, args...), func(most int64) error {
 				in.ShutOut = most
 				return cl.callIf(cmd.Context(), http.MethodPatch, at("policies", args[0]), rev, nil, in, &x)
 			})
@@ -291,7 +291,7 @@ func (a *app) policyRemove() *cobra.Command {
 			if err := a.confirm("Policy %s is removed; the next one applies to its groups.", args[0]); err != nil {
 				return err
 			}
-			err = a.accepting(most, func(most int64) error {
+			err = a.accepting(most, shutOutCommand(cmd, args[0], "--remove"), func(most int64) error {
 				return cl.call(cmd.Context(), http.MethodDelete, at("policies", args[0]), url.Values{"shut_out": {strconv.FormatInt(most, 10)}}, nil, nil)
 			})
 			if err != nil {
@@ -348,7 +348,7 @@ func (a *app) policyRollback() *cobra.Command {
 			}
 			var x rest.Policy
 			in.Version = n
-			err = a.accepting(in.ShutOut, func(most int64) error {
+			err = a.accepting(in.ShutOut, shutOutCommand(cmd, args[0], "--version", args[1]), func(most int64) error {
 				in.ShutOut = most
 				return cl.call(cmd.Context(), http.MethodPost, at("policies", args[0], "rollback"), nil, in, &x)
 			})

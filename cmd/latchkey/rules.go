@@ -34,6 +34,7 @@ draft is a new policy; say its --group.
 			if err != nil {
 				return err
 			}
+			list := shutOutCommand(cmd, args...)
 			if len(args) > 0 && !strings.Contains(args[0], "=") {
 				in.Policy, args = args[0], args[1:]
 			}
@@ -52,7 +53,7 @@ draft is a new policy; say its --group.
 			if err := cl.call(cmd.Context(), http.MethodPost, "/policies/try", nil, in, &x); err != nil {
 				return err
 			}
-			return a.emit(x, func(p *printer) { tried(p, x) })
+			return a.emit(x, func(p *printer) { tried(p, x, list) })
 		},
 	}
 	f := c.Flags()
@@ -80,7 +81,8 @@ var changeWords = map[string]string{
 	"same":             "nothing changes",
 }
 
-func tried(p *printer, x rest.Tried) {
+// tried prints a trial; shutOut is the command that lists whom the draft shuts out.
+func tried(p *printer, x rest.Tried, shutOut string) {
 	p.line("%s of %s judged, from %s.", plural(x.Judged, "sign-in"), people(x.People), when(x.Since))
 	p.line("Asked for a second factor: %d now, %d with the draft. For %d nothing changes.", x.Before, x.After, x.Same)
 	list := func(head string, trials []rest.Trial) {
@@ -99,7 +101,7 @@ func tried(p *printer, x rest.Tried) {
 	if s := x.ShutOut; s != nil && s.People > 0 {
 		p.line("")
 		p.line("Whether they signed in or not, %s.", shutsOut(*s))
-		p.line("The whole list: latchkey policy shut-out, with the same words")
+		p.line("Who has what: %s", shutOut)
 	} else if s != nil {
 		p.line("")
 		p.line("Nobody who can sign in now would be shut out; %s can not as it is.", people(int(s.Already)))

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"latchkey/internal/fault"
 	"latchkey/internal/policy"
@@ -27,8 +28,9 @@ func (a *app) shutOutFlag(c *cobra.Command, most *int64) *cobra.Command {
 
 // accepting makes a change that may shut people out. The server refuses more than were
 // accepted and says whom; at a terminal it is asked then, and --yes has said so already.
-// Where nobody can be asked and nothing was said, it stays refused.
-func (a *app) accepting(most int64, change func(most int64) error) error {
+// Where nobody can be asked and nothing was said, it stays refused. list is the command
+// that lists all of them.
+func (a *app) accepting(most int64, list string, change func(most int64) error) error {
 	err := change(most)
 	var p *rest.Problem
 	var s rest.ShutOut
@@ -36,9 +38,12 @@ func (a *app) accepting(most int64, change func(most int64) error) error {
 		return err
 	}
 	a.say("%s", shutsOut(s))
+	if s.People > int64(len(s.Who)) {
+		a.say("all of them: %s", list)
+	}
 	if !a.yes {
 		if !a.terminal() {
-			p.Detail = fmt.Sprintf("Nothing was changed. Enrol for them what the policy accepts first, or accept it: --shut-out %d (or --yes for any number). The whole list: latchkey policy shut-out, with the same words", s.People)
+			p.Detail = fmt.Sprintf("Nothing was changed. Enrol for them what the policy accepts first, or accept it: --shut-out %d (or --yes for any number). Who has what: %s", s.People, list)
 			return p
 		}
 		if err := a.confirm("Shut them out?"); err != nil {
@@ -46,6 +51,30 @@ func (a *app) accepting(most int64, change func(most int64) error) error {
 		}
 	}
 	return change(s.People)
+}
+
+// shutOutCommand is the command that lists whom a draft of a policy shuts out: the words of
+// the draft, and those flags of cmd that say what it is.
+func shutOutCommand(cmd *cobra.Command, draft ...string) string {
+	words := append([]string{"latchkey policy shut-out"}, draft...)
+	for i := 1; i < len(words); i++ {
+		words[i] = shellWord(words[i])
+	}
+	cmd.Flags().Visit(func(f *pflag.Flag) { // those that were given, in order of their names
+		switch f.Name {
+		case "remove", "no-groups":
+			words = append(words, "--"+f.Name)
+		case "priority", "version", "file":
+			words = append(words, "--"+f.Name, shellWord(f.Value.String()))
+		case "group":
+			if groups, ok := f.Value.(pflag.SliceValue); ok {
+				for _, g := range groups.GetSlice() {
+					words = append(words, "--group", shellWord(g))
+				}
+			}
+		}
+	})
+	return strings.Join(words, " ")
 }
 
 // shutsOut says whom a change shuts out.

@@ -155,7 +155,7 @@ func (r renewal) cron(serial []byte) string {
 // shellWord quotes a word for a shell, where that is needed.
 func shellWord(w string) string {
 	if !strings.ContainsFunc(w, func(c rune) bool {
-		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("/._-", c)
+		return !unicode.IsLetter(c) && !unicode.IsDigit(c) && !strings.ContainsRune("/._-=,:", c)
 	}) {
 		return w
 	}
