@@ -1,7 +1,6 @@
 package outward
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,8 +24,8 @@ type Rules struct {
 	// own any port may be meant.
 	OnlyHTTPS bool
 	// Proxy is where requests go through; nil: straight. Only HTTPS goes there, which it can
-	// not read. What it reaches is its own business: then only a host that is a number is
-	// judged here, and one within Private is reached straight.
+	// not read. What it reaches is its own business: then the host is judged as it is
+	// written (Outside), and one that is a number within Private is reached straight.
 	Proxy *url.URL
 	// Roots are the authorities that are trusted; nil: the system's.
 	Roots *x509.CertPool
@@ -66,52 +66,66 @@ func (r Rules) Client() *http.Client {
 		}
 		return r.Allowed(at)
 	}}
-	t := &http.Transport{
+	straight := &http.Transport{
 		DialContext: judged.DialContext, TLSHandshakeTimeout: r.Timeout, ResponseHeaderTimeout: r.Timeout, MaxResponseHeaderBytes: maxHeaders,
 		TLSClientConfig:   &tls.Config{RootCAs: r.Roots, MinVersion: tls.VersionTLS12},
 		DisableKeepAlives: r.Conns == 0, MaxConnsPerHost: r.Conns, MaxIdleConnsPerHost: r.Conns, IdleConnTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}
-	if r.Proxy != nil {
-		proxy := hostPort(r.Proxy)
-		t.Proxy = func(req *http.Request) (*url.URL, error) {
-			if req.URL.Scheme != schemeHTTPS || r.own(req.URL) {
-				return nil, nil //nolint:nilnil // straight
-			}
-			if a, err := netip.ParseAddr(req.URL.Hostname()); err == nil && !Public(a) {
-				return nil, fmt.Errorf("%w: %s", ErrPrivate, a)
-			}
-			return r.Proxy, nil
-		}
-		plain := &net.Dialer{Timeout: r.Timeout}
-		t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
-			if address == proxy {
-				return plain.DialContext(ctx, network, address)
-			}
-			return judged.DialContext(ctx, network, address)
-		}
-	}
-	return &http.Client{
-		Transport: t, Timeout: r.Timeout,
+	c := &http.Client{
+		Transport: straight, Timeout: r.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	if r.Proxy != nil {
+		through := straight.Clone()
+		through.Proxy = http.ProxyURL(r.Proxy)
+		through.DialContext = (&net.Dialer{Timeout: r.Timeout}).DialContext
+		c.Transport = &ways{rules: r, straight: straight, through: through}
+	}
+	return c
+}
+
+// ways sends what is outside through the proxy and the rest straight. They are two
+// transports: the one dials nothing but the proxy, the other nothing that is not judged,
+// also where a request names the proxy as the place that it wants to go to.
+type ways struct {
+	rules             Rules
+	straight, through *http.Transport
+}
+
+func (w *ways) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.URL.Scheme != schemeHTTPS || w.rules.own(req.URL) {
+		return w.straight.RoundTrip(req)
+	}
+	if err := w.rules.handed(req.URL); err != nil {
+		if req.Body != nil {
+			_ = req.Body.Close()
+		}
+		return nil, err
+	}
+	return w.through.RoundTrip(req)
+}
+
+// CloseIdleConnections is what the client's calls.
+func (w *ways) CloseIdleConnections() {
+	w.straight.CloseIdleConnections()
+	w.through.CloseIdleConnections()
+}
+
+// handed judges a host and its port before they are handed to the proxy.
+func (r Rules) handed(u *url.URL) error {
+	if err := Outside(Host(u)); err != nil {
+		return err
+	}
+	if p := u.Port(); r.OnlyHTTPS && p != "" && p != strconv.Itoa(portHTTPS) {
+		return fmt.Errorf("%w: port %s is not that of HTTPS", ErrPrivate, p)
+	}
+	return nil
 }
 
 // own tells whether the host is an address of a network of one's own.
 func (r Rules) own(u *url.URL) bool {
 	a, err := netip.ParseAddr(u.Hostname())
 	return err == nil && In(r.Private, a)
-}
-
-// hostPort is what the transport dials for a proxy.
-func hostPort(u *url.URL) string {
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{schemeHTTPS: "443"}[u.Scheme]
-	}
-	if port == "" {
-		port = "80"
-	}
-	return net.JoinHostPort(u.Hostname(), port)
 }
 
 // maxNetworks bounds a list of networks.

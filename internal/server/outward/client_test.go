@@ -121,6 +121,8 @@ func TestAProxyIsForTheInternetAlone(t *testing.T) {
 	rules := outward.Rules{Roots: pool, Proxy: proxy}
 	own := rules
 	own.Private = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	https := rules
+	https.OnlyHTTPS = true
 	for name, c := range map[string]struct {
 		rules  outward.Rules
 		at     string
@@ -131,12 +133,43 @@ func TestAProxyIsForTheInternetAlone(t *testing.T) {
 		"a number that is nobody's does not":       {rules, s.URL, 0, nil},
 		"one of one's own network is met straight": {own, s.URL, 200, nil},
 		"plain HTTP does not go there to be read":  {rules, strings.Replace(s.URL, "https", "http", 1), 0, nil},
-		"nor does the proxy's own address help it": {rules, strings.Replace(p.URL, "127.0.0.1", "localhost", 1), 0, nil},
+		"nor does the proxy's own address help it": {rules, p.URL, 0, nil},
+		"nor its name":                    {rules, strings.Replace(p.URL, "127.0.0.1", "localhost", 1), 0, nil},
+		"nor HTTPS to it":                 {rules, strings.Replace(p.URL, "http", "https", 1), 0, nil},
+		"so does another port":            {rules, "https://example.com:8200/x", 200, []string{"CONNECT example.com:8200"}},
+		"unless HTTPS's alone is allowed": {https, "https://example.com:8200/x", 0, nil},
+		"which may be written":            {https, "https://Example.COM.:443/x", 200, []string{"CONNECT Example.COM.:443"}},
 	} {
 		status, err := ask(t, c.rules, c.at)
 		if asked := p.taken(); status != c.status || (err != nil) != (c.status == 0) || err != nil && !errors.Is(err, outward.ErrPrivate) || !slices.Equal(asked, c.asked) {
 			t.Errorf("%s: %d %v, the proxy was asked %q", name, status, err, asked)
 		}
+	}
+}
+
+// A proxy looks names up itself, in a network that is not judged here: it gets no name
+// that is one's own network's, and nothing that some program reads as a number.
+func TestAProxyGetsNoDisguisedAddress(t *testing.T) {
+	s, pool := place(t)
+	p := newTunnel(t, s.Listener.Addr().String())
+	proxy, err := outward.Proxy(p.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules := outward.Rules{Roots: pool, Proxy: proxy, Private: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	for _, host := range []string{
+		"127.1", "127.1.", "2130706433", "0x7f000001", "0X7F.1", "0177.0.0.1", "1.0x7f", "127.0.0.1.", "\uff11\uff12\uff17.0.0.1", "127\u30020\u30020\u30021", "a..b", "x.1", "a,b.example",
+		"localhost", "LOCALHOST", "localhost.", "x.localhost", "printer", "vault.internal", "Vault.Internal.", "nas.local", "nas.home.arpa",
+		"[::1]", "[::ffff:127.0.0.1]", "[fe80::1%25eth0]", "[2606:4700::1111%25eth0]", "169.254.169.254",
+	} {
+		status, err := ask(t, rules, "https://"+host+":8200/x")
+		if asked := p.taken(); status != 0 || len(asked) > 0 || !errors.Is(err, outward.ErrPrivate) {
+			t.Errorf("%s: %d %v, the proxy was asked %q", host, status, err, asked)
+		}
+	}
+	// An address of the Internet is what it is. The certificate is another's.
+	if _, err := ask(t, rules, "https://9.9.9.9:8200/x"); err == nil || errors.Is(err, outward.ErrPrivate) || !slices.Equal(p.taken(), []string{"CONNECT 9.9.9.9:8200"}) {
+		t.Errorf("an address of the Internet: %v", err)
 	}
 }
 

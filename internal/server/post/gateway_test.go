@@ -453,4 +453,18 @@ func TestATextMessageGoesThroughTheProxy(t *testing.T) {
 	if out := post.SendSMS(t.Context(), m, sms); out.Reason == "" || len(asked) != 0 {
 		t.Errorf("over plain HTTP: %+v, the proxy was asked %d times", out, len(asked))
 	}
+	m.URL = proxy.URL // which is met, but not so
+	if out := post.SendSMS(t.Context(), m, sms); out.Reason != post.ReasonSettings || len(asked) != 0 {
+		t.Errorf("to the proxy itself: %+v, it was asked %d times", out, len(asked))
+	}
+	m.PlainHTTP = false
+	for _, host := range []string{"127.1", "2130706433", "0x7f.1", "vault.internal", "nas.local", "printer", "localhost"} {
+		m.URL = "https://" + host + ":8200/messages"
+		if out := post.SendSMS(t.Context(), m, sms); out.Reason != post.ReasonSettings || len(asked) != 0 {
+			t.Errorf("to %s: %+v, the proxy was asked %d times", host, out, len(asked))
+		}
+		if err := m.Judge(); err == nil || !strings.Contains(err.Error(), "not public") {
+			t.Errorf("%s is saved: %v", host, err)
+		}
+	}
 }

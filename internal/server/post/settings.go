@@ -313,8 +313,8 @@ func (m SMS) Judge() error {
 		t, u, err := parseURL(m.URL, m.PlainHTTP)
 		address = t
 		if v.because("url", err); err == nil && !m.PlainHTTP && len(m.Networks) == 0 {
-			if ip, err := netip.ParseAddr(u.Hostname()); err == nil && !outward.Public(ip) {
-				v.add("url", "%s is a private address; list its network under networks if that is meant", ip)
+			if err := outward.Outside(outward.Host(u)); err != nil {
+				v.add("url", "%s; list its network under networks if that is meant", err)
 			}
 		}
 	}

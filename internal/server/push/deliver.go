@@ -69,17 +69,17 @@ func (d Delivery) endpoint(s string) error {
 	case u.User != nil || u.Fragment != "":
 		return errors.New("the address holds more than host, path and query")
 	}
-	host := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	host := outward.Host(u)
 	if a, err := netip.ParseAddr(host); err == nil {
 		if !outward.In(d.Private, a) {
 			return errors.New("the address is a number and no name")
 		}
 		return nil
 	}
-	if !plainName(host) {
+	if !outward.PlainName(host) {
 		return errors.New("the address is neither a name nor a number")
 	}
-	if host == "localhost" || !strings.Contains(host, ".") || strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".local") || strings.HasSuffix(host, ".internal") {
+	if outward.InnerName(host) {
 		if len(d.Private) == 0 || d.Proxy != nil {
 			return errors.New("the name is one of a private network")
 		}
@@ -93,21 +93,6 @@ func (d Delivery) endpoint(s string) error {
 }
 
 const portHTTPS = "443"
-
-// plainName tells whether the host is a name as it stands, and nothing that somebody
-// else, such as a proxy, reads as an address: other letters become digits there, and a
-// last label of digits, or of 0x, makes all of it a number (WHATWG URL, "ends in a
-// number").
-func plainName(host string) bool {
-	labels := strings.Split(host, ".")
-	for _, l := range labels {
-		if l == "" || strings.Trim(l, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
-			return false
-		}
-	}
-	last := labels[len(labels)-1]
-	return strings.Trim(last, "0123456789") != "" && !strings.HasPrefix(last, "0x")
-}
 
 // rules are those of the client. In a network of one's own any port may be the push
 // service's; elsewhere it is that of HTTPS.
