@@ -351,7 +351,7 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 	case !s.here(m.RHost):
 		// The program says itself that the person is elsewhere. It is believed in every
 		// scope: what follows from it only ever takes something away.
-		r.RHost, r.RemoteSeat = text.CleanN(m.RHost, maxLabel), r.Scope != policy.Remote
+		r.RHost, r.RemoteSeat = hostName(m.RHost), r.Scope != policy.Remote
 	case r.Scope != policy.Remote:
 		r.RemoteSeat, r.RHost = a.seat(who.peer.PID, deref(r.UID), r.UID != nil)
 	}
@@ -368,6 +368,16 @@ func (a *agent) request(ctx context.Context, who caller, s service, m shim.Start
 		r.BreakGlass = listed
 	}
 	return r, ""
+}
+
+// hostName is a remote host as it is told to others: what is harmless of it, and "?" where
+// too little is left to be seen that there is one.
+func hostName(host string) string {
+	clean := text.CleanN(host, maxLabel)
+	if policy.Elsewhere(host) && !policy.Elsewhere(clean) {
+		return "?"
+	}
+	return clean
 }
 
 // scopeOf is what a sign-in opens. scope= of the stack wins. Without it a logon that

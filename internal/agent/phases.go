@@ -74,7 +74,7 @@ func (a *agent) keyAlone(ctx context.Context, m shim.Start) shim.FromAgent {
 	link := a.link.State().Link
 	e := event.Event{
 		Type: event.SigninDenied, Actor: text.CleanN(m.User, text.MaxName), Subject: text.CleanN(m.User, text.MaxName), Machine: a.id.Name,
-		Address: text.CleanN(m.RHost, 256), Scope: string(policy.Remote), Service: text.CleanN(m.Service, 64), Link: string(link),
+		Address: hostName(m.RHost), Scope: string(policy.Remote), Service: text.CleanN(m.Service, 64), Link: string(link),
 		Outcome: string(policy.Deny), Reason: "key-alone", At: clock.Micros(a.clk.Now()),
 	}
 	if f.User != nil {

@@ -105,6 +105,50 @@ func TestADisplayOfTheMachineIsNoHost(t *testing.T) {
 	}
 }
 
+// A host that is one stays one when it was cleaned: what cleaning leaves nothing of, or a
+// display's number, is said to be unknown, and not to be none.
+func TestAHostThatIsCleanedAwayIsStillAHost(t *testing.T) {
+	for host, want := range map[string]string{
+		"\x01": "?", "\xff": "?", "\u202e": "?", ":0\x00": "?", "\u200b:0": "?", ":\x7f11.0": "?", " ": " ", "evil\x1b.example": "evil.example",
+	} {
+		for _, scope := range []shim.Scope{shim.ScopeNone, shim.ScopeLogon, shim.ScopeElevation, shim.ScopeRemote} {
+			ps, who := daemon("lightdm")
+			m := start(shim.PhaseAuth, "lightdm", "alice")
+			m.RHost, m.Scope = host, scope
+			s, _ := serviceOf("lightdm")
+			r, why := afarAgent(ps).request(t.Context(), who, s, m)
+			if why != "" || r.RHost != want || !policy.Elsewhere(r.RHost) || r.Scope != policy.Remote && !r.RemoteSeat {
+				t.Errorf("%q, scope=%s: told as %q, %s, remote seat %v, %q", host, scope, r.RHost, r.Scope, r.RemoteSeat, why)
+			}
+			a := afarAgent(ps)
+			m.Phase = shim.PhaseSessionOpen
+			a.sessionOpen(t.Context(), who, s, m)
+			if got := a.seen.remotesOf(m.UID); len(got) != 1 {
+				t.Errorf("%q, scope=%s: its session is %+v", host, scope, got)
+			}
+		}
+	}
+}
+
+// At the machine's own screen somebody sits there, whatever else he has open over the
+// network: every program that serves one is known.
+func TestAScreenIsTheMachinesOwnWhateverElseIsOpen(t *testing.T) {
+	for program, service := range map[string]string{
+		"slim": "slim", "lxdm-binary": "lxdm", "lxdm-session": "lxdm", "sddm-helper": "sddm", "plasmalogin-helper": "plasmalogin", "gdm-session-worker": "gdm-password",
+		"lightdm": "lightdm", "greetd": "greetd", "xdm": "xdm", "login": "login",
+	} {
+		ps := chainOf(program, "systemd")
+		m := start(shim.PhaseAuth, service, "alice")
+		s, _ := serviceOf(service)
+		a := afarAgent(ps)
+		a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: m.UID, known: true, remote: true, host: "192.0.2.1"})
+		r, why := a.request(t.Context(), caller{uid: 0, peer: ps.ps[2]}, s, m)
+		if why != "" || r.Scope != policy.Logon || r.RemoteSeat || r.RHost != "" {
+			t.Errorf("%s: %s, remote seat %v, from %q, %q", program, r.Scope, r.RemoteSeat, r.RHost, why)
+		}
+	}
+}
+
 // A service that nobody has described and that names no host (saslauthd's, a web
 // server's) is remote too, unless something says that it is of this machine.
 func TestAnUnknownServiceIsRemoteUnlessSomethingSpeaksForIt(t *testing.T) {

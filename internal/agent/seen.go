@@ -171,7 +171,8 @@ func (s *seen) remotesOf(uid uint32) []session {
 
 // localPrograms start sessions at the machine itself.
 var localPrograms = map[string]bool{
-	"login": true, "gdm-session-worker": true, "lightdm": true, "sddm-helper": true, "greetd": true, "xdm": true, "lxdm-session": true,
+	"login": true, "gdm-session-worker": true, "lightdm": true, "sddm-helper": true, "plasmalogin-helper": true, "greetd": true, "xdm": true, "slim": true,
+	"lxdm-binary": true, "lxdm-session": true,
 }
 
 // remotePrograms start sessions from over the network.
