@@ -357,6 +357,15 @@ func TestParseNamesEveryFault(t *testing.T) {
 	if w := p.Warnings(); len(w) == 0 || !strings.Contains(w[0], "weaker") {
 		t.Error("P1: no warning for a weaker offline side:", w)
 	}
+	p = NewPolicy()
+	p.OnlineFactors = []Factor{Push}
+	if w := p.Warnings(); len(w) != 2 || w[0] != "Codes of an authenticator app (totp) are accepted offline but not online: the offline side is weaker." || !strings.HasPrefix(w[1], "Backup codes (backup) are") {
+		t.Error("P1: a key is weaker than nothing, codes are weaker than a phone:", w)
+	}
+	p.Offline = OfflineDeny
+	if w := p.Warnings(); len(w) != 0 {
+		t.Error("P1: factors are compared where nobody signs in:", w)
+	}
 }
 
 func FuzzParse(f *testing.F) {

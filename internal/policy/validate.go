@@ -171,6 +171,31 @@ func (p Policy) weakFactors() []string {
 	return w
 }
 
+// apartWords name kinds in a warning about the offline side.
+var apartWords = map[Factor]string{TOTP: "Codes of an authenticator app (totp)", Backup: "Backup codes (backup)"}
+
+// weakerApart are sentences about an offline side that asks for less than the online one,
+// where it asks for factors. A security key is no weaker than any kind.
+func (p Policy) weakerApart() []string {
+	var w []string
+	if p.FactorsOffline < p.FactorsOnline {
+		w = append(w, fmt.Sprintf("Offline sign-in asks for %d factors, online for %d: the offline side is weaker.", p.FactorsOffline, p.FactorsOnline))
+	}
+	if p.FactorsOffline == 0 {
+		return w
+	}
+	for _, f := range p.OfflineFactors {
+		if f != FIDO2 && !slices.Contains(p.OnlineFactors, f) {
+			what, ok := apartWords[f]
+			if !ok {
+				what = fmt.Sprintf("Factors of the kind %q", f)
+			}
+			w = append(w, what+" are accepted offline but not online: the offline side is weaker.")
+		}
+	}
+	return w
+}
+
 // Warnings are sentences about settings that are allowed but weaken something
 // (P1, P4).
 func (p Policy) Warnings() []string {
@@ -184,13 +209,8 @@ func (p Policy) Warnings() []string {
 	if p.Offline == OfflineMFAOrBypass {
 		w = append(w, "Skips MFA on machines that are not enrolled for the user when the server is unreachable.")
 	}
-	if p.Offline != OfflineDeny && p.Offline != OfflineBypass && p.FactorsOffline < p.FactorsOnline {
-		w = append(w, fmt.Sprintf("Offline sign-in asks for %d factors, online for %d: the offline side is weaker.", p.FactorsOffline, p.FactorsOnline))
-	}
-	for _, f := range p.OfflineFactors {
-		if !slices.Contains(p.OnlineFactors, f) {
-			w = append(w, fmt.Sprintf("Factor %q is accepted offline but not online: the offline side is weaker.", f))
-		}
+	if p.Offline != OfflineDeny && p.Offline != OfflineBypass {
+		w = append(w, p.weakerApart()...)
 	}
 	w = append(w, p.weakFactors()...)
 	if p.ForceDisconnectAfter != 0 {
