@@ -24,6 +24,7 @@ import (
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
+	"latchkey/internal/server/web/words"
 	"latchkey/internal/text"
 )
 
@@ -65,6 +66,22 @@ func TestPasswordAndCodeOpenTheConsole(t *testing.T) {
 		if n := len(r.events(event.SessionEnded, olga.id)); n != 1 {
 			t.Errorf("%d events of ended sessions", n)
 		}
+	})
+}
+
+// TestAMenuThatNothingIsWrongWithSaysSo: who has a choice of factors and has made no
+// mistake is told of none, at the sign-in and at the step-up.
+func TestAMenuThatNothingIsWrongWithSaysSo(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		anna := r.person("anna", rest.RoleNone)
+		anna.phone() // beside the app: there is a choice
+		alert := `role="alert"`
+		b := r.browser().begins(anna)
+		b.get("/signin").is(http.StatusOK).has(words.ProofChoose).lacks(words.SigninFailed).lacks(alert)
+		b.post("/signin/code", "kind", "totp", "code", anna.wrong()).is(http.StatusUnprocessableEntity).has(words.SigninFailed).has(alert)
+		b = r.browser().in(anna)
+		b.get("/stepup").is(http.StatusOK).has(words.ProofChoose).lacks(words.ErrorSummary).lacks(alert)
+		b.post("/stepup", "kind", "totp", "code", anna.wrong()).is(http.StatusUnprocessableEntity).has(alert)
 	})
 }
 
