@@ -5,8 +5,10 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"sync"
 	"time"
 
+	"latchkey/internal/clock"
 	"latchkey/internal/server/api"
 	"latchkey/internal/server/ca"
 )
@@ -42,13 +44,37 @@ func (r *running) health(mux *http.ServeMux) {
 	})
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if why := r.notReady(req.Context()); why != "" {
+		if why := r.ready.ask(req.Context(), r.Clock, r.notReady); why != "" {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			fmt.Fprintln(w, why)
 			return
 		}
 		fmt.Fprintln(w, "ready")
 	})
+}
+
+// Whether the server is ready is answered from memory for a second: whoever needs no
+// right to ask must not reach the database as often as he likes.
+const readyFor = time.Second
+
+// readiness is the answer to whoever asked last. Its zero value is ready to be asked.
+type readiness struct {
+	mu  sync.Mutex
+	why string
+	at  time.Time
+}
+
+// ask gives why the server is not ready, as it was within the last second. One asks; others
+// wait for that answer, and none of them longer than it takes.
+func (a *readiness) ask(ctx context.Context, c clock.Clock, notReady func(context.Context) string) string {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if age := c.Now().Sub(a.at); a.at.IsZero() || age < 0 || age >= readyFor {
+		// Others wait for it too: it does not fail because the first has gone.
+		a.why = notReady(context.WithoutCancel(ctx))
+		a.at = c.Now()
+	}
+	return a.why
 }
 
 // notReady says in a sentence why the server can not do its work; empty if it can.

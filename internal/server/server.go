@@ -150,6 +150,8 @@ type running struct {
 
 	percent int // the collector's, as it was set last
 
+	ready readiness
+
 	made   []string // what the first start has made, for people
 	addrs  Addresses
 	failed chan error
