@@ -48,7 +48,7 @@ func newDeps(t *testing.T, c clock.Clock) (*desktest.Rig, api.Deps) {
 	}
 	sessions := session.New(session.Config{
 		Certificates: r.CA,
-		Store:        r.Store, Keys: r.Keys, Directories: directories, Factors: factor.All(r.Keeper, fido2.New(passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return desktest.People }})), factorpush.New(r.Push), message.Mail(r.Post), message.SMS(r.Post)), Clock: c, Random: rand.Reader, Grain: -1,
+		Store:        r.Store, Keys: r.Keys, Directories: directories, Factors: factor.All(r.Keeper, fido2.New(passkey.New(passkey.Config{Random: rand.Reader, URL: func() string { return desktest.People }})), factorpush.New(r.Push), message.Mail(r.Post), message.SMS(r.Post)), Clock: c, Random: rand.Reader, Grain: -1, LongestLook: 200 * time.Millisecond,
 	})
 	imports := bulk.New(bulk.Config{Store: r.Store, Desk: r.Desk, Box: r.Keys.Box, Clock: c, Passwords: r.Passwords, Codes: r.Keeper})
 	t.Cleanup(imports.Close)

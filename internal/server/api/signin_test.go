@@ -3,6 +3,7 @@ package api_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"latchkey/internal/rest"
+	"latchkey/internal/secret"
 	"latchkey/internal/server/desk"
 	"latchkey/internal/server/phoneapi"
 	"latchkey/internal/server/push/phonetest"
@@ -172,20 +174,29 @@ func TestAProgramThatGivesUpLeavesNothingOnThePhone(t *testing.T) {
 		open("asked", 1)
 		return fmt.Sprintf(`{"signin":%q,"kind":"push"}`, in)
 	}
-	// gone makes the request, and is away before it is answered.
-	gone := func(path, body string, header ...string) {
+	// gone makes the request, and is away before it is answered: so long after it was made.
+	// A look that was over before is made anew.
+	gone := func(after time.Duration, path, body string, header ...string) {
 		t.Helper()
 		ctx, cancel := context.WithCancel(t.Context())
-		time.AfterFunc(100*time.Millisecond, cancel)
-		req := httptest.NewRequestWithContext(ctx, "POST", "https://latchkey.test"+rest.Base+path, strings.NewReader(body))
-		req.TLS = &tls.ConnectionState{}
-		req.Header.Set("Content-Type", "application/json")
-		for i := 0; i+1 < len(header); i += 2 {
-			req.Header.Set(header[i], header[i+1])
+		defer cancel()
+		if after == 0 {
+			cancel()
 		}
-		s.ServeHTTP(httptest.NewRecorder(), req)
+		time.AfterFunc(after, cancel)
+		for code := http.StatusOK; code == http.StatusOK; {
+			req := httptest.NewRequestWithContext(ctx, "POST", "https://latchkey.test"+rest.Base+path, strings.NewReader(body))
+			req.TLS = &tls.ConnectionState{}
+			req.Header.Set("Content-Type", "application/json")
+			for i := 0; i+1 < len(header); i += 2 {
+				req.Header.Set(header[i], header[i+1])
+			}
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, req)
+			code = w.Code
+		}
 		if ctx.Err() == nil {
-			t.Fatal("it was answered before")
+			t.Fatal("it was refused before")
 		}
 	}
 	answer := begin()
@@ -196,15 +207,27 @@ func TestAProgramThatGivesUpLeavesNothingOnThePhone(t *testing.T) {
 	open("given up", 0)
 	status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 410, "conversation-expired")
 
-	answer = begin()
-	gone("/sessions/answer", answer)
-	open("gone", 0)
-	status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 410, "conversation-expired")
+	for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
+		answer = begin()
+		gone(after, "/sessions/answer", answer)
+		open(fmt.Sprint("gone after ", after), 0)
+		status(t, s.ask("POST", rest.Base+"/sessions/answer", answer), 410, "conversation-expired")
+	}
 
-	bearer := auth(s.somebody(t, "anna", rest.RoleNone, session.CLI, 0))
+	raw := s.somebody(t, "anna", rest.RoleNone, session.CLI, 0)
+	bearer := auth(raw)
 	for what, leave := range map[string]func(){
 		"a proof given up": func() { status(t, s.ask("POST", rest.Base+"/session/proof/cancel", "", bearer...), 204, "") },
-		"gone at a proof":  func() { gone("/session/proof", `{"kind":"push"}`, bearer...) },
+		"gone at a proof":  func() { gone(20*time.Millisecond, "/session/proof", `{"kind":"push"}`, bearer...) },
+		"gone as it was known": func() {
+			own, err := s.sessions.OfProgram(t.Context(), raw)
+			s.must(err)
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if _, _, err := s.sessions.StepUp(ctx, own, session.Push, secret.FromString(""), "192.0.2.1"); !errors.Is(err, context.Canceled) {
+				t.Errorf("gone as it was known: %v", err)
+			}
+		},
 	} {
 		status(t, s.ask("POST", rest.Base+"/session/proof/choose", `{"kind":"push"}`, bearer...), 200, "")
 		open("a proof", 1)

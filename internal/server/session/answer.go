@@ -198,14 +198,24 @@ func (m *Sessions) Answer(ctx context.Context, raw, kind string, code secret.Byt
 	return out, nil
 }
 
-// look sees whether the answer has come that comes another way. That is no attempt, unless
-// the answer is no: what can be guessed at lies on the phone.
+// look sees whether the answer has come that comes another way. A program that has lost
+// its connection meanwhile, at whichever step, does not come back: its sign-in is given up.
+// A browser does: on a phone its page sleeps while the request is approved beside it.
 func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, address string) (Opened, error) {
 	if err := m.limits.look(address); err != nil {
 		return Opened{}, err
 	}
+	out, err := m.looked(ctx, raw, kind, w, address)
+	if ctx.Err() != nil {
+		err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.giveUp(ctx, raw, CLI) }))
+	}
+	return out, err
+}
+
+// looked does so. That is no attempt, unless the answer is no: what can be guessed at lies
+// on the phone.
+func (m *Sessions) looked(ctx context.Context, raw, kind string, w factor.Waiter, address string) (Opened, error) {
 	var ticket string
-	var program bool
 	err := m.Store.Read(ctx, func(q *store.Queries) error {
 		row, st, _, err := m.resume(ctx, q, raw, m.Clock.Now())
 		if err != nil {
@@ -214,23 +224,17 @@ func (m *Sessions) look(ctx context.Context, raw, kind string, w factor.Waiter, 
 		if !asks(row.Stage, st, kind) || st.Asked == nil || st.Asked.Kind != kind {
 			return fault.New(fault.BadRequest, nil)
 		}
-		ticket, program = st.Asked.Ticket, st.Kind == CLI
+		ticket = st.Asked.Ticket
 		return nil
 	})
 	if err != nil {
 		return Opened{}, err
 	}
-	waiting, cancel := context.WithTimeout(ctx, longestLook)
+	waiting, cancel := context.WithTimeout(ctx, m.LongestLook)
 	w.Wait(waiting, ticket)
 	cancel()
 	if err := ctx.Err(); err != nil {
-		// Nobody is there any more who would get the session. A program that has lost its
-		// connection does not come back; a browser does: on a phone its page sleeps while
-		// the request is approved beside it.
-		if program {
-			err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.giveUp(ctx, raw) }))
-		}
-		return Opened{}, err
+		return Opened{}, err // nobody is there any more who would get the session
 	}
 	var out Opened
 	var denied error

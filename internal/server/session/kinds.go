@@ -173,8 +173,8 @@ func typed(kind string, code secret.Bytes) error {
 	return nil
 }
 
-// longestLook is how long a look waits for an answer that comes another way. A browser
-// without scripts loads a page that long.
+// longestLook is Config.LongestLook where none is said. A browser without scripts loads a
+// page that long.
 const longestLook = 4 * time.Second
 
 // said is what the person reads of a rejection.

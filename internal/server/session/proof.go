@@ -156,6 +156,16 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 	if err := limit(address); err != nil {
 		return Secret{}, nil, err
 	}
+	out, still, err := m.stepUp(ctx, s, kind, code, w, address)
+	if waits && s.Kind == CLI && ctx.Err() != nil { // as in look
+		err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.leaveProof(ctx, s) }))
+	}
+	return out, still, err
+}
+
+// stepUp does so; w is nil where the answer is the code.
+func (m *Sessions) stepUp(ctx context.Context, s *Session, kind string, code secret.Bytes, w factor.Waiter, address string) (Secret, *Proof, error) {
+	waits := w != nil
 	// Whoever sits at somebody's open session guesses at a place of its own.
 	place := attempts.Browser("session:" + s.ID)
 	var counted *attempts.Counted
@@ -195,13 +205,10 @@ func (m *Sessions) StepUp(ctx context.Context, s *Session, kind string, code sec
 		return Secret{}, nil, wait(block, m.Clock.Now())
 	}
 	if waits {
-		waiting, cancel := context.WithTimeout(ctx, longestLook)
+		waiting, cancel := context.WithTimeout(ctx, m.LongestLook)
 		w.Wait(waiting, ticket)
 		cancel()
 		if err := ctx.Err(); err != nil {
-			if s.Kind == CLI { // as in look
-				err = errors.Join(err, m.leaving(ctx, func(ctx context.Context) error { return m.leaveProof(ctx, s) }))
-			}
 			return Secret{}, nil, err
 		}
 	}

@@ -137,6 +137,9 @@ type Config struct {
 	// Grain is what the time of a refused password is rounded up to; 0 means half a
 	// second, negative none.
 	Grain time.Duration
+	// LongestLook is how long a look waits for an answer that comes another way; 0 means
+	// four seconds.
+	LongestLook time.Duration
 }
 
 // Sessions keeps them. It has no state of its own but the limits of rates: any number
@@ -154,6 +157,9 @@ func New(c Config) *Sessions {
 	}
 	if c.Grain == 0 {
 		c.Grain = grain
+	}
+	if c.LongestLook == 0 {
+		c.LongestLook = longestLook
 	}
 	return &Sessions{Config: c, limits: newLimits(c.Clock), denials: rate.New(rate.Rate{PerSecond: 1.0 / 60, Burst: 1}, c.Clock)}
 }

@@ -450,10 +450,11 @@ func (m *Sessions) GiveUp(ctx context.Context, raw, address string) error {
 	if err := m.limits.look(address); err != nil {
 		return err
 	}
-	return m.giveUp(ctx, raw)
+	return m.giveUp(ctx, raw, "")
 }
 
-func (m *Sessions) giveUp(ctx context.Context, raw string) error {
+// giveUp does so where the sign-in is of this kind; empty: whatever it is.
+func (m *Sessions) giveUp(ctx context.Context, raw, kind string) error {
 	return m.update(ctx, func(ctx context.Context, tx *store.Tx) error {
 		row, err := m.signin(ctx, tx.Queries, raw, m.Clock.Now())
 		if fault.Is(err, fault.Expired) {
@@ -467,6 +468,9 @@ func (m *Sessions) giveUp(ctx context.Context, raw string) error {
 			if err := m.opened(row, &st); err != nil {
 				return err
 			}
+		}
+		if kind != "" && st.Kind != kind {
+			return nil
 		}
 		if err := m.withdraw(ctx, tx, st.Asked); err != nil {
 			return err

@@ -86,6 +86,7 @@ func newRig(t *testing.T, s *store.Store, c *clock.Manual, grain time.Duration) 
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r.sessions = session.New(session.Config{
 		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: grain, SetupFile: r.setup, Passkeys: r.passkeys,
+		LongestLook: 200 * time.Millisecond,
 	})
 	r.Desk.Sessions = r.sessions
 	r.signin = signin.New(signin.Deps{Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Grain: -1, Logger: log})

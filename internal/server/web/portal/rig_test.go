@@ -92,6 +92,7 @@ func newRig(t *testing.T, s *store.Store, c *movable) *rig {
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	sessions := session.New(session.Config{
 		Store: s, Keys: r.Keys, Directories: dirs, Factors: factors, Clock: c, Random: rand.Reader, Logger: log, Grain: -1, PeopleURL: func() string { return desktest.People },
+		LongestLook: 200 * time.Millisecond,
 	})
 	r.Desk.Sessions = sessions
 	bare := api.New(api.Deps{Desk: r.Desk, Sessions: sessions, Version: "test", Logger: log})
