@@ -42,6 +42,26 @@ func TestProcessesAreRead(t *testing.T) {
 	}
 }
 
+func TestWhoRunsAsRootIsRead(t *testing.T) {
+	for status, want := range map[string]bool{
+		"Name:\tlogin\nUmask:\t0022\nUid:\t0\t0\t0\t0\nGid:\t0\t0\t0\t0\n": true,
+		"Name:\tlogin\nUid:\t1000\t1000\t1000\t1000\n":                     false,
+		"Name:\tsudo, that somebody started\nUid:\t1000\t0\t0\t0\n":        false,
+		"Name:\troot's, that has stepped down\nUid:\t0\t1000\t0\t1000\n":   false,
+		"Name:\ta\\nUid:\t0\t0\t0\t0\nUid:\t1000\t1000\t1000\t1000\n":      false,
+		"Uid:\t1000\t1000\t1000\t1000\nUid:\t0\t0\t0\t0\n":                 false,
+		"Uid:\t0\t0\n": false, "Uid:\t\n": false, "Uid: 0 0 0 0\n": false, "": false,
+	} {
+		if got := parseRoot([]byte(status)); got != want {
+			t.Errorf("%q: %v", status, got)
+		}
+	}
+	me, ok := systemProcesses().Get(os.Getpid())
+	if !ok || me.Unprivileged != (os.Getuid() != 0) {
+		t.Errorf("this process, of uid %d: %+v", os.Getuid(), me)
+	}
+}
+
 func TestStatIsReadBehindTheLastBracket(t *testing.T) {
 	const rest = " S 17 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21"
 	for comm, want := range map[string]string{
@@ -581,6 +601,34 @@ func TestRemoteSeatsAreFound(t *testing.T) {
 			f.ps[2] = p
 			return f
 		}(), nil, false, ""},
+		"somebody's own program of that name, from his own systemd": {func() table {
+			f := chainOf("sudo", "login", "systemd")
+			for pid, p := range f.ps {
+				p.Manager, p.Unprivileged = "1000", pid == 2
+				f.ps[pid] = p
+			}
+			return f
+		}(), nil, true, ""},
+		"somebody's own program of that name, that has left its session": {func() table {
+			f := chainOf("sudo", "slim", "init")
+			p := f.ps[2]
+			p.Unprivileged = true
+			f.ps[2] = p
+			return f
+		}(), func(a *agent, _ *table) {
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, true, "192.0.2.1"},
+		"a setuid program, below the machine's login": {func() table {
+			f := chainOf("sudo", "bash", "login", "init")
+			for _, pid := range []int{3, 4} {
+				p := f.ps[pid]
+				p.Unprivileged = true
+				f.ps[pid] = p
+			}
+			return f
+		}(), func(a *agent, _ *table) {
+			a.seen.open(session{leader: process{PID: 77, Start: 7}, service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
+		}, false, ""},
 		"no longer there": {table{}, nil, false, ""},
 		"ssh that we saw": {chainOf("sudo", "bash", "sshd", "sshd", "init"), func(a *agent, f *table) {
 			a.seen.open(session{leader: f.ps[2], service: "sshd", user: "alice", uid: 1000, known: true, remote: true, host: "192.0.2.1"})
@@ -718,6 +766,15 @@ func FuzzParseStat(f *testing.F) {
 		comm, ppid, _, ok := parseStat(b)
 		if ok && (ppid < 0 || len(comm) > len(b)) {
 			t.Fatal(comm, ppid)
+		}
+	})
+}
+
+func FuzzParseRoot(f *testing.F) {
+	f.Add([]byte("Name:\tlogin\nUid:\t0\t0\t0\t0\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if parseRoot(b) && !bytes.Contains(b, []byte("Uid:\t0\t0\t")) {
+			t.Fatalf("%q", b)
 		}
 	})
 }

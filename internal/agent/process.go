@@ -8,6 +8,8 @@ type process struct {
 	Comm      string // as the process calls itself: anybody can forge it
 	Session   string // logind's, if it is in one
 	Manager   string // the uid, if it runs under somebody's own systemd (user@UID.service)
+	// Unprivileged: it was not started as root, or that can not be known.
+	Unprivileged bool
 }
 
 // same tells whether both are one process.

@@ -25,6 +25,7 @@ func (p procFS) Get(pid int) (process, bool) {
 	if exe, err := os.Readlink(filepath.Join(dir, "exe")); err == nil {
 		out.Exe = exe
 	}
+	out.Unprivileged = !parseRoot(readSmall(filepath.Join(dir, "status")))
 	out.Session, out.Manager = parseCgroup(readSmall(filepath.Join(dir, "cgroup")))
 	return out, true
 }
@@ -54,6 +55,19 @@ func parseStat(b []byte) (comm string, ppid int, start uint64, ok bool) {
 		return "", 0, 0, false
 	}
 	return string(b[open+1 : shut]), ppid, start, true
+}
+
+// parseRoot tells from /proc/PID/status (proc(5)) whether a process runs as root and was
+// started so: a setuid program keeps the real uid of who started it. The kernel writes the
+// name before it on one line, whatever it holds.
+func parseRoot(b []byte) bool {
+	for line := range bytes.SplitSeq(b, []byte("\n")) {
+		if uids, ok := bytes.CutPrefix(line, []byte("Uid:\t")); ok {
+			f := bytes.Split(uids, []byte("\t"))
+			return len(f) == 4 && string(f[0]) == "0" && string(f[1]) == "0"
+		}
+	}
+	return false
 }
 
 // AtSeat reads logind's files of all sessions.

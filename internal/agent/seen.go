@@ -169,7 +169,8 @@ func (s *seen) remotesOf(uid uint32) []session {
 	return out
 }
 
-// localPrograms start sessions at the machine itself.
+// localPrograms start sessions at the machine itself. They run as root: anybody may call a
+// program of his own so.
 var localPrograms = map[string]bool{
 	"login": true, "gdm-session-worker": true, "lightdm": true, "sddm-helper": true, "plasmalogin-helper": true, "greetd": true, "xdm": true, "slim": true,
 	"lxdm-binary": true, "lxdm-session": true,
@@ -207,7 +208,7 @@ func (a *agent) seat(pid int, uid uint32, known bool) (remote bool, host string)
 	}
 	managed := false
 	for _, p := range chain {
-		if localPrograms[nameOf(p)] {
+		if servesScreen(p) {
 			return false, ""
 		}
 		managed = managed || p.Manager != "" && !a.procs.AtSeat(p.Manager)
@@ -237,7 +238,7 @@ func (a *agent) placed(pid int) bool {
 		return true
 	}
 	for _, p := range chain {
-		if localPrograms[nameOf(p)] || remotePrograms[nameOf(p)] || p.Manager != "" && a.procs.AtSeat(p.Manager) {
+		if servesScreen(p) || remotePrograms[nameOf(p)] || p.Manager != "" && a.procs.AtSeat(p.Manager) {
 			return true
 		}
 		if p.Session != "" {
@@ -248,6 +249,9 @@ func (a *agent) placed(pid int) bool {
 	}
 	return false
 }
+
+// servesScreen tells whether a process is a program that starts sessions at the machine.
+func servesScreen(p process) bool { return !p.Unprivileged && localPrograms[nameOf(p)] }
 
 // nameOf is the program of a process, by its executable, and where that can not be
 // read by what it calls itself.
