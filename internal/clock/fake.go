@@ -68,3 +68,15 @@ func (m *Manual) Sleep(ctx context.Context, d time.Duration) error {
 		return ctx.Err()
 	}
 }
+
+// Waiting is how many wait for a time that comes within d.
+func (m *Manual) Waiting(d time.Duration) (n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, w := range m.waiters {
+		if !w.at.After(m.now.Add(d)) {
+			n++
+		}
+	}
+	return n
+}
