@@ -727,6 +727,14 @@ func TestALostMachine(t *testing.T) {
 		if m := ok(r.ShowMachine(ctx, desk.Root(), "mine"))(t); m.Status != rest.MachineLost {
 			t.Errorf("%+v", m)
 		}
+		// What is marked as lost is no longer among those that want to be renewed.
+		if l := ok(r.ListReseed(ctx, desk.Root(), "mine"))(t); len(l.Items) != 2 {
+			t.Errorf("%+v", l.Items)
+		}
+		ok(r.LoseFactor(ctx, desk.Root(), "anna", app.ID))(t)
+		if l := ok(r.ListReseed(ctx, desk.Root(), "mine"))(t); len(l.Items) != 1 || l.Items[0].User != "bob" {
+			t.Errorf("%+v", l.Items)
+		}
 		_, err = r.LoseOwnMachine(ctx, a, rest.MachinePrefix+mine.ID, rest.NewReport{})
 		wantCode(t, err, fault.Conflict)
 

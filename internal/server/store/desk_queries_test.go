@@ -54,6 +54,7 @@ func runDesk(c *script) {
 	c.want("[]", "WantLifts", db.WantLiftsParams{At: 8, Spared: 0})
 	c.want("1", "SetAuthenticatorLost", "da1")
 	c.want("0", "SetAuthenticatorLost", "da1")
+	c.want("[]", "ListEnrolledOnMachine", db.ListEnrolledOnMachineParams{MachineID: "dm1", Since: 1 << 60})
 	c.do("ListBackupCodes", "du1")
 	c.want("1", "RaiseUserGeneration", "du1")
 	c.want("1", "DeleteBypassCode", "dy1")

@@ -240,7 +240,7 @@ func (q *Queries) ListBackupSetsOnMachine(ctx context.Context, arg ListBackupSet
 const listEnrolledOnMachine = `-- name: ListEnrolledOnMachine :many
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, a.id AS authenticator_id, a.kind, a.name AS authenticator_name
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN authenticators a ON a.user_id = v.user_id
-WHERE v.machine_id = $1 AND (v.state <> 'wiped' OR v.updated_at >= $2) AND a.created_at <= v.updated_at AND a.confirmed_at > 0
+WHERE v.machine_id = $1 AND (v.state <> 'wiped' OR v.updated_at >= $2) AND a.created_at <= v.updated_at AND a.confirmed_at > 0 AND a.lost = FALSE
 ORDER BY u.name, a.id, v.class
 `
 
@@ -259,7 +259,8 @@ type ListEnrolledOnMachineRow struct {
 }
 
 // Whose offline data the machine holds, with every authenticator that may be in it (O14, "machine lost"); also what counts
-// as wiped since "since", because the machine may never have heard of it.
+// as wiped since "since", because the machine may never have heard of it. One that is lost is accepted nowhere any more:
+// there is nothing to renew.
 func (q *Queries) ListEnrolledOnMachine(ctx context.Context, arg ListEnrolledOnMachineParams) ([]ListEnrolledOnMachineRow, error) {
 	rows, err := q.db.QueryContext(ctx, listEnrolledOnMachine, arg.MachineID, arg.Since)
 	if err != nil {

@@ -5,10 +5,11 @@ SELECT COUNT(*) FROM group_members WHERE group_id = $1;
 
 -- name: ListEnrolledOnMachine :many
 -- Whose offline data the machine holds, with every authenticator that may be in it (O14, "machine lost"); also what counts
--- as wiped since "since", because the machine may never have heard of it.
+-- as wiped since "since", because the machine may never have heard of it. One that is lost is accepted nowhere any more:
+-- there is nothing to renew.
 SELECT DISTINCT v.user_id, u.name AS user_name, v.class, a.id AS authenticator_id, a.kind, a.name AS authenticator_name
 FROM vaults v JOIN users u ON u.id = v.user_id JOIN authenticators a ON a.user_id = v.user_id
-WHERE v.machine_id = sqlc.arg(machine_id) AND (v.state <> 'wiped' OR v.updated_at >= sqlc.arg(since)) AND a.created_at <= v.updated_at AND a.confirmed_at > 0
+WHERE v.machine_id = sqlc.arg(machine_id) AND (v.state <> 'wiped' OR v.updated_at >= sqlc.arg(since)) AND a.created_at <= v.updated_at AND a.confirmed_at > 0 AND a.lost = FALSE
 ORDER BY u.name, a.id, v.class;
 
 -- name: ListBackupSetsOnMachine :many
