@@ -476,18 +476,20 @@ func (a *app) afterEnrolCode(ctx context.Context, cl *client, c rest.Code) {
 		return
 	}
 	for _, f := range page.Items {
-		if f.State == "usable" && f.Kind != "enrol" && f.Kind != "bypass" && !f.Weak {
-			a.say("%s still has a factor (%s), which is asked for instead of this code. If it is gone: latchkey %s", c.User, f.Kind, goneWith(c.User, f))
+		if f.State == "usable" && insteadOfCode(f) {
+			a.say("%s still has a factor (%s), which is asked for instead of this code. If it is gone: latchkey factor lost %s %s", c.User, f.Kind, quoted(c.User), f.ID)
 		}
 	}
 }
 
-// goneWith is how a factor that is gone is taken away.
-func goneWith(user string, f rest.Factor) string {
-	if f.Kind == "backup" {
-		return "factor remove " + quoted(user) + " backup"
+// insteadOfCode tells whether the portal asks for the factor and for no enrolment code:
+// beside backup codes, and codes by mail or text message, it offers both.
+func insteadOfCode(f rest.Factor) bool {
+	switch policy.Factor(f.Kind) {
+	case policy.FIDO2, policy.Push, policy.TOTP:
+		return true
 	}
-	return "factor lost " + quoted(user) + " " + f.ID
+	return false
 }
 
 // quoted is a name as a shell takes it.
