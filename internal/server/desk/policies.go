@@ -389,7 +389,7 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		return out, err
 	}
 	now, id := d.now(), store.NewID()
-	err = d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err = d.updateCounted(ctx, in.ShutOut, func(ctx context.Context, tx *store.Tx, c *count) error {
 		v := v.clone()
 		groups, err := v.groupIDs(ctx, tx.Queries, "groups", in.Groups)
 		if err != nil {
@@ -401,7 +401,7 @@ func (d *Desk) AddPolicy(ctx context.Context, a Actor, in rest.NewPolicy) (rest.
 		if err := freePolicy(ctx, tx, in.Name); err != nil {
 			return err
 		}
-		weakens, shut, err := d.rewrite(ctx, tx, a, id, in.ShutOut, func() error {
+		weakens, shut, err := d.rewrite(ctx, tx, a, id, c, func() error {
 			if err := tx.InsertPolicy(ctx, db.InsertPolicyParams{ID: id, Name: in.Name, Priority: priority, Body: string(body), CreatedAt: now, UpdatedAt: now}); err != nil {
 				return err
 			}
@@ -480,7 +480,7 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 	if err := a.may(change); err != nil {
 		return out, err
 	}
-	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err := d.updateCounted(ctx, in.ShutOut, func(ctx context.Context, tx *store.Tx, c *count) error {
 		row, err := policyRow(ctx, tx.Queries, ref)
 		if err != nil {
 			return err
@@ -500,7 +500,7 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 		if in.Groups != nil {
 			groups = &list
 		}
-		out, err = d.writePolicy(ctx, tx, a, row, next, groups, in.Comment, "changed", in.ShutOut)
+		out, err = d.writePolicy(ctx, tx, a, row, next, groups, in.Comment, "changed", c)
 		return err
 	})
 	return out, err
@@ -508,7 +508,7 @@ func (d *Desk) ChangePolicy(ctx context.Context, a Actor, ref string, rev int64,
 
 // writePolicy writes the next state of a policy with its version, its event and
 // the word to all machines. Nothing is written if nothing changes.
-func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next db.Policy, groups *[]string, comment, outcome string, accepted int64) (rest.Policy, error) {
+func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next db.Policy, groups *[]string, comment, outcome string, c *count) (rest.Policy, error) {
 	var none rest.Policy
 	have, err := tx.ListGroupsOfPolicy(ctx, row.ID)
 	if err != nil {
@@ -547,7 +547,7 @@ func (d *Desk) writePolicy(ctx context.Context, tx *store.Tx, a Actor, row, next
 	} else if err != nil {
 		return none, err
 	}
-	weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, accepted, func() error {
+	weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, c, func() error {
 		n, err := tx.UpdatePolicy(ctx, db.UpdatePolicyParams{Name: next.Name, Priority: next.Priority, Body: next.Body, UpdatedAt: d.now(), ID: row.ID, Rev: row.Rev})
 		if err != nil {
 			return err
@@ -647,7 +647,7 @@ func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev, shutO
 	if err := a.may(change); err != nil {
 		return err
 	}
-	return d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	return d.updateCounted(ctx, shutOut, func(ctx context.Context, tx *store.Tx, c *count) error {
 		row, err := policyRow(ctx, tx.Queries, ref)
 		if err != nil {
 			return err
@@ -658,7 +658,7 @@ func (d *Desk) RemovePolicy(ctx context.Context, a Actor, ref string, rev, shutO
 		if row.IsDefault {
 			return fault.Newf(fault.Conflict, "%q is the default policy: one always exists. Change it instead.", row.Name)
 		}
-		weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, shutOut, func() error {
+		weakens, shut, err := d.rewrite(ctx, tx, a, row.ID, c, func() error {
 			n, err := tx.DeletePolicy(ctx, db.DeletePolicyParams{ID: row.ID, Rev: row.Rev})
 			if err == nil && n != 1 {
 				err = fault.New(fault.Conflict, nil)
@@ -781,7 +781,7 @@ func (d *Desk) RollbackPolicy(ctx context.Context, a Actor, ref string, rev int6
 	if err := v.err(); err != nil {
 		return out, err
 	}
-	err := d.update(ctx, func(ctx context.Context, tx *store.Tx) error {
+	err := d.updateCounted(ctx, in.ShutOut, func(ctx context.Context, tx *store.Tx, c *count) error {
 		row, err := policyRow(ctx, tx.Queries, ref)
 		if err != nil {
 			return err
@@ -811,7 +811,7 @@ func (d *Desk) RollbackPolicy(ctx context.Context, a Actor, ref string, rev int6
 		next := row
 		next.Body, next.Priority = old.Body, old.Priority
 		comment := or(in.Comment, fmt.Sprintf("back to version %d", in.Version))
-		out, err = d.writePolicy(ctx, tx, a, row, next, &groups, comment, "rolled-back", in.ShutOut)
+		out, err = d.writePolicy(ctx, tx, a, row, next, &groups, comment, "rolled-back", c)
 		return err
 	})
 	return out, err

@@ -3,9 +3,11 @@ package desk
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,6 +44,12 @@ func (s *shutting) find(ps []policy.Policy) *policy.Policy {
 	return nil
 }
 
+// matters tells whether the change can shut anybody out at all.
+func (s *shutting) matters() bool {
+	was, is := s.find(s.before), s.find(s.after)
+	return (was != nil || is != nil) && (was == nil || is == nil || !policy.SameAsked(*was, *is))
+}
+
 // shutOut tells who could sign in with the policies before, and could not with those
 // after: the one rule behind previews, saves, trials and lists. It reads everybody to
 // whom the policy applies on either side with the same few questions, however many they
@@ -49,7 +57,7 @@ func (s *shutting) find(ps []policy.Policy) *policy.Policy {
 func (d *Desk) shutOut(ctx context.Context, q *db.Queries, s shutting) (rest.ShutOut, error) {
 	out := rest.ShutOut{Who: []rest.ShutOutUser{}}
 	was, is := s.find(s.before), s.find(s.after)
-	if !s.everybodyAsked && (was == nil && is == nil || was != nil && is != nil && policy.SameAsked(*was, *is)) {
+	if !s.everybodyAsked && !s.matters() {
 		return out, nil
 	}
 	groups := []string{}
@@ -292,7 +300,7 @@ func (d *Desk) regroup(ctx context.Context, tx *store.Tx, a Actor, do func() err
 // rewrite runs a change of the policy with this id: it says of whom it asks less than
 // before (E3), and whom it shuts out. More people than accepted refuse it, and so does
 // one that leaves no owner who can sign in; then nothing is written.
-func (d *Desk) rewrite(ctx context.Context, tx *store.Tx, a Actor, id string, accepted int64, do func() error) (weakens []string, shut rest.ShutOut, err error) {
+func (d *Desk) rewrite(ctx context.Context, tx *store.Tx, a Actor, id string, c *count, do func() error) (weakens []string, shut rest.ShutOut, err error) {
 	s := shutting{id: id, most: maxShutOut}
 	if s.before, err = facts.Policies(ctx, tx.Queries); err != nil {
 		return nil, shut, err
@@ -303,13 +311,59 @@ func (d *Desk) rewrite(ctx context.Context, tx *store.Tx, a Actor, id string, ac
 	if s.after, err = facts.Policies(ctx, tx.Queries); err != nil {
 		return nil, shut, err
 	}
-	if shut, err = d.shutOut(ctx, tx.Queries, s); err != nil {
-		return nil, shut, err
+	switch {
+	case !s.matters():
+		return weakens, shut, nil
+	case !c.done:
+		c.of = s
+		return nil, shut, errCount
+	case reflect.DeepEqual(c.of.before, s.before) && reflect.DeepEqual(c.of.after, s.after):
+		shut = c.out
+	default:
+		// Policies have changed since, which is rare: now it is right.
+		if shut, err = d.shutOut(ctx, tx.Queries, s); err != nil {
+			return nil, shut, err
+		}
 	}
-	if shut.People > accepted {
-		return nil, shut, shutsOut(shut, accepted)
+	if shut.People > c.accepted {
+		return nil, shut, shutsOut(shut, c.accepted)
 	}
 	return weakens, shut, nil
+}
+
+// count is whom a change of a policy shuts out, and how many were accepted.
+type count struct {
+	accepted int64
+	of       shutting // what is to be counted, or was
+	out      rest.ShutOut
+	done     bool // said outside: a transaction that is tried again has counted nothing
+}
+
+// errCount undoes a change that is to be counted before it is made.
+var errCount = errors.New("whom it shuts out is to be counted")
+
+// updateCounted runs a change of a policy. Counting everybody takes seconds where they are
+// many, and as long as one writes nobody else does: so the change is tried, undone, counted
+// outside of the transaction for the policies as they came out, and then made. Who comes
+// into a group or loses a factor in between is judged as if it were a moment later.
+func (d *Desk) updateCounted(ctx context.Context, accepted int64, fn func(ctx context.Context, tx *store.Tx, c *count) error) error {
+	c := &count{accepted: accepted}
+	run := func() error {
+		return d.update(ctx, func(ctx context.Context, tx *store.Tx) error { return fn(ctx, tx, c) })
+	}
+	err := run()
+	if !errors.Is(err, errCount) {
+		return err
+	}
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		c.out, err = d.shutOut(ctx, q, c.of)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	c.done = true
+	return run()
 }
 
 // previewShutOut tells whom the policy would shut out as it would be written; nil is

@@ -312,6 +312,44 @@ func TestP1NobodyShutsAllOwnersOutThroughAGroup(t *testing.T) {
 	})
 }
 
+// TestP1WhatWasCountedBeforeIsWhatIsWritten: everybody is counted while others may write.
+// Where policies were changed since, it is counted once more.
+func TestP1WhatWasCountedBeforeIsWhatIsWritten(t *testing.T) {
+	onBoth(t, func(t *testing.T, r *desktest.Rig, _ *clock.Manual) {
+		ctx, root := t.Context(), desk.Root()
+		has(t, r, addUser(t, r, "anna", ""), policy.TOTP)
+		ok(r.AddGroup(ctx, root, rest.NewGroup{Name: "staff"}))(t)
+		ok(r.AddMember(ctx, root, "staff", "anna"))(t)
+		easy := ok(r.AddPolicy(ctx, root, rest.NewPolicy{Name: "easy", Groups: []string{"staff"}, Settings: settings(`{"online_factors":["totp"]}`)}))(t)
+		runs := 0
+		err := r.RemoveAround(ctx, id(easy.ID), 0, func(ctx context.Context, tx *store.Tx) error {
+			if runs++; runs < 2 {
+				return nil
+			}
+			d, err := tx.GetPolicyByName(ctx, "default")
+			if err != nil {
+				return err
+			}
+			_, err = tx.UpdatePolicy(ctx, db.UpdatePolicyParams{Name: d.Name, Priority: d.Priority, Body: `{"online_factors":["push"]}`, UpdatedAt: d.UpdatedAt, ID: d.ID, Rev: d.Rev})
+			return err
+		})
+		if s := shutsOut(t, err); names(s) != "anna" || runs != 2 {
+			t.Errorf("%+v after %d runs", s, runs)
+		}
+		if p := ok(r.ListPolicies(ctx, root))(t); len(p.Items) != 2 {
+			t.Errorf("%d policies", len(p.Items))
+		}
+		runs = 0
+		must(t, r.RemoveAround(ctx, id(easy.ID), 0, func(ctx context.Context, tx *store.Tx) error {
+			runs++
+			return nil
+		}))
+		if p := ok(r.ListPolicies(ctx, root))(t); len(p.Items) != 1 || runs != 2 {
+			t.Errorf("%d policies after %d runs", len(p.Items), runs)
+		}
+	})
+}
+
 // BenchmarkShutOut counts among 100 000 people with 2 kinds and 3 groups each.
 func BenchmarkShutOut(b *testing.B) {
 	for engine, fresh := range map[string]func(testing.TB) string{"sqlite": storetest.SQLite, "postgresql": storetest.PostgreSQL} {
