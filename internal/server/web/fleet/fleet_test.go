@@ -15,6 +15,7 @@ import (
 	"latchkey/internal/server/store/db"
 	"latchkey/internal/server/store/storetest"
 	"latchkey/internal/server/web/webtest"
+	"latchkey/internal/server/web/words"
 )
 
 type scene struct {
@@ -135,7 +136,7 @@ func TestEveryFormOfAMachine(t *testing.T) {
 		hilda := s.hilda.SignedIn()
 		hilda.Get(s.page).Lacks("/revoke")
 		hilda.Submit(s.page, s.page+"/lost", "lost-reason", "stolen on a train").Is(http.StatusOK).Has("Authenticators with data on this machine").Has("anna").Has("Now: the disk")
-		b.Get(s.page).Has("anna").Has("Lost").Lacks("/mode\"")
+		b.Get(s.page).Has("anna").Has("Lost").Lacks("/mode\"").Has(words.FleetOfflineGoneTitle).Lacks(words.FleetOfflineHereEmptyTitle)
 		b.StepUp().Submit(s.page, s.page+"/remove").Goes("/console/machines")
 		b.Get(s.page).Is(http.StatusNotFound)
 	})

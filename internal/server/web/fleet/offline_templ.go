@@ -725,7 +725,12 @@ func offlineCard(b *bench) templ.Component {
 				}()
 			}
 			ctx = templ.InitializeContext(ctx)
-			if len(b.offline.Items) == 0 {
+			if len(b.offline.Items) == 0 && b.gone() {
+				templ_7745c5c3_Err = ui.Empty(words.FleetOfflineGoneTitle, words.FleetOfflineGoneText, nil).Render(ctx, templ_7745c5c3_Buffer)
+				if templ_7745c5c3_Err != nil {
+					return templ_7745c5c3_Err
+				}
+			} else if len(b.offline.Items) == 0 {
 				templ_7745c5c3_Err = ui.Empty(words.FleetOfflineHereEmptyTitle, words.FleetOfflineHereEmptyText, nil).Render(ctx, templ_7745c5c3_Buffer)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err
@@ -775,7 +780,7 @@ func offlineCard(b *bench) templ.Component {
 								var templ_7745c5c3_Var36 templ.SafeURL
 								templ_7745c5c3_Var36, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(userPath(e.UserID)))
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 141, Col: 50}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 143, Col: 50}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var36))
 								if templ_7745c5c3_Err != nil {
@@ -788,7 +793,7 @@ func offlineCard(b *bench) templ.Component {
 								var templ_7745c5c3_Var37 string
 								templ_7745c5c3_Var37, templ_7745c5c3_Err = templ.JoinStringErrs(e.User)
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 141, Col: 61}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 143, Col: 61}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var37))
 								if templ_7745c5c3_Err != nil {
@@ -1015,7 +1020,7 @@ func planePage(l planeList) templ.Component {
 									var templ_7745c5c3_Var45 templ.SafeURL
 									templ_7745c5c3_Var45, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(userPath(x.UserID)))
 									if templ_7745c5c3_Err != nil {
-										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 187, Col: 51}
+										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 189, Col: 51}
 									}
 									_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var45))
 									if templ_7745c5c3_Err != nil {
@@ -1028,7 +1033,7 @@ func planePage(l planeList) templ.Component {
 									var templ_7745c5c3_Var46 string
 									templ_7745c5c3_Var46, templ_7745c5c3_Err = templ.JoinStringErrs(x.User)
 									if templ_7745c5c3_Err != nil {
-										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 187, Col: 62}
+										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 189, Col: 62}
 									}
 									_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var46))
 									if templ_7745c5c3_Err != nil {
@@ -1068,7 +1073,7 @@ func planePage(l planeList) templ.Component {
 										var templ_7745c5c3_Var48 templ.SafeURL
 										templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(machinePath(x.MachineID)))
 										if templ_7745c5c3_Err != nil {
-											return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 191, Col: 58}
+											return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 193, Col: 58}
 										}
 										_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var48))
 										if templ_7745c5c3_Err != nil {
@@ -1081,7 +1086,7 @@ func planePage(l planeList) templ.Component {
 										var templ_7745c5c3_Var49 string
 										templ_7745c5c3_Var49, templ_7745c5c3_Err = templ.JoinStringErrs(x.Machine)
 										if templ_7745c5c3_Err != nil {
-											return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 191, Col: 72}
+											return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 193, Col: 72}
 										}
 										_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var49))
 										if templ_7745c5c3_Err != nil {
@@ -1122,7 +1127,7 @@ func planePage(l planeList) templ.Component {
 									var templ_7745c5c3_Var51 string
 									templ_7745c5c3_Var51, templ_7745c5c3_Err = templ.JoinStringErrs(words.FleetSentence(x.Why))
 									if templ_7745c5c3_Err != nil {
-										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 197, Col: 36}
+										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 199, Col: 36}
 									}
 									_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var51))
 									if templ_7745c5c3_Err != nil {
@@ -1153,7 +1158,7 @@ func planePage(l planeList) templ.Component {
 									var templ_7745c5c3_Var53 string
 									templ_7745c5c3_Var53, templ_7745c5c3_Err = templ.JoinStringErrs(x.Next)
 									if templ_7745c5c3_Err != nil {
-										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 200, Col: 16}
+										return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 202, Col: 16}
 									}
 									_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var53))
 									if templ_7745c5c3_Err != nil {
@@ -1337,7 +1342,7 @@ func windowsPage(l windowList) templ.Component {
 								var templ_7745c5c3_Var61 templ.SafeURL
 								templ_7745c5c3_Var61, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(userPath(w.UserID)))
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 227, Col: 50}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 229, Col: 50}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var61))
 								if templ_7745c5c3_Err != nil {
@@ -1350,7 +1355,7 @@ func windowsPage(l windowList) templ.Component {
 								var templ_7745c5c3_Var62 string
 								templ_7745c5c3_Var62, templ_7745c5c3_Err = templ.JoinStringErrs(w.User)
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 227, Col: 61}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 229, Col: 61}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var62))
 								if templ_7745c5c3_Err != nil {
@@ -1389,7 +1394,7 @@ func windowsPage(l windowList) templ.Component {
 								var templ_7745c5c3_Var64 templ.SafeURL
 								templ_7745c5c3_Var64, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(machinePath(w.MachineID)))
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 230, Col: 56}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 232, Col: 56}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var64))
 								if templ_7745c5c3_Err != nil {
@@ -1402,7 +1407,7 @@ func windowsPage(l windowList) templ.Component {
 								var templ_7745c5c3_Var65 string
 								templ_7745c5c3_Var65, templ_7745c5c3_Err = templ.JoinStringErrs(w.Machine)
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 230, Col: 70}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 232, Col: 70}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var65))
 								if templ_7745c5c3_Err != nil {
@@ -1489,7 +1494,7 @@ func windowsPage(l windowList) templ.Component {
 								var templ_7745c5c3_Var69 string
 								templ_7745c5c3_Var69, templ_7745c5c3_Err = templ.JoinStringErrs(factorNames(w.Factors))
 								if templ_7745c5c3_Err != nil {
-									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 239, Col: 31}
+									return templ.Error{Err: templ_7745c5c3_Err, FileName: `internal/server/web/fleet/offline.templ`, Line: 241, Col: 31}
 								}
 								_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var69))
 								if templ_7745c5c3_Err != nil {

@@ -159,8 +159,9 @@ const (
 	FleetRemove           = "Remove from the list"
 	FleetRemoveText       = "The server forgets it. Its events stay."
 	FleetReseed           = "Authenticators with data on this machine"
-	FleetReseedText       = "Whoever has the machine may try at what lies on it. Replace these authenticators: enrol a new one for each user, then remove the old one."
-	FleetReseedNone       = "No authenticator and no backup code has data on this machine. Nothing needs to be replaced."
+	FleetReseedText       = "Whoever has the machine may try at what lies on it. An authenticator: its user enrols a new one in the portal, then removes the old one. Backup codes: their user makes new ones there, which end the old."
+	FleetReseedDo         = "What the help desk does on the user’s page: “Mark as lost” ends an authenticator at once, and an enrolment code lets its user enrol a new one. What is lost or replaced is no longer in this list."
+	FleetReseedNone       = "No authenticator and no backup code that is still good has data on this machine. Nothing needs to be replaced."
 	FleetUrgent           = "Now: the disk and the password may be enough"
 	FleetSoon             = "Soon: the TPM allows few tries"
 	FleetBackToMachine    = "To the machine"
@@ -171,6 +172,8 @@ const (
 	FleetOfflineHere           = "Offline data on this machine"
 	FleetOfflineHereEmptyTitle = "Nobody can sign in here offline with a second factor"
 	FleetOfflineHereEmptyText  = "Data is set up at a person's next sign-in with a second factor while the server can be reached."
+	FleetOfflineGoneTitle      = "The server holds no offline data here for good"
+	FleetOfflineGoneText       = "The machine is no longer trusted: nothing is set up here any more, and it wipes what it has when it hears so. Until then it may still be there; the list above says whose."
 )
 
 func FleetWaitsText(hostname, address string) string {
