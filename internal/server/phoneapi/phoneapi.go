@@ -416,7 +416,7 @@ func (x *Door) requests(ctx context.Context, c *call) (any, error) {
 	}
 }
 
-// past is one request, also when it is over: as long as it can be reported.
+// past is one request that is over, as long as it can be reported.
 func (x *Door) past(ctx context.Context, c *call) (any, error) {
 	return x.Push.Past(ctx, c.device, c.PathValue("id"))
 }

@@ -108,7 +108,7 @@ func reportable(r db.PushRequest, now int64) bool {
 	return now < r.CreatedAt+reportFor.Microseconds() && !ahead(r.CreatedAt, now)
 }
 
-// Past is one of the user's requests, open or over, as long as it can be reported: a phone
+// Past is one of the user's requests that is over, as long as it can be reported: a phone
 // whose owner comes when it was withdrawn shows what it was.
 func (s *Service) Past(ctx context.Context, d Device, id string) (Request, error) {
 	if !oneLine(id, 64) {
@@ -119,10 +119,11 @@ func (s *Service) Past(ctx context.Context, d Device, id string) (Request, error
 		r, err = q.GetPushRequest(ctx, id)
 		return err
 	})
+	now := s.now()
 	switch {
 	case err != nil && !store.IsNotFound(err):
 		return Request{}, fmt.Errorf("find a request: %w", err)
-	case err != nil || r.UserID != d.UserID || !unanswered(r) || !reportable(r, s.now()):
+	case err != nil || r.UserID != d.UserID || !unanswered(r) || !reportable(r, now) || r.State == StateOpen && now < r.ExpiresAt:
 		return Request{}, errNoRequest()
 	}
 	return shown(r), nil

@@ -222,37 +222,41 @@ func (s *Service) tellPhones(ctx context.Context, r db.ListUntoldPushRequestsRow
 // request still waits.
 const stale = time.Second
 
-// deliver sends one notice. What can not be sent is no harm: the app looks by itself
-// while it is open.
-func (s *Service) deliver(ctx context.Context, n notice) {
+// deliver sends one notice, and tells what the push service did at last. What can not be
+// sent is no harm: the app looks by itself while it is open.
+func (s *Service) deliver(ctx context.Context, n notice) (came outcome) {
 	r, d := n.request, n.device
 	log := s.Log.With("device", d.AuthenticatorID)
 	for try := range sendTries {
 		now := s.now()
 		left := time.Duration(r.ExpiresAt-now) * time.Microsecond
 		if left <= 0 || (try > 0 || now-n.since > stale.Microseconds()) && !s.waits(ctx, r.ID) {
-			return
+			return came
 		}
 		status, err := s.send(ctx, n, left)
+		if came = wasAnswered; err != nil {
+			came = wasSilent
+		}
 		switch {
 		case err == nil && status/100 == 2:
-			return
+			return came
 		case status == http.StatusNotFound || status == http.StatusGone:
 			s.dropSubscription(ctx, d)
-			return
+			return came
 		case err == nil && status != http.StatusTooManyRequests && status/100 != 5:
 			log.WarnContext(ctx, "the push service does not take a notice", "status", status)
-			return
+			return came
 		case try == sendTries-1:
 			log.WarnContext(ctx, "a phone could not be told to look", "status", status, "error", err)
-			return
+			return came
 		}
 		select {
 		case <-s.Clock.After(time.Duration(1+2*try) * time.Second):
 		case <-ctx.Done():
-			return
+			return came
 		}
 	}
+	return came
 }
 
 // waits tells whether the request still waits for an answer. Where that can not be known

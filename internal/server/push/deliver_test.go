@@ -561,7 +561,7 @@ func TestEachPushServiceHasALaneOfItsOwn(t *testing.T) {
 	begun, goOn := make(chan string, 2*push.Senders), make(chan struct{})
 	var mu sync.Mutex
 	var sent []string
-	put, wait := push.NewLanes(ctx, func(ctx context.Context, id string) {
+	put, wait := push.NewLanes(ctx, func(ctx context.Context, id string) bool {
 		begun <- id
 		if strings.HasPrefix(id, "slow") {
 			select {
@@ -572,6 +572,7 @@ func TestEachPushServiceHasALaneOfItsOwn(t *testing.T) {
 		mu.Lock()
 		sent = append(sent, id)
 		mu.Unlock()
+		return true
 	})
 	next := func() string {
 		t.Helper()
@@ -622,6 +623,48 @@ func TestEachPushServiceHasALaneOfItsOwn(t *testing.T) {
 	if id := "slow " + strconv.Itoa(push.PerService+push.MaxQueued+over-1); !slices.Contains(sent, id) {
 		t.Errorf("the youngest was dropped")
 	}
+}
+
+// Phones choose the names of push services: a thousand names of one that is silent take no
+// more than a part of what is under way, and nothing from one that answers.
+func TestAThousandSilentNamesLeaveRoomForAServiceThatAnswers(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	begun := make(chan string, 4*push.Senders)
+	put, wait := push.NewLanes(ctx, func(ctx context.Context, id string) bool {
+		begun <- id
+		if id == "silent" {
+			<-ctx.Done()
+		}
+		return id != "silent"
+	})
+	next := func() string {
+		t.Helper()
+		select {
+		case id := <-begun:
+			return id
+		case <-time.After(5 * time.Second):
+			t.Fatal("nothing begins")
+			return ""
+		}
+	}
+	put("good.example", "first")
+	next()
+	wait() // it has answered
+	for i := range 1000 {
+		put(strconv.Itoa(i)+".silent.example", "silent")
+	}
+	for range push.Strange {
+		next()
+	}
+	for range 100 {
+		put("good.example", "second")
+		if id := next(); id != "second" {
+			t.Fatalf("%s begins", id)
+		}
+	}
+	stop()
+	wait()
 }
 
 // What the settings say counts at once, and in place of what the program was started with.

@@ -23,10 +23,16 @@ const (
 	PerService = perService
 	Senders    = senders
 	MaxQueued  = maxQueued
+	Strange    = strange
 )
 
 // NewLanes are lanes for notices that are ids alone.
-func NewLanes(ctx context.Context, send func(ctx context.Context, id string)) (put func(service, id string), wait func()) {
-	x := &lanes{ctx: ctx, log: slog.New(slog.DiscardHandler), send: func(ctx context.Context, n notice) { send(ctx, n.request.ID) }}
+func NewLanes(ctx context.Context, send func(ctx context.Context, id string) bool) (put func(service, id string), wait func()) {
+	x := &lanes{ctx: ctx, log: slog.New(slog.DiscardHandler), send: func(ctx context.Context, n notice) outcome {
+		if send(ctx, n.request.ID) {
+			return wasAnswered
+		}
+		return wasSilent
+	}}
 	return func(service, id string) { x.put(service, notice{request: db.ListUntoldPushRequestsRow{ID: id}}) }, x.work.Wait
 }

@@ -15,6 +15,11 @@ const (
 	perService = 16
 	// senders are those to all of them.
 	senders = 256
+	// strange are those of them to services of which the last word was none. Phones choose
+	// the names, and may choose as many as they like of one that is silent.
+	strange = senders / 2
+	// maxAnswered bounds the names that are known for their answer.
+	maxAnswered = 64
 	// maxQueued is how many wait for one push service. Behind it the oldest are dropped:
 	// their requests end first, and a phone whose app is open looks by itself.
 	maxQueued = 2000
@@ -30,17 +35,30 @@ type notice struct {
 	since   int64 // when it was queued
 }
 
+// outcome is what came of a notice at its push service.
+type outcome int
+
+const (
+	notSent outcome = iota
+	wasAnswered
+	wasSilent
+)
+
 // lanes has the notices for each push service go by themselves: one that is slow, or
 // answers nothing at all, holds up its own and nobody else's.
 type lanes struct {
 	ctx  context.Context //nolint:containedctx // of Run, which waits for work
-	send func(ctx context.Context, n notice)
+	send func(ctx context.Context, n notice) outcome
 	log  *slog.Logger
 
 	mu    sync.Mutex
 	order []*lane // who was served last stands at the end
 	busy  int
-	work  sync.WaitGroup
+	// mute are those of busy to services that had not answered when it began, and answered
+	// the services that have, who did so last at the end.
+	mute     int
+	answered []string
+	work     sync.WaitGroup
 }
 
 // lane is what goes to one push service.
@@ -74,7 +92,9 @@ func (x *lanes) put(service string, n notice) {
 // start has as many go as may, the lanes by turns. The lock is held.
 func (x *lanes) start() {
 	for x.busy < senders && x.ctx.Err() == nil {
-		i := slices.IndexFunc(x.order, func(l *lane) bool { return len(l.queue) > 0 && l.busy < perService })
+		i := slices.IndexFunc(x.order, func(l *lane) bool {
+			return len(l.queue) > 0 && l.busy < perService && (x.mute < strange || slices.Contains(x.answered, l.service))
+		})
 		if i < 0 {
 			return
 		}
@@ -84,19 +104,30 @@ func (x *lanes) start() {
 		l.queue = l.queue[1:]
 		l.busy++
 		x.busy++
-		x.work.Go(func() {
-			x.send(x.ctx, n)
-			x.done(l)
-		})
+		mute := !slices.Contains(x.answered, l.service)
+		if mute {
+			x.mute++
+		}
+		x.work.Go(func() { x.done(l, mute, x.send(x.ctx, n)) })
 	}
 }
 
 // done makes room for the next.
-func (x *lanes) done(l *lane) {
+func (x *lanes) done(l *lane, mute bool, came outcome) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	l.busy--
 	x.busy--
+	if mute {
+		x.mute--
+	}
+	if came != notSent {
+		x.answered = slices.DeleteFunc(x.answered, func(s string) bool { return s == l.service })
+	}
+	if came == wasAnswered {
+		x.answered = append(x.answered, l.service)
+		x.answered = x.answered[max(0, len(x.answered)-maxAnswered):]
+	}
 	if l.busy == 0 && len(l.queue) == 0 {
 		x.order = slices.DeleteFunc(x.order, func(o *lane) bool { return o == l })
 	}

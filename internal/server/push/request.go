@@ -44,9 +44,6 @@ func (s *Service) Send(ctx context.Context, tx *store.Tx, a factor.Ask) (factor.
 	if _, err := tx.ExpirePushRequests(ctx, db.ExpirePushRequestsParams{UserID: a.User.ID, At: now}); err != nil {
 		return out, fmt.Errorf("end requests: %w", err)
 	}
-	if err := s.slow(ctx, tx, a, now); err != nil {
-		return out, err
-	}
 	if err := s.clear(ctx, tx, a, now); err != nil {
 		return out, err
 	}
@@ -122,7 +119,7 @@ func (s *Service) usable(ctx context.Context, q *db.Queries, userID string) (n i
 func (s *Service) clear(ctx context.Context, tx *store.Tx, a factor.Ask, now int64) error {
 	old, err := tx.OpenPushRequestAt(ctx, db.OpenPushRequestAtParams{UserID: a.User.ID, Door: string(a.Door), MachineID: a.Machine})
 	if store.IsNotFound(err) {
-		return nil
+		return s.slow(ctx, tx, a, now)
 	} else if err != nil {
 		return fmt.Errorf("open requests: %w", err)
 	}
@@ -139,7 +136,7 @@ func (s *Service) clear(ctx context.Context, tx *store.Tx, a factor.Ask, now int
 }
 
 // slow keeps a gap behind requests that were withdrawn one after the other at the people's
-// door. Machines have narrower bounds, and the person's own are not held up.
+// door, so that phones show nothing: one that takes the place of another is no such. Machines have narrower bounds, and the person's own are not held up.
 func (s *Service) slow(ctx context.Context, tx *store.Tx, a factor.Ask, now int64) error {
 	if a.Door == factor.AtMachine {
 		return nil
