@@ -100,7 +100,7 @@ func (a *app) serverCommand() *cobra.Command {
 	set.Flags().StringVar(&peopleURL, "people-url", "", "https://HOST[:PORT] as browsers and phones reach it; passkeys are bound to its host")
 	set.Flags().StringVar(&attestation, "passkey-attestation", "", "none, or direct: new passkeys must say which model they are")
 	set.Flags().StringVar(&models, "passkey-models", "", "with direct: AAGUIDs of the models that may be registered, between commas")
-	set.Flags().StringVar(&proxy, "outward-proxy", "", "http://HOST:PORT through which notices to phones and text messages go; empty: what the server was started with")
+	set.Flags().StringVar(&proxy, "outward-proxy", "", "http://HOST:PORT or https://HOST:PORT through which notices to phones and text messages go; empty: what the server was started with")
 	set.Flags().StringVar(&networks, "push-networks", "", "networks between commas in which a push service of one's own may stand; empty: what the server was started with")
 	return noun("server", "The server as a whole", status, show, set, ca)
 }

@@ -12,7 +12,6 @@ import (
 	"latchkey/internal/event"
 	"latchkey/internal/fault"
 	"latchkey/internal/rest"
-	"latchkey/internal/server/outward"
 	"latchkey/internal/server/settings"
 	"latchkey/internal/server/store"
 	"latchkey/internal/server/touch"
@@ -86,12 +85,12 @@ func (d *Desk) ChangeSettingsIf(ctx context.Context, a Actor, seen string, in re
 		}
 	}
 	if in.OutwardProxy != nil && *in.OutwardProxy != "" {
-		if _, err := outward.Proxy(*in.OutwardProxy); err != nil {
+		if err := settings.CheckProxy(*in.OutwardProxy); err != nil {
 			v.add("outward_proxy", "%s", err.Error())
 		}
 	}
 	if in.PushNetworks != nil {
-		if _, err := settings.ParseNetworks(*in.PushNetworks); err != nil {
+		if err := settings.CheckNetworks(*in.PushNetworks); err != nil {
 			v.add("push_networks", "%s", err.Error())
 		}
 	}

@@ -212,9 +212,50 @@ func ReadOutward(ctx context.Context, q *db.Queries, start Outward) (Outward, er
 	return start, nil
 }
 
+// CheckProxy says what is wrong with the address of a proxy that somebody types: it names
+// its port, so that nobody wonders later which one is meant, and no name and password,
+// which would stand in the settings for everybody who may read them.
+func CheckProxy(s string) error {
+	const allowed = "allowed is http://HOST:PORT or https://HOST:PORT, for example http://proxy.example.org:3128"
+	if u, err := url.Parse(s); err == nil && u.User != nil {
+		return fmt.Errorf("names and passwords are not allowed in it: let the proxy know this server by its address; %s", allowed)
+	}
+	u, err := outward.Proxy(s)
+	if err != nil {
+		return err
+	}
+	if u.Port() == "" {
+		return fmt.Errorf("it names no port; %s", allowed)
+	}
+	return nil
+}
+
+// CheckNetworks says what is wrong with networks that somebody types for notices to phones.
+func CheckNetworks(list string) error {
+	ps, err := ParseNetworks(list)
+	if err != nil {
+		return err
+	}
+	for _, p := range ps {
+		if p.Bits() < 8 {
+			return fmt.Errorf("%s is far more than the network of a push service; allowed are such as 10.1.2.3/32", p)
+		}
+	}
+	for _, s := range strings.FieldsFunc(list, between) {
+		if p, err := netip.ParsePrefix(s); err == nil && p != p.Masked() {
+			return fmt.Errorf("%s is an address within %s: say which is meant, %s or %s", p.Addr(), p.Masked(), p.Masked(), netip.PrefixFrom(p.Addr(), p.Addr().BitLen()))
+		}
+	}
+	return nil
+}
+
+func between(c rune) bool {
+	return c == ',' || c == ' ' || c == '\n' || c == '\r' || c == '\t'
+}
+
 // ParseNetworks reads networks between commas or blanks.
 func ParseNetworks(list string) ([]netip.Prefix, error) {
-	return outward.Networks(strings.FieldsFunc(list, func(c rune) bool { return c == ',' || c == ' ' || c == '\n' || c == '\r' || c == '\t' }))
+	return outward.Networks(strings.FieldsFunc(list, between))
 }
 
 // Write replaces the values. The caller judges them and writes the event.
