@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"net/url"
 	"strings"
@@ -436,7 +437,7 @@ func (a *app) offlineCommand() *cobra.Command {
 				shut := false
 				for _, r := range rows {
 					shut = shut || strings.HasPrefix(r.State, "shut") || r.State == "used up"
-					t.Row(r.User, r.Machine, r.State, r.Class, fmt.Sprint(int(r.DaysLeft)), fmt.Sprint(r.SigninsLeft), fmt.Sprint(r.TriesLeft), p.ago(r.LastMFAAt), p.ago(r.SyncedAt), p.ago(r.SeenAt))
+					t.Row(r.User, r.Machine, r.State, r.Class, fmt.Sprint(math.Ceil(r.DaysLeft)), fmt.Sprint(r.SigninsLeft), fmt.Sprint(r.TriesLeft), p.ago(r.LastMFAAt), p.ago(r.SyncedAt), p.ago(r.SeenAt))
 				}
 				p.table(t, "No machine is enrolled for offline sign-in. That happens at the next sign-in with a second factor.")
 				if shut {

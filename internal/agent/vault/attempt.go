@@ -469,9 +469,11 @@ func (v *Vault) left(u *policy.User, us *userState) Left {
 	if p == nil {
 		return Left{}
 	}
-	days := max(0, int(time.UnixMicro(us.Until).Sub(v.judged())/(24*time.Hour)))
+	const day = 24 * time.Hour
+	span := max(0, time.UnixMicro(us.Until).Sub(v.judged()))
+	days := int((span + day - 1) / day) // one that has begun counts: seven are seven a moment later
 	l := Left{Days: days, Signins: max(0, p.OfflineSignins-us.Signins), Tries: max(0, p.OfflineTries-us.Tries), Checks: max(0, us.CheckLimit-us.Checks)}
-	l.Warn = l.Days*5 <= p.OfflineDays || l.Signins*5 <= p.OfflineSignins || us.CheckLimit > 0 && l.Checks*5 <= us.CheckLimit
+	l.Warn = int(span/day)*5 <= p.OfflineDays || l.Signins*5 <= p.OfflineSignins || us.CheckLimit > 0 && l.Checks*5 <= us.CheckLimit
 	return l
 }
 

@@ -648,6 +648,10 @@ func TestStatusAndFacts(t *testing.T) {
 		if len(s.Users) != 1 || !s.Users[0].Enrolled || s.Users[0].Left.Signins != 50 || s.Users[0].Left.Days != 7 || s.Users[0].Left.Warn {
 			t.Errorf("%+v", s)
 		}
+		r.clk.Advance(time.Minute)
+		if s := r.v.Status(context.Background(), "anna"); s.Users[0].Left.Days != 7 {
+			t.Errorf("a moment later %d of 7 days are left", s.Users[0].Left.Days)
+		}
 		if s := r.v.Status(context.Background(), "bert"); len(s.Users) != 0 {
 			t.Error("somebody else's status is told")
 		}

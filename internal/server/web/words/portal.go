@@ -217,7 +217,7 @@ var MyOfflineWarnings = map[string]string{
 	"tries":   "Few wrong tries are left: check what you type, and connect the machine.",
 }
 
-// DaysLeft is a number of days in words.
+// MyDaysLeft is a number of days in words; one that has begun counts.
 func MyDaysLeft(d float64) string {
 	switch {
 	case d <= 0:
@@ -225,7 +225,7 @@ func MyDaysLeft(d float64) string {
 	case d < 1:
 		return "less than 1"
 	}
-	return fmt.Sprintf("%.0f", math.Floor(d))
+	return fmt.Sprintf("%.0f", math.Ceil(d))
 }
 
 // Sign-ins.
