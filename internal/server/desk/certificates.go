@@ -358,6 +358,16 @@ func certificateSettings(s ca.UserSettings) rest.CertificateSettings {
 	return rest.CertificateSettings{Use: s.Use, Life: text.Span(s.Life)}
 }
 
+// CertificatesOn tells whether people can have certificates at all. It says it to anybody.
+func (d *Desk) CertificatesOn(ctx context.Context) (on bool, err error) {
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		s, err := ca.ReadUserSettings(ctx, q)
+		on = s.On()
+		return err
+	})
+	return on, err
+}
+
 // CertificateSettings gives what users' certificates may do.
 func (d *Desk) CertificateSettings(ctx context.Context, a Actor) (out rest.CertificateSettings, err error) {
 	if err := a.may(read); err != nil {

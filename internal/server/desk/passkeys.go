@@ -59,6 +59,21 @@ func (d *Desk) mayPasskeys() error {
 	return nil
 }
 
+// NoPasskeys says why nobody can make a passkey here; empty: they can. It says it to anybody.
+func (d *Desk) NoPasskeys(ctx context.Context) (why string, err error) {
+	if err := d.mayPasskeys(); err != nil {
+		return fault.Of(err).Public(), nil
+	}
+	err = d.Store.Read(ctx, func(q *store.Queries) error {
+		err := d.Passkeys.Ready(ctx, q)
+		if fault.Is(err, fault.Unavailable) {
+			why, err = fault.Of(err).Public(), nil
+		}
+		return err
+	})
+	return why, err
+}
+
 // BeginOwnPasskey makes what a browser needs to make a passkey of. It exists from
 // ConfirmOwnPasskey on. It takes a fresh second factor, or for the first one an enrolment
 // code (E1).

@@ -94,9 +94,18 @@ func ownWith(r *ui.Request, f form, err error) error {
 	if e != nil {
 		return e
 	}
+	on, e := r.Desk.CertificatesOn(r.Context())
+	if e != nil {
+		return e
+	}
+	l := list{certs: page.Items, base: "/me/certificates", none: words.CertNoneText, revokes: true}
+	lead := words.CertLead
+	if !on {
+		lead, l.none = "", ""
+	}
 	return r.ShowStatus(status, ui.Page{
-		Title: words.CertTitle, Section: "factors", Lead: words.CertLead, Curl: &ui.Curl{Method: "GET", Path: rest.Base + "/me/certificates"},
-	}, ownPage(list{certs: page.Items, base: "/me/certificates", none: words.CertNoneText, revokes: true}, f))
+		Title: words.CertTitle, Section: "factors", Lead: lead, Curl: &ui.Curl{Method: "GET", Path: rest.Base + "/me/certificates"},
+	}, ownPage(l, f, on))
 }
 
 func request(r *ui.Request) error {

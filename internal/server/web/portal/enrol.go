@@ -250,7 +250,11 @@ func factors(r *ui.Request) error {
 	if err != nil {
 		return err
 	}
-	return r.Show(p, withAddresses(can, factorsPage(me)))
+	certificates, err := r.Desk.CertificatesOn(r.Context())
+	if err != nil {
+		return err
+	}
+	return r.Show(p, withAddresses(can, factorsPage(me, certificates)))
 }
 
 func factorOf(f rest.Factor) ui.Page {

@@ -47,7 +47,7 @@ type newPasskey struct {
 }
 
 func addPasskey(r *ui.Request) error {
-	return r.Show(passkeyOf(false), passkeyPage(newPasskey{}))
+	return showPasskey(r, false)
 }
 
 // enrolPasskey is for the first factor; whoever has one adds another.
@@ -58,7 +58,19 @@ func enrolPasskey(r *ui.Request) error {
 		}
 		return addPasskey(r)
 	}
-	return r.Show(passkeyOf(true), passkeyPage(newPasskey{first: true}))
+	return showPasskey(r, true)
+}
+
+// showPasskey shows the form, or why there can be no passkeys.
+func showPasskey(r *ui.Request, first bool) error {
+	why, err := r.Desk.NoPasskeys(r.Context())
+	if err != nil {
+		return err
+	}
+	if why != "" {
+		return r.Show(passkeyOf(first), ui.Notice(ui.Warn, why))
+	}
+	return r.Show(passkeyOf(first), passkeyPage(newPasskey{first: first}))
 }
 
 // beginPasskey gives the script the options, or says why there are none.

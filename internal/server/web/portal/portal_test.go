@@ -165,6 +165,34 @@ func TestE1ASecondEnrolmentTakesAFreshFactor(t *testing.T) {
 	})
 }
 
+// TestWhatIsSwitchedOffIsSaidToBe: no form leads to a refusal that was known before.
+func TestWhatIsSwitchedOffIsSaidToBe(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		b, _ := r.enrolled("anna", rest.RoleNone)
+		for _, page := range []string{"/me/factors", "/me/certificates"} {
+			b.get(page).is(200).has(words.CertOff).lacks(words.CertLead)
+		}
+		b.get("/me/certificates").lacks(words.CertIssue, words.CertNone)
+		use := "portal"
+		_, err := r.ChangeCertificateSettings(r.Context(), desk.Root(), rest.CertificateSettingsChange{Use: &use})
+		r.must(err)
+		for _, page := range []string{"/me/factors", "/me/certificates"} {
+			b.get(page).is(200).has(words.CertLead).lacks(words.CertOff)
+		}
+		b.get("/me/certificates").has(words.CertIssue)
+
+		for people, why := range map[string]string{"https://192.0.2.1:8443": "Passkeys need a host name", "https://login.example.org": ""} {
+			_, err := r.ChangeSettings(r.Context(), desk.Root(), rest.SettingsChange{PeopleURL: &people})
+			r.must(err)
+			if page := b.get("/me/factors/passkey").is(200); why != "" {
+				page.has(why).lacks(words.PasskeyMake)
+			} else {
+				page.has(words.PasskeyMake)
+			}
+		}
+	})
+}
+
 func TestFactorsAreTheirOwners(t *testing.T) {
 	onBoth(t, func(r *rig) {
 		b, phone := r.enrolled("anna", rest.RoleNone)

@@ -7,6 +7,7 @@ const (
 	CertSignInText     = "It opens your own account without a password."
 	CertTitle          = "Certificates"
 	CertLead           = "A certificate in your browser or a file signs you in without a password. Whoever has its key is you: keep it like one."
+	CertOff            = "Certificates are switched off here: none is issued, and none signs anybody in. An owner can switch them on in the settings."
 	CertCaption        = "Certificates"
 	CertSerial         = "Serial number"
 	CertState          = "State"
