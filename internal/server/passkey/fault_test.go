@@ -96,9 +96,10 @@ func obey(ctx context.Context, tx *store.Tx, keys *passkey.Service, o order) (to
 	return told{OK: v.OK(), Reason: v.Reason}, err
 }
 
-// killed has a server of its own obey and kills it so long after it was asked; ok is false
-// where nobody was told anything.
-func (r *rig) killed(database string, after time.Duration, o order) (t told, ok bool) {
+// killed has a server of its own obey and kills it so long after it was asked, or if that
+// is negative when it has answered; ok is false where nobody was told anything. Behind an
+// answer it says how long that took.
+func (r *rig) killed(database string, after time.Duration, o order) (t told, ok bool, took time.Duration) {
 	r.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childDatabase+"="+database)
@@ -113,12 +114,17 @@ func (r *rig) killed(database string, after time.Duration, o order) (t told, ok 
 		_ = cmd.Wait()
 		r.Fatalf("the child is not ready: %v", err)
 	}
+	began := time.Now()
 	r.must(json.NewEncoder(in).Encode(o))
-	time.Sleep(after)
-	_ = cmd.Process.Kill()
+	if after >= 0 {
+		time.Sleep(after)
+		_ = cmd.Process.Kill()
+	}
 	line, err := lines.ReadString('\n')
+	took = time.Since(began)
+	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	return t, err == nil && json.Unmarshal([]byte(line), &t) == nil
+	return t, err == nil && json.Unmarshal([]byte(line), &t) == nil, took
 }
 
 func (r *rig) obey(o order) (t told) {
@@ -158,15 +164,22 @@ func TestAServerIsKilledWhileAPasskeyIsJudged(t *testing.T) {
 		r := newRig(t, storetest.Open(t, store.Config{Database: database, Clock: c, Replica: "here"}), c)
 		r.register()
 		lost := 0
-		for round := range scale.N(8, 400) {
-			after := time.Duration(mathrand.IntN(int(8 * time.Millisecond)))
+		takes := map[int]time.Duration{} // of an answer by a server that is not killed
+		for round := range scale.N(12, 400) {
+			after := time.Duration(-1)
+			if d, ok := takes[round%4]; ok {
+				after = time.Duration(mathrand.Int64N(int64(2*d) + 1))
+			}
+			var took time.Duration
+			var first told
+			var ok bool
 			ticket := fmt.Sprint("t", round)
 			switch round % 4 {
 			case 0, 1: // a sign-in, and a step-up
 				door := []factor.Door{factor.AtPortal, factor.AtStepUp}[round%2]
 				r.key.Counter++
 				o := order{User: r.user.ID, Ticket: ticket, Answer: string(r.sign(home, r.send(door, ticket)).Reveal()), Door: door, Now: c.Now()}
-				first, ok := r.killed(database, after, o)
+				first, ok, took = r.killed(database, after, o)
 				opened := 0
 				if ok && first.OK {
 					opened++
@@ -188,7 +201,7 @@ func TestAServerIsKilledWhileAPasskeyIsJudged(t *testing.T) {
 			case 2: // a copy
 				copies := r.count(event.FactorCloned)
 				o := order{User: r.user.ID, Ticket: ticket, Answer: string(r.sign(home, r.send(factor.AtPortal, ticket)).Reveal()), Door: factor.AtPortal, Now: c.Now()}
-				first, ok := r.killed(database, after, o)
+				first, ok, took = r.killed(database, after, o)
 				second := r.obey(o)
 				if first.OK || second.OK || ok && first.Reason != passkey.ReasonCloned || !ok && second.Reason != passkey.ReasonCloned && second.Reason != passkey.ReasonOver {
 					t.Errorf("a copy: told %v %+v, then %+v", ok, first, second)
@@ -218,7 +231,7 @@ func TestAServerIsKilledWhileAPasskeyIsJudged(t *testing.T) {
 				r.key.Counter = 5
 				ticket, options := r.begin(r.user)
 				o := order{User: r.user.ID, Ticket: ticket, Answer: string(r.make(home, options).Reveal()), Name: "New", Now: c.Now()}
-				first, ok := r.killed(database, after, o)
+				first, ok, took = r.killed(database, after, o)
 				second := r.obey(o)
 				if ok && (!first.OK || second.OK) || !second.OK && second.Reason != passkey.ReasonOver {
 					t.Errorf("registered: told %v %+v, then %+v", ok, first, second)
@@ -232,11 +245,20 @@ func TestAServerIsKilledWhileAPasskeyIsJudged(t *testing.T) {
 					lost++
 				}
 			}
+			if after < 0 {
+				if !ok {
+					t.Fatal("a server that was not killed did not answer")
+				}
+				takes[round%4] = took
+			}
+		}
+		if lost == 0 && scale.Long() {
+			t.Error("every server was killed behind its answer")
 		}
 		if rep, err := r.desk.Store.VerifyEvents(t.Context()); err != nil || !rep.Whole() {
 			t.Errorf("%v %+v", err, rep)
 		}
-		t.Logf("%d answers were lost", lost)
+		t.Logf("%d answers were lost; they take %v", lost, takes)
 	})
 }
 
