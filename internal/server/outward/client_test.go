@@ -173,6 +173,27 @@ func TestAProxyGetsNoDisguisedAddress(t *testing.T) {
 	}
 }
 
+func FuzzOutside(f *testing.F) {
+	for _, s := range []string{"example.com", "127.1", "0x7f.1", "::1", "9.9.9.9", "vault.internal", "a..b", "xn--a.example"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, host string) {
+		if outward.Outside(host) != nil {
+			return
+		}
+		if a, err := netip.ParseAddr(host); err == nil {
+			if !outward.Public(a) {
+				t.Fatalf("%q is handed over", host)
+			}
+			return
+		}
+		last := host[strings.LastIndexByte(host, '.')+1:]
+		if !strings.Contains(host, ".") || strings.Trim(last, "0123456789") == "" || strings.ContainsFunc(host, func(r rune) bool { return r <= ' ' || r > '~' || r == '%' || r == '/' || r == ':' || r == '@' }) {
+			t.Fatalf("%q is handed over", host)
+		}
+	})
+}
+
 func TestWhatIsReadOfSettings(t *testing.T) {
 	for s, good := range map[string]bool{
 		"http://proxy.example.org:3128": true, "https://proxy.example.org": true, "http://10.1.2.3:8080/": true, "proxy:3128": false, "socks5://proxy:1080": false,
