@@ -21,6 +21,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"latchkey/internal/fault"
 	"latchkey/internal/rest"
 	"latchkey/internal/shim"
 	"latchkey/internal/statefile"
@@ -143,6 +144,10 @@ func (a *app) certificateList() *cobra.Command {
 			}
 			var page rest.Page[rest.Certificate]
 			if err := cl.call(cmd.Context(), http.MethodGet, at(where...), nil, nil, &page); err != nil {
+				var p *rest.Problem
+				if errors.As(err, &p) && p.Code == fault.Forbidden && where[0] == "me" {
+					p.Detail += " Or say whose: --user USER or --machine MACHINE."
+				}
 				return err
 			}
 			return a.emit(page.Items, func(p *printer) {

@@ -256,7 +256,10 @@ func (a *app) policySet() *cobra.Command {
 			if in.Settings == nil && in.Name == nil && in.Priority == nil && in.Groups == nil {
 				return usageError{errors.New("say what to change"), cmd}
 			}
-			var x rest.Policy
+			var was, x rest.Policy
+			if err := cl.call(cmd.Context(), http.MethodGet, at("policies", args[0]), nil, nil, &was); err != nil {
+				return err
+			}
 			err = a.accepting(in.ShutOut, shutOutCommand(cmd, args...), func(most int64) error {
 				in.ShutOut = most
 				return cl.callIf(cmd.Context(), http.MethodPatch, at("policies", args[0]), rev, nil, in, &x)
@@ -265,7 +268,13 @@ func (a *app) policySet() *cobra.Command {
 				return err
 			}
 			a.warnings(x)
-			return a.emit(x, func(p *printer) { p.line("Policy %s now has version %d.", x.Name, x.Version) })
+			return a.emit(x, func(p *printer) {
+				if x.Rev == was.Rev {
+					p.line("Nothing changed: policy %s is so already, in version %d.", x.Name, x.Version)
+					return
+				}
+				p.line("Policy %s now has version %d.", x.Name, x.Version)
+			})
 		},
 	}
 	c.Flags().StringVar(&name, "name", "", "another name")

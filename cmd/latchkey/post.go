@@ -382,6 +382,14 @@ func (a *app) factorAddAddress(channel, short string) *cobra.Command {
 			}
 			var f rest.Factor
 			if err := cl.call(cmd.Context(), http.MethodPost, at("users", args[0], "factors", channel), nil, in, &f); err != nil {
+				var p *rest.Problem
+				if errors.As(err, &p) && channel == rest.ChannelSMS {
+					for i := range p.Fields {
+						if p.Fields[i].Name == "address" {
+							p.Fields[i].Name = "number" // as it is typed here
+						}
+					}
+				}
 				return err
 			}
 			return a.emit(f, func(p *printer) { p.line("Codes for %s can go to %s where a policy names %s.", args[0], f.To, channel) })

@@ -11,7 +11,7 @@ var Reasons = map[string]string{
 	"first-factor-rejected":        "The password was wrong, or the machine had refused it.",
 	"locked-out":                   "The user is locked out after too many failures.",
 	"machine-exempt":               "The machine is exempt.",
-	"machine-not-active":           "The machine waits for approval or is disabled.",
+	"machine-not-active":           "The machine waits for approval, is disabled, or was revoked, also because it is lost.",
 	"machine-refused":              "The machine was revoked or reported lost.",
 	"mfa-required":                 "A second factor is asked for.",
 	"name-differs":                 "The name is like that of a known user but not the same, so it is not skipped as unknown.",

@@ -565,7 +565,7 @@ func (d *Desk) distrust(ctx context.Context, tx *store.Tx, a Actor, m db.Machine
 	out := rest.Lost{Reseed: []rest.Reseed{}}
 	if status == rest.MachineLost && m.Status == rest.MachineLost {
 		name := text.CleanN(m.Name, 128)
-		return out, fault.Newf(fault.Conflict, "The machine is lost already. Which authenticators to renew stands in its event: latchkey events --machine %s --type machine.lost, then latchkey events show ID", name)
+		return out, fault.Newf(fault.Conflict, "The machine is lost already. Which authenticators to renew: latchkey machine reseed %s", name)
 	}
 	reseed, err := reseed(ctx, tx.Queries, m)
 	if err != nil {
