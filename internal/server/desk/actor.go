@@ -110,7 +110,10 @@ func (a Actor) over(name, userID, role string) error {
 	if a.Role != rest.RoleOwner {
 		return fault.Newf(fault.Forbidden, "%s has the role %s, and you have no higher one. Ask somebody with a higher role.", name, role)
 	}
-	return a.second(name, userID, name+" is an owner like you: this needs a second owner's approval, which is given in the console. On the server itself the user can be removed and added anew.")
+	if a.Local {
+		return a.second(name, userID, name+" is an owner: not even "+a.Name+" does this. An owner who is signed in does it with a second owner's approval (latchkey approval ask, latchkey approval give; in the console under Approvals). Where there is none, remove the user here and add it anew.")
+	}
+	return a.second(name, userID, name+" is an owner like you: this needs a second owner's approval (latchkey approval ask, latchkey approval give; in the console under Approvals). On the server itself the user can be removed and added anew.")
 }
 
 // second demands the approval of an owner who is a third person; without says what to

@@ -222,11 +222,10 @@ func (j *judges) verdict(p db.Person) verdict {
 	return v
 }
 
-// owners tells which owners there are, and whether any of them can sign in at a machine.
-type owners struct {
-	names []string
-	can   bool
-}
+// owners names those who can sign in at a machine.
+type owners struct{ names []string }
+
+func (o owners) can() bool { return len(o.names) > 0 }
 
 // owners judges the owners by policies, groups and their 2FA as they stand. A machine opens
 // by its own seat or from afar: elevation, covered or not, is no way in. A lock of the
@@ -260,8 +259,9 @@ func (d *Desk) owners(ctx context.Context, q *db.Queries) (owners, error) {
 		return out, err
 	}
 	for _, u := range rows {
-		out.can = out.can || !policy.AtNoMachine(policy.ShutOut(*known[u.ID], ps))
-		out.names = append(out.names, u.Name)
+		if !policy.AtNoMachine(policy.ShutOut(*known[u.ID], ps)) {
+			out.names = append(out.names, u.Name)
+		}
 	}
 	return out, nil
 }
@@ -269,14 +269,14 @@ func (d *Desk) owners(ctx context.Context, q *db.Queries) (owners, error) {
 // keepsAnOwner refuses what was done since was, if no owner can sign in at any machine
 // now, while one could then. Nobody can accept that: who would undo it?
 func (d *Desk) keepsAnOwner(ctx context.Context, q *db.Queries, was owners) error {
-	if !was.can {
+	if !was.can() {
 		return nil
 	}
 	is, err := d.owners(ctx, q)
-	if err != nil || is.can {
+	if err != nil || is.can() {
 		return err
 	}
-	names := is.names
+	names := was.names // who could
 	if len(names) > maxShutOut {
 		names = append(names[:maxShutOut:maxShutOut], fmt.Sprintf("and %d others", len(names)-maxShutOut))
 	}
