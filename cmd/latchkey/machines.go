@@ -350,6 +350,7 @@ func (a *app) machineLost() *cobra.Command {
 				p.line("Renew these authenticators: their offline data lies on the machine.")
 				reseedTable(p, l.Reseed, "")
 				p.line("Add a new one (latchkey factor add totp|backup USER); an old authenticator app is then removed with latchkey factor remove USER ID (new backup codes end the old ones by themselves).")
+				p.line("The help desk: latchkey factor lost USER ID ends an authenticator at once, latchkey user enrol-code USER lets its user enrol a new one.")
 			})
 		},
 	}

@@ -85,6 +85,24 @@ func TestAMenuThatNothingIsWrongWithSaysSo(t *testing.T) {
 	})
 }
 
+// TestALostPhoneOfWhoHasNoRole: backup codes may be gone with the phone, and nobody at the
+// help desk can end them; the code that it gives is offered beside them.
+func TestALostPhoneOfWhoHasNoRole(t *testing.T) {
+	onBoth(t, func(r *rig) {
+		anna := r.person("anna", rest.RoleNone)
+		anna.backup()
+		_, err := r.LoseFactor(r.Context(), desk.Root(), "anna", rest.FactorPrefix+anna.auth)
+		r.must(err)
+		r.browser().begins(anna).get("/signin").lacks(text.OptionEnrol) // there is no code
+		code, err := r.IssueEnrolCode(r.Context(), desk.Root(), "anna", rest.NewEnrolCode{})
+		r.must(err)
+		b := r.browser().begins(anna)
+		b.get("/signin").has(text.OptionEnrol)
+		b.post("/signin/code", "kind", "enrol", "code", code.Code.Show()).goes("/")
+		b.get("/me/enrol/passkey").is(http.StatusOK)
+	})
+}
+
 // The secret of a session, a sign-in or a code is in no table and no event.
 func TestNothingSecretIsStored(t *testing.T) {
 	onBoth(t, func(r *rig) {

@@ -172,7 +172,7 @@ const (
 	FleetOfflineHere           = "Offline data on this machine"
 	FleetOfflineHereEmptyTitle = "Nobody can sign in here offline with a second factor"
 	FleetOfflineHereEmptyText  = "Data is set up at a person's next sign-in with a second factor while the server can be reached."
-	FleetOfflineGoneTitle      = "The server holds no offline data here for good"
+	FleetOfflineGoneTitle      = "No offline data on this machine counts any more"
 	FleetOfflineGoneText       = "The machine is no longer trusted: nothing is set up here any more, and it wipes what it has when it hears so. Until then it may still be there; the list above says whose."
 )
 
