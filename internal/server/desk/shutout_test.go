@@ -71,9 +71,8 @@ func TestP1AChangeThatShutsPeopleOutIsAccepted(t *testing.T) {
 		has(t, r, addUser(t, r, "Bert", ""), policy.TOTP, policy.Backup)
 		has(t, r, addUser(t, r, "carl", ""), policy.Push, policy.Backup)
 		addUser(t, r, "dora", "") // has none: shut out already
-		off := addUser(t, r, "emil", "")
+		addUser(t, r, "emil", "")
 		ok(r.ChangeUser(ctx, root, "emil", 0, rest.UserChange{MFA: ptr("off")}))(t)
-		_ = off
 		gone := addUser(t, r, "frieda", "")
 		has(t, r, gone, policy.TOTP)
 		ok(r.ChangeUser(ctx, root, "frieda", 0, rest.UserChange{Disabled: ptr(true)}))(t)
