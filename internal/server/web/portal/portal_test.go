@@ -282,7 +282,7 @@ func TestO14DisenrolReachesTheMachine(t *testing.T) {
 		b.get("/me/machines").is(200).has("laptop", words.MyMachineWindow, words.MyOfflineStates["none"].Word)
 		p := m.prepares(done.UserID, conversation)
 		b.get("/me").is(200).has("laptop", words.MyMachineCount(1, 1))
-		b.get("/me/machines").is(200).has(words.MyOfflineStates["active"].Word, ">6", ">50")
+		b.get("/me/machines").is(200).has(words.MyOfflineStates["active"].Word, ">7", ">50")
 		b.get(path).is(200).has(words.MyMachineDisenrolAsk, words.MyMachineUntil, words.MyMachineLoseOthers)
 		b.get("/me/signins").is(200).has("laptop", words.MySigninOK, words.MySigninHere, words.MySigninBrowser)
 
