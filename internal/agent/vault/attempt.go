@@ -472,6 +472,9 @@ func (v *Vault) left(u *policy.User, us *userState) Left {
 	const day = 24 * time.Hour
 	span := max(0, time.UnixMicro(us.Until).Sub(v.judged()))
 	days := int((span + day - 1) / day) // one that has begun counts: seven are seven a moment later
+	if span < day {
+		days = 0 // but for the last one, of which minutes may be left
+	}
 	l := Left{Days: days, Signins: max(0, p.OfflineSignins-us.Signins), Tries: max(0, p.OfflineTries-us.Tries), Checks: max(0, us.CheckLimit-us.Checks)}
 	l.Warn = int(span/day)*5 <= p.OfflineDays || l.Signins*5 <= p.OfflineSignins || us.CheckLimit > 0 && l.Checks*5 <= us.CheckLimit
 	return l

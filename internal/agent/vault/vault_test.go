@@ -652,6 +652,11 @@ func TestStatusAndFacts(t *testing.T) {
 		if s := r.v.Status(context.Background(), "anna"); s.Users[0].Left.Days != 7 {
 			t.Errorf("a moment later %d of 7 days are left", s.Users[0].Left.Days)
 		}
+		r.clk.Advance(6*24*time.Hour + 23*time.Hour)
+		if s := r.v.Status(context.Background(), "anna"); s.Users[0].Left.Days != 0 || !s.Users[0].Left.Warn {
+			t.Errorf("an hour before the end %+v", s.Users[0].Left)
+		}
+		r.clk.Advance(-6*24*time.Hour - 23*time.Hour)
 		if s := r.v.Status(context.Background(), "bert"); len(s.Users) != 0 {
 			t.Error("somebody else's status is told")
 		}
