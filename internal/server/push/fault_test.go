@@ -260,7 +260,7 @@ func (f *flat) locked() bool {
 // killed has a server of its own do something for a phone, and kills it (SIGKILL) so long
 // after it was asked, or if that is negative when it has answered. It gives what the phone
 // was told, and behind an answer how long that took.
-func (f *flat) killed(database string, after time.Duration, do func(base string) error) (said error, took time.Duration) {
+func (f *flat) killed(database string, after time.Duration, do func(base string) error) (took time.Duration, said error) {
 	f.Helper()
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childDatabase+"="+database, childKeys+"="+f.dir)
@@ -294,7 +294,7 @@ func (f *flat) killed(database string, after time.Duration, do func(base string)
 	if after >= 0 {
 		said = <-told
 	}
-	return said, took
+	return took, said
 }
 
 // A server is killed at a moment that chance chooses while it takes an approval, a report
@@ -333,7 +333,7 @@ func TestAServerIsKilledWhileAPhoneAnswers(t *testing.T) {
 				}
 				answer := f.phone.Draft(r, decision, number)
 				approved, reported := f.events(event.PushApproved), f.events(event.PushReported)
-				told, took = f.killed(database, after, func(base string) error {
+				took, told = f.killed(database, after, func(base string) error {
 					_, err := via(base).Send(t.Context(), r.ID, answer)
 					return err
 				})
@@ -365,7 +365,7 @@ func TestAServerIsKilledWhileAPhoneAnswers(t *testing.T) {
 				sent, r := f.asked(ticket)
 				f.must(f.phone.Approve(t.Context(), r, sent.Number))
 				opened := 0
-				told, took = f.killed(database, after, func(base string) error {
+				took, told = f.killed(database, after, func(base string) error {
 					res, err := f.srv.Client().PostForm(base+"/judge", url.Values{"user": {f.anna.ID}, "ticket": {ticket}})
 					if err != nil {
 						return err
@@ -387,7 +387,7 @@ func TestAServerIsKilledWhileAPhoneAnswers(t *testing.T) {
 			case "enrol":
 				link, before := f.link(), f.devices()
 				first, second := f.blank(), f.blank()
-				told, took = f.killed(database, after, func(base string) error {
+				took, told = f.killed(database, after, func(base string) error {
 					first.Base = base
 					return first.Enrol(t.Context(), link, "two")
 				})
