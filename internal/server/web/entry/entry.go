@@ -276,10 +276,11 @@ func newPassword(r *ui.Request) error {
 }
 
 func restart(r *ui.Request) error {
-	if err := r.Sessions.GiveUp(r.Context(), pendingCookie(r), r.Address()); err != nil {
+	// This is the way out of a sign-in, so the browser forgets it whatever comes of the rest.
+	session.ClearCookie(r.W, session.SigninCookie)
+	if err := r.Sessions.GiveUp(r.Context(), pendingCookie(r), r.Address()); err != nil && !fault.Is(err, fault.TooMany) {
 		return err
 	}
-	session.ClearCookie(r.W, session.SigninCookie)
 	return r.Go(with("/signin", Next(r.Value("next"))), "")
 }
 
