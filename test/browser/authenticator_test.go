@@ -384,8 +384,8 @@ func (p *Page) asked() {
 }
 
 // TestAuthenticatorApproves is the way of a person with a computer and a phone: the phone is set up by what its camera sees
-// on the computer's screen; then it approves a sign-in by the number, denies one, has one guess at the number, and reports
-// one that was not hers.
+// on the computer's screen; then it approves a sign-in by the number, is not asked any more for one that was left, denies
+// one, has one guess at the number, and reports one that was not hers.
 func TestAuthenticatorApproves(t *testing.T) {
 	s, who := named(t)
 	t.Cleanup(func() {
@@ -471,10 +471,25 @@ func TestAuthenticatorApproves(t *testing.T) {
 	p.judge("approved")
 	p.attacks(sent)
 
-	// It denies.
+	// Who leaves the page that waits takes back what the phone was asked, and chooses anew when they come again.
 	third := Start(t).Open(t, s.base)
 	third.Look(Views[0])
 	third.byPhone(who)
+	p.asked()
+	if strings.Contains(s.events(), "push.withdrawn") {
+		t.Error("a request is withdrawn before its page is left")
+	}
+	third.Visit(appPath, 200)
+	p.See("This request is over")
+	if !strings.Contains(s.events(), "push.withdrawn") {
+		t.Errorf("the events do not say that it was withdrawn:\n%s", s.events())
+	}
+	third.Visit("/signin", 200)
+	third.See(words.ProofChoose)
+	third.Click(text.OptionPush)
+	third.Until("a number is shown", `document.querySelector("[data-number]") !== null`)
+
+	// It denies.
 	p.asked()
 	p.bends(sent)
 	p.Click("Deny")
