@@ -89,6 +89,8 @@ export const words = {
   reportedText: "The sign-in was refused, and your administrators are told. Requests stay off for your account until the help desk switches them on again; codes go on working. Now change your password.",
   over: "This request is over",
   overText: "It was answered, withdrawn, or took too long. If the sign-in is yours, begin it again.",
+  overMine: "Was it not you? Then say so here: somebody may have your password.",
+  overReported: "It was answered before, or is too long ago, so nothing was reported. If it was not you, change your password and tell your administrator.",
   altered: "What the server sent does not fit together, so nothing was answered. Begin the sign-in again, and tell your administrator if this comes back.",
   verifyFirst: "The policy wants this device's fingerprint, face or PIN for an approval. It is not set up here: set it up under Accounts. You can deny.",
   verifyOpen: "Set it up",
