@@ -506,9 +506,18 @@ func TestAuthenticatorApproves(t *testing.T) {
 	p.judge("wrong-number")
 	third.See(text.PushWrongNumber)
 
-	// It was not hers: she is asked once more, and then nothing more is sent to her phone.
+	// It was not hers: she is asked once more, and whoever asks goes away at once. She sees what it was, also on a phone that
+	// comes too late, and says so; then nothing more is sent to her phone.
 	third.byPhone(who)
 	p.asked()
+	third.Visit(appPath, 200)
+	p.See("This request is over")
+	p.See("Was it not you?")
+	p.See("From address")
+	p.judge("request-over")
+	p.do("open the app anew", chromedp.Reload())
+	p.See("Was it not you?")
+	p.See("From address")
 	p.Click("It wasn't me")
 	p.See("Report this sign-in?")
 	p.judge("report-question")
@@ -522,6 +531,9 @@ func TestAuthenticatorApproves(t *testing.T) {
 	p.Click("Done")
 	p.See("Requests are switched off for this account")
 	p.judge("requests-locked")
+	third.Visit("/signin", 200)
+	third.Click("Begin again")
+	third.See("To the console or your own account.")
 	third.begin(who)
 	if third.Has(text.OptionPush) {
 		t.Error("a phone is offered that is locked")
