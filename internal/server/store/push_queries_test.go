@@ -75,6 +75,19 @@ func runPush(c *script) {
 	c.want("1", "CountPushApprovedAt", db.CountPushApprovedAtParams{UserID: "pu1", Since: 0, Door: "machine", MachineID: "m1"})
 	c.want("1", "WithdrawPushRequests", db.WithdrawPushRequestsParams{UserID: "pu1", At: 62})
 	c.do("GetPushRequest", "pr3")
+	c.do("ListPushWithdrawals", db.ListPushWithdrawalsParams{UserID: "pu1", Door: "step-up"})
+	c.do("ListPushWithdrawals", db.ListPushWithdrawalsParams{UserID: "pu1", Door: "step-up", Since: 13})
+	for _, r := range []struct {
+		changed, id string
+		since       int64
+	}{
+		{"0", "pr1", 0},  // answered
+		{"0", "pr4", 13}, // too old
+		{"1", "pr4", 12},
+		{"0", "pr4", 12}, // again
+	} {
+		c.want(r.changed, "ReportPushRequest", db.ReportPushRequestParams{ID: r.id, DeviceID: "pa1", Reason: "reported", At: 63, Since: r.since})
+	}
 	c.want("2", "DeleteOldPushRequests", int64(12))
 
 	c.do("InsertPushEnrolment", db.InsertPushEnrolmentParams{ID: "pe3", UserID: "pu1", Hash: []byte("h3"), CreatedAt: 60, ExpiresAt: 200})
