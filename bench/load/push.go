@@ -248,13 +248,13 @@ func (h *hall) answers(ctx context.Context, rate int, length time.Duration, answ
 	var next atomic.Int64
 	var mu sync.Mutex
 	var work sync.WaitGroup
-	defer work.Wait()
 	failed, fewest = map[string]int{}, len(h.seats)
 	begun := time.Now()
 	for k := range int(length.Seconds() * float64(rate)) {
 		select {
 		case <-time.After(time.Until(begun.Add(time.Duration(k) * time.Second / time.Duration(rate)))):
 		case <-ctx.Done():
+			work.Wait() // they still write down what became of them
 			return nil, nil, 0, ctx.Err()
 		}
 		h.mu.Lock()
