@@ -70,28 +70,6 @@ func TestReadTests(t *testing.T) {
 	}
 }
 
-func TestTheRaceOfTheStandardLibraryAlone(t *testing.T) {
-	const shake = "  crypto/tls.(*Conn).verifyServerCertificate()\n  crypto/tls.(*Conn).handshakeContext()\n      crypto/tls/conn.go:1562 +0x4ec\n"
-	const read = "Read at 0x00c00033cca0 by goroutine 14206:\n" + shake + "  latchkey/internal/server/post.sendMail()\n\n"
-	const parsed = "  crypto/x509.parseCertificate()\n      crypto/x509/parser.go:887 +0x64\n  crypto/x509.ParseCertificate()\n      crypto/x509/parser.go:1077 +0x3e\n"
-	const kept = "  crypto/tls.(*weakCertCache).newCert()\n      crypto/tls/cache.go:26 +0x11d\n"
-	const made = "\nGoroutine 14206 (running) created at:\n  sync.(*WaitGroup).Go()\n"
-	for _, c := range []struct {
-		name, report string
-		want         bool
-	}{
-		{"one handshake reads what another has parsed", read + "Previous write at 0x00c00033cca0 by goroutine 14209:\n" + parsed + kept + made, true},
-		{"somebody else wrote", read + "Previous write at 0x00c00033cca0 by goroutine 14209:\n  latchkey/internal/x.f()\n" + made + parsed + kept, false},
-		{"somebody else reads", "Read at 0x1 by goroutine 1:\n  latchkey/internal/x.f()\n" + shake + "\nPrevious write at 0x1 by goroutine 2:\n" + parsed + kept + made, false},
-		{"two writes", "Write at 0x1 by goroutine 1:\n" + shake + "\nPrevious write at 0x1 by goroutine 2:\n" + parsed + kept + made, false},
-		{"nothing", "", false},
-	} {
-		if got := ofCertificateCache(c.report); got != c.want {
-			t.Errorf("%s: %v", c.name, got)
-		}
-	}
-}
-
 func TestReadAbuse(t *testing.T) {
 	const page = "# Title\n\n## Disks\n\n| case | what happens | test |\n|---|---|---|\n" +
 		"| full \\| small | denied | `e2e.TestFull`, case a; `vault.TestFullToo` |\n| slow | nothing |  |\n"
