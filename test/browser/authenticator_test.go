@@ -95,6 +95,7 @@ func (p *Page) judge(name string) {
 // cut cuts the network of the page, or gives it back.
 func (p *Page) cut(off bool) {
 	p.t.Helper()
+	p.Expect("net::ERR_INTERNET_DISCONNECTED") // the app asks on meanwhile; the browser may say so late
 	p.do("cut the network", network.EmulateNetworkConditions(off, 0, -1, -1))
 }
 
