@@ -7,8 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -254,21 +252,7 @@ func TestAServerIsKilledWhileATextMessageIsSent(t *testing.T) {
 				if _, err := o.ask(rest.ChannelSMS, "t", c.Now()); err != nil {
 					t.Fatal(err)
 				}
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), childDatabase+"="+database, childKeys+"="+dir)
-				cmd.Stderr = os.Stderr
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				select {
-				case <-hangs:
-				case <-time.After(20 * time.Second):
-					t.Error("the child sends nothing")
-				}
-				if err := cmd.Process.Kill(); err != nil {
-					t.Error(err)
-				}
-				_ = cmd.Wait()
+				killedWhile(t, database, dir, hangs)
 				close(killed)
 				if o.step(rest.ChannelSMS) {
 					t.Error("it is sent while another may still be sending it")

@@ -22,6 +22,26 @@ const (
 	childKeys     = "LATCHKEY_POST_KEYS"
 )
 
+// killedWhile has a server of its own send, and kills it when its message hangs.
+func killedWhile(t *testing.T, database, keys string, hangs <-chan struct{}) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), childDatabase+"="+database, childKeys+"="+keys)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-hangs:
+	case <-time.After(20 * time.Second):
+		t.Error("the child sends nothing")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Error(err)
+	}
+	_ = cmd.Wait()
+}
+
 func TestMain(m *testing.M) {
 	if os.Getenv(childDatabase) == "" {
 		os.Exit(m.Run())
@@ -97,21 +117,7 @@ func TestAServerIsKilled(t *testing.T) {
 					}
 				})
 				o.note(event.Event{Type: event.PasswordChanged, UserID: o.user.ID})
-				cmd := exec.Command(os.Args[0])
-				cmd.Env = append(os.Environ(), childDatabase+"="+database, childKeys+"="+dir)
-				cmd.Stderr = os.Stderr
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				select {
-				case <-hangs:
-				case <-time.After(20 * time.Second):
-					t.Error("the child sends nothing")
-				}
-				if err := cmd.Process.Kill(); err != nil {
-					t.Error(err)
-				}
-				_ = cmd.Wait()
+				killedWhile(t, database, dir, hangs)
 				close(killed)
 				if o.step(rest.ChannelMail) {
 					t.Error("it is sent while another may still be sending it")
