@@ -83,7 +83,7 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -92,7 +92,11 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdout, stderr
 		usage UsageError
 		bad   *config.Error
 	)
-	if errors.As(err, &usage) || errors.As(err, &bad) {
+	switch {
+	case errors.As(err, &usage):
+		fmt.Fprintf(stderr, "%s: see: %s --help\n", root.Name(), cmd.CommandPath())
+		return 2
+	case errors.As(err, &bad):
 		return 2
 	}
 	return 1

@@ -25,11 +25,11 @@ func TestExitCodes(t *testing.T) {
 	}{
 		{name: "done", args: []string{"work"}, code: 0},
 		{name: "failed", args: []string{"work"}, err: broken, code: 1, says: "thing: the disk is full\n"},
-		{name: "a wrong argument", args: []string{"work"}, err: Usage("%w, or so", broken), code: 2, says: "thing: the disk is full, or so\n"},
+		{name: "a wrong argument", args: []string{"work"}, err: Usage("%w, or so", broken), code: 2, says: "thing: the disk is full, or so\nthing: see: thing work --help\n"},
 		{name: "wrong settings", args: []string{"work"}, err: &config.Error{Problems: []config.Problem{{Fault: "odd"}}}, code: 2, says: "thing: settings: odd\n"},
-		{name: "an unknown flag", args: []string{"work", "--odd"}, code: 2, says: "thing: unknown flag: --odd\n"},
-		{name: "a word too many", args: []string{"work", "hard"}, code: 2, says: "thing: \"hard\" is one word too many\n"},
-		{name: "an unknown command", args: []string{"play"}, code: 2, says: "thing: there is no command \"play\"; there are work and version\n"},
+		{name: "an unknown flag", args: []string{"work", "--odd"}, code: 2, says: "thing: unknown flag: --odd\nthing: see: thing work --help\n"},
+		{name: "a word too many", args: []string{"work", "hard"}, code: 2, says: "thing: \"hard\" is one word too many\nthing: see: thing work --help\n"},
+		{name: "an unknown command", args: []string{"play"}, code: 2, says: "thing: there is no command \"play\"; there are work and version\nthing: see: thing --help\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var out, errs bytes.Buffer
